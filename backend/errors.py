@@ -1,0 +1,112 @@
+"""Every error Latent Relay raises on purpose.
+
+    LatentRelayError            the message is one plain sentence; `hint` says what to do
+    ├── Cancelled               the person pressed stop; not a failure
+    ├── OutOfMemoryError        a stage did not fit the device
+    ├── NonFiniteError          a VAE produced NaN or infinite values
+    ├── UserError               something a person can fix; the page shows it word for word
+    │   ├── BadImageError       a picture that cannot be read or is too large
+    │   ├── BadLatentsError     a latents file that is broken or belongs to another model
+    │   ├── BadSettingError     a parameter out of range
+    │   ├── UnknownModelError   a model name that is not in the table
+    │   ├── ModelUnavailableError   weights that cannot be had now (no network, gated, missing)
+    │   └── UnsupportedVAEError     a VAE mode that cannot run this VAE
+    ├── WireError               a request or reply that breaks the protocol (HTTP 400)
+    └── RemoteError             the remote VAE could not do its part
+        ├── RemoteUnreachableError  no connection, name, or certificate
+        ├── RemoteTimeoutError      no answer in time
+        ├── RemoteRefusedError      an HTTP error status
+        └── RemoteReplyError        an answer that is not what was asked for
+
+Errors of other libraries are translated where they enter, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class LatentRelayError(Exception):
+    """Base of all of ours. `str(error)` is a sentence for a person; `hint` (may be empty) what to do next."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    @property
+    def sentence(self) -> str:
+        """Message and hint in one line, as the page shows them."""
+        return f"{self} {self.hint}".strip()
+
+
+class Cancelled(LatentRelayError):  # noqa: N818 - stopping is no error
+    code = "cancelled"
+
+
+class OutOfMemoryError(LatentRelayError):
+    code = "out_of_memory"
+
+
+class NonFiniteError(LatentRelayError):
+    code = "non_finite"
+
+
+class UserError(LatentRelayError):
+    code = "bad_request"
+
+
+class BadImageError(UserError):
+    code = "bad_image"
+
+
+class BadLatentsError(UserError):
+    code = "bad_latents"
+
+
+class BadSettingError(UserError):
+    code = "bad_setting"
+
+
+class UnknownModelError(UserError):
+    code = "unknown_model"
+
+
+class ModelUnavailableError(UserError):
+    code = "model_unavailable"
+
+
+class UnsupportedVAEError(UserError):
+    code = "unsupported_vae"
+
+
+class WireError(LatentRelayError):
+    code = "bad_wire"
+
+
+class RemoteError(LatentRelayError):
+    """`url` is the endpoint without query or credentials, `status` the HTTP status if there was one."""
+
+    code = "remote_failed"
+
+    def __init__(self, message: str, hint: str = "", *, url: str = "", status: int | None = None) -> None:
+        super().__init__(message, hint)
+        self.url = url
+        self.status = status
+
+
+class RemoteUnreachableError(RemoteError):
+    code = "remote_unreachable"
+
+
+class RemoteTimeoutError(RemoteError):
+    code = "remote_timeout"
+
+
+class RemoteRefusedError(RemoteError):
+    code = "remote_refused"
+
+
+class RemoteReplyError(RemoteError):
+    code = "remote_reply"

@@ -1,0 +1,248 @@
+"""A job (what a person asked for) and the events its run gives back. Plain data, no torch.
+
+The page, the API and the tests all consume the same events.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from PIL import Image
+
+from backend.errors import BadSettingError
+from backend.models import ModelSpec, find_model
+from backend.report import Stage, StageReport
+
+if TYPE_CHECKING:
+    import torch
+
+VaeMode = Literal["auto", "whole", "tiled", "streamed", "remote"]
+VAE_MODES: tuple[VaeMode, ...] = ("auto", "whole", "tiled", "remote")
+
+SCHEDULERS: dict[str, str] = {
+    "DDIM": "DDIMScheduler",
+    "DPM++ 2M": "DPMSolverMultistepScheduler",
+    "Euler": "EulerDiscreteScheduler",
+    "Euler a": "EulerAncestralDiscreteScheduler",
+    "LMS": "LMSDiscreteScheduler",
+    "PNDM": "PNDMScheduler",
+    "UniPC": "UniPCMultistepScheduler",
+}
+"""What the page offers, by the field's usual names, and diffusers' class for each. "default" is the model's own."""
+
+MAX_SIDE = 4096
+MAX_STEPS = 150
+MAX_PROMPT = 10_000
+MAX_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class VaeOptions:
+    """Where a VAE stage should run, and the sizes that the modes take (pixels)."""
+
+    mode: str = "auto"
+    tile_size: int = 512
+    tile_overlap: int = 128
+
+    def checked(self) -> VaeOptions:
+        """Itself.
+
+        Raises:
+            BadSettingError: an unknown mode, or sizes that make no sense.
+        """
+        if self.mode not in VAE_MODES:
+            raise BadSettingError(
+                f"There is no VAE mode called “{self.mode}”.", f"The modes are {', '.join(VAE_MODES)}."
+            )
+        if not 64 <= self.tile_size <= MAX_SIDE:
+            raise BadSettingError(
+                f"The tile size must be between 64 and {MAX_SIDE} pixels, not {self.tile_size}."
+            )
+        if not 0 <= self.tile_overlap <= self.tile_size // 2:
+            raise BadSettingError(
+                f"The tile overlap must be between 0 and half a tile ({self.tile_size // 2}), not {self.tile_overlap}."
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image-to-image wish. None means "as the model likes it"."""
+
+    image: Image.Image
+    prompt: str
+    negative_prompt: str = ""
+    model: str = "builtin"
+    strength: float | None = None
+    """How much may change: 0 gives the picture back through the VAE, 1 keeps nothing of it."""
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    seed: int | None = None
+    scheduler: str = "default"
+    width: int | None = None
+    height: int | None = None
+    encode: VaeOptions = VaeOptions()
+    decode: VaeOptions = VaeOptions()
+
+    def resolved(self) -> ResolvedJob:
+        """The job with every open value filled in from its model, checked.
+
+        Raises:
+            UnknownModelError, BadSettingError: with a sentence saying which value and its range.
+        """
+        spec = find_model(self.model)
+        strength = _number("strength", self.strength, spec.strength, 0.0, 1.0)
+        steps = int(
+            _number("number of steps", self.num_inference_steps, spec.num_inference_steps, 1, MAX_STEPS)
+        )
+        guidance = _number("guidance", self.guidance_scale, spec.guidance_scale, 0.0, 50.0)
+        seed = secrets.randbelow(MAX_SEED + 1) if self.seed is None or self.seed < 0 else self.seed
+        if seed > MAX_SEED:
+            raise BadSettingError(f"The seed must be between 0 and {MAX_SEED}, not {seed}.")
+        if max(len(self.prompt), len(self.negative_prompt)) > MAX_PROMPT:
+            raise BadSettingError(f"The prompt is longer than {MAX_PROMPT} letters.", "Please shorten it.")
+        if self.scheduler != "default" and self.scheduler not in SCHEDULERS:
+            raise BadSettingError(
+                f"There is no scheduler called “{self.scheduler}”.",
+                f"Known: default, {', '.join(SCHEDULERS)}.",
+            )
+        width, height = fit_size(self.image.size, spec, self.width, self.height)
+        self.encode.checked()
+        self.decode.checked()
+        complete = replace(
+            self,
+            strength=strength,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            seed=seed,
+            width=width,
+            height=height,
+        )
+        return ResolvedJob(complete, spec, strength, steps, guidance, seed, width, height)
+
+
+@dataclass(frozen=True)
+class ResolvedJob:
+    """A checked job with nothing left open; this is what runs and what the recipe records."""
+
+    job: Job
+    spec: ModelSpec
+    strength: float
+    num_inference_steps: int
+    guidance_scale: float
+    seed: int
+    width: int
+    height: int
+
+    @property
+    def steps_to_run(self) -> int:
+        """diffusers' img2img runs the last `strength` share of the schedule."""
+        return min(int(self.num_inference_steps * self.strength), self.num_inference_steps)
+
+    def recipe(self) -> dict[str, Any]:
+        """Everything needed to do it again, JSON-ready, without the picture."""
+        return {
+            "prompt": self.job.prompt,
+            "negative_prompt": self.job.negative_prompt,
+            "model": self.spec.name,
+            "strength": self.strength,
+            "num_inference_steps": self.num_inference_steps,
+            "guidance_scale": self.guidance_scale,
+            "seed": self.seed,
+            "scheduler": self.job.scheduler,
+            "width": self.width,
+            "height": self.height,
+            "encode_mode": self.job.encode.mode,
+            "decode_mode": self.job.decode.mode,
+            "tile_size": self.job.decode.tile_size,
+            "tile_overlap": self.job.decode.tile_overlap,
+        }
+
+
+def fit_size(
+    size: tuple[int, int], spec: ModelSpec, width: int | None = None, height: int | None = None
+) -> tuple[int, int]:
+    """(width, height) to work at: as asked, else near the model's native area in the picture's own shape.
+
+    Both are rounded to whole latents (and to whole patches for a model that packs them).
+
+    Raises:
+        BadSettingError: a side outside 64 to MAX_SIDE.
+    """
+    grid = spec.size_multiple
+    for side in (width, height):
+        if side is not None and not 64 <= side <= MAX_SIDE:
+            raise BadSettingError(f"Width and height must be between 64 and {MAX_SIDE} pixels, not {side}.")
+    aspect = size[0] / size[1]
+    if width is None and height is None:
+        area = spec.native_size**2
+        width, height = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
+    elif width is None:
+        assert height is not None
+        width = round(height * aspect)
+    elif height is None:
+        height = round(width / aspect)
+
+    def to_grid(side: int) -> int:
+        return min(MAX_SIDE, max(64, round(side / grid) * grid))
+
+    return to_grid(width), to_grid(height)
+
+
+def _number(name: str, value: float | None, default: float, low: float, high: float) -> float:
+    if value is None:
+        return default
+    if not low <= value <= high:  # also refuses NaN
+        raise BadSettingError(f"The {name} must be between {low:g} and {high:g}, not {value:g}.")
+    return value
+
+
+# -- events ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Someone else's job holds the device, or a model is being loaded."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    stage: Stage
+    mode: str
+    reason: str
+    where: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One denoising step done. `preview` is a cheap look at the latents, `seconds_left` a guess."""
+
+    step: int
+    steps: int
+    preview: Image.Image | None
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
+class StageDone:
+    """A stage's report; `latents` after encode and denoise, scaled, on the CPU."""
+
+    report: StageReport
+    latents: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """The finished picture, and all it took."""
+
+    image: Image.Image
+    latents: torch.Tensor
+    reports: tuple[StageReport, ...]
+    recipe: dict[str, Any]
+
+
+Event = Waiting | StageStarted | Step | StageDone | Result

@@ -1,0 +1,81 @@
+"""What a stage cost and where it ran: the numbers the whole app is a view of.
+
+A number that was not or could not be measured is None, never 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Stage = Literal["encode", "denoise", "decode"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds and memory of one piece of work. Bytes throughout."""
+
+    seconds: float
+    memory_kind: Literal["VRAM", "RAM"]
+    """VRAM: what torch allocated on the card. RAM: the resident memory of this whole process."""
+    peak_bytes: int | None = None
+    baseline_bytes: int | None = None
+    """What was already in use when the work began; `peak_bytes` includes it."""
+    device_bytes: int | None = None
+    """All the memory the device has."""
+
+    @property
+    def peak_percent(self) -> float | None:
+        """Peak as % of the device, the figure of the published tables."""
+        if self.peak_bytes is None or not self.device_bytes:
+            return None
+        return 100 * self.peak_bytes / self.device_bytes
+
+    @property
+    def added_bytes(self) -> int | None:
+        """What this work itself needed on top of what was in use."""
+        if self.peak_bytes is None or self.baseline_bytes is None:
+            return None
+        return max(0, self.peak_bytes - self.baseline_bytes)
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What went over the wire for one remote stage."""
+
+    bytes_sent: int
+    bytes_received: int
+    server_seconds: float | None = None
+    """From the reply's `Server-Timing` header."""
+    requests: int = 1
+
+    def network_seconds(self, total: float) -> float | None:
+        """What of `total` seconds the server did not account for."""
+        return None if self.server_seconds is None else max(0.0, total - self.server_seconds)
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """One finished stage."""
+
+    stage: Stage
+    mode: str
+    """The mode that really ran: whole, tiled, streamed, remote; "local" or "none" for denoise."""
+    reason: str
+    where: str
+    """A device or a host, as a person would call it."""
+    cost: Cost
+    traffic: Traffic | None = None
+    steps: int | None = None
+    dtype: str | None = None
+    requested_mode: str | None = None
+    """What was asked for; differs from `mode` after auto or a fallback."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, with the derived figures written out."""
+        data = asdict(self)
+        data["cost"]["peak_percent"] = self.cost.peak_percent
+        data["cost"]["added_bytes"] = self.cost.added_bytes
+        if self.traffic is not None:
+            data["traffic"]["network_seconds"] = self.traffic.network_seconds(self.cost.seconds)
+        return data

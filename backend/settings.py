@@ -1,0 +1,177 @@
+"""The app's settings: frozen, read once at the edge from the command line and the environment.
+
+A flag wins over its environment variable, which wins over the default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from backend.errors import BadSettingError
+from backend.models import MODELS, ModelSpec
+
+PREFIX = "LATENT_RELAY_"
+
+
+@dataclass(frozen=True)
+class EndpointPair:
+    """Where a model's VAE is served: one URL to encode, one to decode; None where there is none."""
+
+    encode: str | None = None
+    decode: str | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    host: str = "127.0.0.1"
+    port: int | None = None
+    """None lets the page take the first free port from 7860 on."""
+    model: str = "auto"
+    device: str = "auto"
+    share: bool = False
+    endpoints: Mapping[str, EndpointPair] = field(default_factory=dict)
+    remote_timeout: float = 120.0
+    """Seconds a remote stage may take altogether."""
+    on_space: bool = False
+
+    @property
+    def is_public(self) -> bool:
+        """Whether strangers may reach the page; then only the owner's own endpoints are called."""
+        return self.share or self.on_space
+
+    def endpoint_pair(self, spec: ModelSpec) -> EndpointPair:
+        """The owner's endpoints for this model, else the public defaults of its family (which may be gone)."""
+        own = self.endpoints.get(spec.name, EndpointPair())
+        return EndpointPair(own.encode or spec.encode_endpoint, own.decode or spec.decode_endpoint)
+
+
+def parse_endpoint(text: str) -> tuple[str, EndpointPair]:
+    """`MODEL=URL` as (model, pair); `MODEL:encode=URL` or `MODEL:decode=URL` names one direction only.
+
+    A bare URL is the base of another Latent Relay: `/encode` and `/decode` are appended.
+
+    Raises:
+        BadSettingError: not of that form, an unknown model, or not an http(s) URL.
+    """
+    name, separator, url = text.strip().partition("=")
+    name, _, direction = name.partition(":")
+    if not separator or direction not in ("", "encode", "decode"):
+        raise BadSettingError(
+            f"An endpoint is given as MODEL=URL, not as “{text}”.",
+            "For example: sd-v1=http://192.0.2.7:7861/vae/sd-v1",
+        )
+    if name not in MODELS:
+        raise BadSettingError(
+            f"There is no model called “{name}”.", f"Known models: {', '.join(sorted(MODELS))}."
+        )
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadSettingError(f"“{url}” is not a web address.", "It must start with http:// or https://.")
+    if direction == "encode":
+        return name, EndpointPair(encode=url)
+    if direction == "decode":
+        return name, EndpointPair(decode=url)
+    base = url.rstrip("/")
+    return name, EndpointPair(f"{base}/encode", f"{base}/decode")
+
+
+def merge_endpoints(texts: Sequence[str]) -> dict[str, EndpointPair]:
+    """Several `parse_endpoint` texts as one table; later ones win direction by direction."""
+    table: dict[str, EndpointPair] = {}
+    for text in texts:
+        name, pair = parse_endpoint(text)
+        before = table.get(name, EndpointPair())
+        table[name] = EndpointPair(pair.encode or before.encode, pair.decode or before.decode)
+    return table
+
+
+def read_settings(
+    arguments: Sequence[str] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Settings from the command line (`sys.argv` if None) and the environment (`os.environ` if None).
+
+    Raises:
+        SystemExit: `--help`, or a flag argparse cannot read. BadSettingError: a value that makes no sense.
+    """
+    env = os.environ if environ is None else environ
+    options = _parser(env).parse_args(arguments)
+    if options.model not in ("auto", *MODELS):
+        raise BadSettingError(
+            f"There is no model called “{options.model}”.",
+            f"Known models: auto, {', '.join(sorted(MODELS))}.",
+        )
+    if options.remote_timeout <= 0:
+        raise BadSettingError("The remote timeout must be more than 0 seconds.")
+    return Settings(
+        host=options.host,
+        port=options.port,
+        model=options.model,
+        device=options.device,
+        share=options.share,
+        endpoints=merge_endpoints(options.endpoint or env.get(PREFIX + "ENDPOINTS", "").split()),
+        remote_timeout=options.remote_timeout,
+        on_space="SPACE_ID" in env,
+    )
+
+
+def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
+    """Flags of `app.py`; every default comes from the environment so that `--help` shows what will be used."""
+
+    def default(name: str, fallback: str | None) -> str | None:
+        return env.get(PREFIX + name, fallback)
+
+    parser = argparse.ArgumentParser(
+        prog="app.py",
+        description="Latent Relay: Stable Diffusion image-to-image with the VAE running anywhere.",
+        epilog="Each flag can also be set by the environment variable named in brackets; the flag wins.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--host",
+        default=default("HOST", env.get("GRADIO_SERVER_NAME", "127.0.0.1")),
+        help="Address to listen on; 0.0.0.0 lets other machines in. [LATENT_RELAY_HOST] (now: %(default)s)",
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=default("PORT", env.get("GRADIO_SERVER_PORT")),
+        help="Port to listen on; without it the first free one from 7860 on. [LATENT_RELAY_PORT]",
+    )
+    parser.add_argument(
+        "--model",
+        default=default("MODEL", "auto"),
+        help="Model chosen when the page opens: auto, "
+        + ", ".join(MODELS)
+        + ". auto takes SD v1.5 where it can run well, else the built-in one. [LATENT_RELAY_MODEL]",
+    )
+    parser.add_argument(
+        "--device",
+        default=default("DEVICE", "auto"),
+        help="Where to compute: auto, cpu, cuda, cuda:1, mps. [LATENT_RELAY_DEVICE] (now: %(default)s)",
+    )
+    parser.add_argument(
+        "--share",
+        action="store_true",
+        default=default("SHARE", "") in ("1", "true", "True", "yes"),
+        help="Also open a public link through Gradio's tunnel; only the owner's endpoints are called then. "
+        "[LATENT_RELAY_SHARE=1]",
+    )
+    parser.add_argument(
+        "--endpoint",
+        action="append",
+        metavar="MODEL=URL",
+        help="A remote VAE for a model, e.g. sd-v1=http://gpu-box:7861/vae/sd-v1; MODEL:encode=URL or "
+        "MODEL:decode=URL set one direction only; may be repeated. [LATENT_RELAY_ENDPOINTS, separated by spaces]",
+    )
+    parser.add_argument(
+        "--remote-timeout",
+        type=float,
+        default=default("REMOTE_TIMEOUT", "120"),
+        metavar="SECONDS",
+        help="Longest wait for one remote stage. [LATENT_RELAY_REMOTE_TIMEOUT] (now: %(default)s)",
+    )
+    return parser

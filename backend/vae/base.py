@@ -1,0 +1,153 @@
+"""The interface all VAE modes share, and what the local ones have in common.
+
+`image` is float (B, 3, H, W) in [-1, 1]. `latents` is (B, C, H/f, W/f), already scaled as the denoiser
+expects them: `(z - shift_factor) * scaling_factor`. Encode gives the *mean* of the VAE's distribution in every
+mode, so that modes compare exactly and a remote agrees with a local one (diffusers' img2img samples instead).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Protocol
+
+import torch
+
+from backend.errors import NonFiniteError, OutOfMemoryError, UserError
+from backend.models import LatentSpec
+
+
+class VAE(Protocol):
+    """Anything that turns pictures into latents and back."""
+
+    mode: ClassVar[str]
+    spec: LatentSpec
+
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) in [-1, 1] to scaled latents (B, C, H/f, W/f)."""
+        ...
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Scaled latents (B, C, h, w) to a float32 image (B, 3, h*f, w*f), clamped to [-1, 1]."""
+        ...
+
+
+def scale(z: torch.Tensor, spec: LatentSpec) -> torch.Tensor:
+    """The VAE's raw latents to the denoiser's."""
+    return (z - (spec.shift_factor or 0.0)) * spec.scaling_factor
+
+
+def unscale(latents: torch.Tensor, spec: LatentSpec) -> torch.Tensor:
+    """The denoiser's latents to the VAE's raw ones; inverse of `scale`."""
+    return latents / spec.scaling_factor + (spec.shift_factor or 0.0)
+
+
+def check_image(image: torch.Tensor, spec: LatentSpec) -> None:
+    """Raise UserError unless `image` is (B, 3, H, W) and at least one latent large."""
+    if image.ndim != 4 or image.shape[1] != 3 or min(image.shape[2:]) < spec.downscale:
+        raise UserError(
+            f"A picture tensor must have shape (batch, 3, height, width) with sides of at least "
+            f"{spec.downscale}, this one has {tuple(image.shape)}."
+        )
+
+
+def check_latents(latents: torch.Tensor, spec: LatentSpec) -> None:
+    """Raise UserError unless `latents` is (B, C, h, w) with this model's channels."""
+    if latents.ndim != 4 or latents.shape[1] != spec.channels or 0 in latents.shape:
+        raise UserError(
+            f"These latents have shape {tuple(latents.shape)}, but this model's VAE takes "
+            f"(batch, {spec.channels}, height, width).",
+            "They probably belong to another model.",
+        )
+
+
+class LocalVAE(ABC):
+    """A mode that computes with a VAE module in this process.
+
+    `module` is a diffusers AutoencoderKL (or one of its shape) in eval mode, on its device; it is shared between
+    modes, so a mode leaves it as it found it. Subclasses work on raw latents; scaling is done here, once.
+    """
+
+    mode: ClassVar[str]
+
+    def __init__(self, module: Any, spec: LatentSpec) -> None:
+        self.module = module
+        self.spec = spec
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.module.parameters()).dtype
+
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) in [-1, 1] to scaled latents (B, C, H/f, W/f) in the module's dtype.
+
+        Raises:
+            UserError: wrong shape. OutOfMemoryError: did not fit. NonFiniteError: NaN or infinite values.
+        """
+        check_image(image, self.spec)
+        with torch.inference_mode(), translated_memory_error(self.mode, "encode"):
+            latents = scale(self._encode(image.to(self.device, self.dtype)), self.spec)
+        return require_finite(latents, self.mode, "encode")
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Scaled latents (B, C, h, w) to a float32 image (B, 3, h*f, w*f), clamped to [-1, 1].
+
+        Raises:
+            UserError: wrong shape. OutOfMemoryError: did not fit. NonFiniteError: NaN or infinite values.
+        """
+        check_latents(latents, self.spec)
+        with torch.inference_mode(), translated_memory_error(self.mode, "decode"):
+            image = self._decode(unscale(latents.to(self.device, self.dtype), self.spec))
+        return require_finite(image, self.mode, "decode").float().clamp_(-1.0, 1.0)
+
+    @abstractmethod
+    def _encode(self, image: torch.Tensor) -> torch.Tensor:
+        """Image to the mean of the raw latents."""
+
+    @abstractmethod
+    def _decode(self, z: torch.Tensor) -> torch.Tensor:
+        """Raw latents to image."""
+
+
+class translated_memory_error:  # noqa: N801 - reads as a phrase in a `with` line
+    """Turn the allocators' out-of-memory errors into ours, for CUDA, MPS and the CPU alike."""
+
+    def __init__(self, mode: str, action: str) -> None:
+        self.mode = mode
+        self.action = action
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(
+                f"There was not enough memory to {self.action} this picture in the mode “{self.mode}”.",
+                "Choose a smaller size, or a mode that needs less memory.",
+            ) from error
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether `error` is some allocator saying no; the CPU's and MPS's have no class of their own in torch."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        sign in str(error) for sign in ("can't allocate memory", "out of memory", "not enough memory")
+    )
+
+
+def require_finite(tensor: torch.Tensor, mode: str, action: str) -> torch.Tensor:
+    """`tensor` itself; a single NaN would show as a black or torn picture, so it is refused.
+
+    Raises:
+        NonFiniteError: any value is NaN or infinite.
+    """
+    if not bool(torch.isfinite(tensor).all()):
+        raise NonFiniteError(
+            f"The VAE's {action} in the mode “{mode}” overflowed in {str(tensor.dtype).split('.')[-1]}.",
+            "A wider number format cures this.",
+        )
+    return tensor
