@@ -52,6 +52,8 @@ class ModelSpec:
     strength: float = 0.6
     preview: tuple[tuple[float, float, float], ...] = ()
     """Linear map from each latent channel to RGB in [-1, 1]; the last row is the bias. For previews only."""
+    vae_block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    """The VAE's channels from full resolution down, as in its config; known here so that a forecast loads nothing."""
     available: bool = True
 
     @property
@@ -87,6 +89,15 @@ BUILTIN = ModelSpec(
     num_inference_steps=20,
     guidance_scale=4.0,
     strength=0.65,
+    # Least-squares fit of decoded colours on latents over smooth random pictures: R² = 0.995.
+    preview=(
+        (0.4152, 0.0401, 0.0108),
+        (0.0374, 0.3942, 0.0587),
+        (0.0160, 0.0516, 0.4368),
+        (-0.0276, -0.0366, 0.0145),
+        (-0.0114, -0.0358, -0.0481),
+    ),
+    vae_block_out_channels=(24, 48, 96, 128),
 )
 
 SD_V1 = ModelSpec(

@@ -11,40 +11,70 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from backend import images, img2img
 from backend.job import Event, Job, VaeOptions
+from backend.loading import Loader, default_model
+from backend.models import ModelSpec, find_model
 from backend.report import StageReport
 from backend.settings import Settings
+from backend.stages import Notify, Stages, Work
 
 if TYPE_CHECKING:
     import torch
 
 
 class Studio:
+    """Thread-safe; one for each app."""
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.own_url: str | None = None
         """Base URL of this app once it listens, e.g. http://127.0.0.1:7860; the built-in model's remote."""
+        self.loader = Loader(settings)
+        self.stages = Stages(settings, self.loader, lambda: self.own_url)
 
-    def default_model(self) -> tuple[str, str]:
-        """(model name, friendly reason) for this machine, without importing torch where there is no GPU."""
-        raise NotImplementedError
+    def default_model(self) -> tuple[ModelSpec, str]:
+        """(model, friendly reason) for this machine, without importing torch where there is no GPU."""
+        return default_model(self.settings)
 
-    def warm_up(self) -> None:
-        """Import the heavy libraries and load the default model; for a background thread after launch."""
-        raise NotImplementedError
+    def warm_up(self, model: str | None = None) -> None:
+        """Import the heavy libraries and load a model (the default one if None); for a thread after launch.
+
+        Raises:
+            LatentRelayError: the model cannot be had; the first job would say the same.
+        """
+        spec = find_model(model) if model else self.default_model()[0]
+        self.loader.vae(spec)
+        self.loader.denoiser(spec)
 
     def img2img(self, job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
         """Run a job; see `backend.img2img.run`. Setting `stop` or closing the generator cancels it."""
-        raise NotImplementedError
+        return img2img.run(job, self.stages, self.loader, stop)
 
     def encode(
-        self, image: Image.Image, model: str, options: VaeOptions, stop: threading.Event | None = None
+        self,
+        image: Image.Image,
+        model: str,
+        options: VaeOptions,
+        stop: threading.Event | None = None,
+        notify: Notify = lambda _: None,
     ) -> tuple[torch.Tensor, StageReport]:
-        """A picture (any PIL mode, already at the wanted size) to scaled latents (1, C, h, w) on the CPU."""
-        raise NotImplementedError
+        """A picture (any PIL mode; sides become multiples of the VAE's downscale) to scaled latents on the CPU."""
+        spec = find_model(model)
+        picture = images.to_rgb(image)
+        multiple = spec.size_multiple
+        width, height = (max(multiple, side // multiple * multiple) for side in picture.size)
+        work = Work("encode", spec, images.to_tensor(images.resize(picture, width, height)), options)
+        return self.stages.run(work, stop, notify)
 
     def decode(
-        self, latents: torch.Tensor, model: str, options: VaeOptions, stop: threading.Event | None = None
+        self,
+        latents: torch.Tensor,
+        model: str,
+        options: VaeOptions,
+        stop: threading.Event | None = None,
+        notify: Notify = lambda _: None,
     ) -> tuple[Image.Image, StageReport]:
         """Scaled latents (1, C, h, w) to an RGB picture."""
-        raise NotImplementedError
+        pixels, report = self.stages.run(Work("decode", find_model(model), latents, options), stop, notify)
+        return images.to_image(pixels), report

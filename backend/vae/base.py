@@ -90,7 +90,7 @@ class LocalVAE(ABC):
         check_image(image, self.spec)
         with torch.inference_mode(), translated_memory_error(self.mode, "encode"):
             latents = scale(self._encode(image.to(self.device, self.dtype)), self.spec)
-        return require_finite(latents, self.mode, "encode")
+            return require_finite(latents, self.mode, "encode")
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Scaled latents (B, C, h, w) to a float32 image (B, 3, h*f, w*f), clamped to [-1, 1].
@@ -101,7 +101,7 @@ class LocalVAE(ABC):
         check_latents(latents, self.spec)
         with torch.inference_mode(), translated_memory_error(self.mode, "decode"):
             image = self._decode(unscale(latents.to(self.device, self.dtype), self.spec))
-        return require_finite(image, self.mode, "decode").float().clamp_(-1.0, 1.0)
+            return require_finite(image, self.mode, "decode").float().clamp_(-1.0, 1.0)
 
     @abstractmethod
     def _encode(self, image: torch.Tensor) -> torch.Tensor:

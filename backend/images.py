@@ -1,0 +1,70 @@
+"""Pictures in: whatever a person uploads becomes plain RGB; and to and from tensors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from backend.errors import BadImageError
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_PIXELS = 64_000_000
+Fit = Literal["crop", "fit", "stretch"]
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any PIL picture as RGB: turned as its EXIF says, first frame, transparency on white, 16 bit scaled to 8.
+
+    Raises:
+        BadImageError: no pixels, too many, or data that cannot be decoded.
+    """
+    if min(image.size) < 1 or image.width * image.height > MAX_PIXELS:
+        raise BadImageError(
+            f"This picture has {image.width} × {image.height} pixels.",
+            f"At most {MAX_PIXELS // 10**6} million work.",
+        )
+    try:
+        image.load()
+        image = ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BadImageError(
+            "This picture is damaged and cannot be read.", "Please try another one."
+        ) from error
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, dtype=np.float32)
+        # Pillow clips 16-bit greys when converting; one byte is the upper half of two.
+        top = 65535.0 if values.max(initial=0) > 255 else 255.0
+        image = Image.fromarray(np.clip(values * (255.0 / top), 0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return image.convert("RGB")
+
+
+def resize(image: Image.Image, width: int, height: int, fit: Fit = "crop") -> Image.Image:
+    """An RGB picture at exactly (width, height): cropped to the shape, fitted with borders, or stretched."""
+    if image.size == (width, height):
+        return image
+    if fit == "crop":
+        return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    if fit == "fit":
+        return ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color="white")
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """An RGB picture as float32 (1, 3, H, W) in [-1, 1]."""
+    import torch
+
+    pixels = torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 127.5 - 1.0)
+    return pixels.permute(2, 0, 1).unsqueeze(0)
+
+
+def to_image(tensor: torch.Tensor) -> Image.Image:
+    """(1, 3, H, W) in [-1, 1] as an RGB picture, rounded as diffusers' VaeImageProcessor does."""
+    pixels = (tensor[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray((pixels * 255).round().astype(np.uint8))

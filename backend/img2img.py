@@ -1,0 +1,162 @@
+"""Image to image in three stages, as a generator of events.
+
+The pipeline runs in a thread of its own, because diffusers reports steps by calling back while the page wants to
+ask for them one by one. Closing the generator, or setting `stop`, ends the run inside the current step.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from backend import images
+from backend.errors import OutOfMemoryError
+from backend.interrupt import interruptible, raise_if_stopped
+from backend.job import SCHEDULERS, Event, Job, ResolvedJob, Result, StageDone, StageStarted, Step, Waiting
+from backend.latents import preview
+from backend.loading import Loader
+from backend.measure import Meter, device_name
+from backend.report import StageReport
+from backend.stages import Notify, Stages, Work, give_memory_back, turn_message
+
+if TYPE_CHECKING:
+    import torch
+
+_PREVIEW_SECONDS = 0.2
+"""Shortest time between two previews: a person sees no more, and small models step faster than that."""
+
+
+def run(job: Job, stages: Stages, loader: Loader, stop: threading.Event | None = None) -> Iterator[Event]:
+    """Run `job`; the last event is a Result.
+
+    Every finished stage's latents are in its StageDone event, so a later failure loses nothing.
+
+    Raises:
+        LatentRelayError: bad settings (before anything runs), Cancelled, or what the failing stage raised.
+    """
+    resolved = job.resolved()
+    return _events(
+        lambda stop, notify: _work(resolved, stages, loader, stop, notify), stop or threading.Event()
+    )
+
+
+def _events(work: Callable[[threading.Event, Notify], None], stop: threading.Event) -> Iterator[Event]:
+    """Run `work(stop, notify)` in a thread and yield what it notifies; its error is raised here."""
+    events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
+
+    def target() -> None:
+        try:
+            work(stop, events.put)
+        except BaseException as error:  # noqa: BLE001 - handed over to the consumer, not swallowed
+            events.put(error)
+        else:
+            events.put(None)
+
+    thread = threading.Thread(target=target, name="img2img", daemon=True)
+    thread.start()
+    try:
+        while (event := events.get()) is not None:
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _work(job: ResolvedJob, stages: Stages, loader: Loader, stop: threading.Event, notify: Notify) -> None:
+    spec = job.spec
+    picture = images.resize(images.to_rgb(job.job.image), job.width, job.height)
+    encode = Work("encode", spec, images.to_tensor(picture), job.job.encode)
+    latents, encoded = stages.run(encode, stop, notify)
+    notify(StageDone(encoded, latents))
+
+    latents, denoised = denoise(job, latents, loader, stop, notify)
+    notify(StageDone(denoised, latents))
+
+    decode = Work("decode", spec, latents, job.job.decode)
+    pixels, decoded = stages.run(decode, stop, notify)
+    notify(StageDone(decoded))
+    notify(Result(images.to_image(pixels), latents, (encoded, denoised, decoded), job.recipe()))
+
+
+def denoise(
+    job: ResolvedJob, latents: torch.Tensor, loader: Loader, stop: threading.Event, notify: Notify
+) -> tuple[torch.Tensor, StageReport]:
+    """Scaled latents (1, C, h, w) through the model's img2img pipeline, on the CPU again, with a report.
+
+    The seed drives a CPU generator, so that the same job gives the same noise on every device.
+    """
+    import torch
+
+    device = loader.device
+    where = device_name(device)
+    if job.steps_to_run == 0:
+        reason = "So little was to change that no step was needed."
+        notify(StageStarted("denoise", "none", reason, where))
+        with Meter(device) as meter:
+            pass
+        return latents, StageReport("denoise", "none", reason, where, meter.cost, steps=0)
+    notify(Waiting(f"Loading {job.spec.title}"))
+    pipeline = loader.denoiser(job.spec)
+    reason = f"Only the last {job.steps_to_run} of {job.num_inference_steps} steps run at strength {job.strength:g}."
+    with loader.turns.hold(stop, lambda n: notify(turn_message(n))):
+        notify(StageStarted("denoise", "local", reason, where))
+        network = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+        pipeline.scheduler = _scheduler(pipeline, job.job.scheduler)
+        with Meter(device) as meter, interruptible(network, stop):
+            try:
+                output = pipeline(
+                    prompt=job.job.prompt,
+                    negative_prompt=job.job.negative_prompt or None,
+                    image=latents,
+                    strength=job.strength,
+                    num_inference_steps=job.num_inference_steps,
+                    guidance_scale=job.guidance_scale,
+                    generator=torch.Generator().manual_seed(job.seed),
+                    output_type="latent",
+                    callback_on_step_end=_reporter(job, stop, notify),
+                ).images
+            except torch.OutOfMemoryError as error:
+                give_memory_back(device)
+                raise OutOfMemoryError(
+                    "There was not enough memory to paint at this size.", "Please choose a smaller size."
+                ) from error
+        dtype = str(output.dtype).removeprefix("torch.")
+        report = StageReport(
+            "denoise", "local", reason, where, meter.cost, steps=job.steps_to_run, dtype=dtype
+        )
+        return output.cpu(), report
+
+
+def _reporter(
+    job: ResolvedJob, stop: threading.Event, notify: Notify
+) -> Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]:
+    """The pipeline's callback: counts steps, guesses the time left, and now and then looks at the latents."""
+    begin = time.monotonic()
+    last_preview = 0.0
+
+    def report(_pipeline: Any, index: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        nonlocal last_preview
+        raise_if_stopped(stop)
+        now = time.monotonic()
+        picture = None
+        if now - last_preview >= _PREVIEW_SECONDS:
+            picture = preview(tensors["latents"], job.spec)
+            last_preview = now
+        done, steps = index + 1, job.steps_to_run
+        notify(Step(done, steps, picture, (now - begin) / done * (steps - done)))
+        return {}
+
+    return report
+
+
+def _scheduler(pipeline: Any, name: str) -> Any:
+    """A fresh scheduler for each run: several keep state, and a run must not feel the one before."""
+    import diffusers
+
+    kind = type(pipeline.scheduler) if name == "default" else getattr(diffusers, SCHEDULERS[name])
+    return kind.from_config(pipeline.scheduler.config)

@@ -1,0 +1,155 @@
+"""Latents as files and as pictures.
+
+A latents file is safetensors with one tensor, `latents`, and metadata that says what the numbers mean, so that it
+can be decoded later, elsewhere, by the right VAE.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from backend.errors import BadLatentsError
+from backend.models import MODELS, LatentSpec, ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+
+_FORMAT = "latent-relay/1"
+MAX_FILE_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class LatentsFile:
+    """Scaled latents (1, C, h, w) on the CPU with their meaning."""
+
+    latents: torch.Tensor
+    model: str
+    spec: LatentSpec
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(width, height) in pixels of the picture they decode to."""
+        height, width = self.latents.shape[-2:]
+        return width * self.spec.downscale, height * self.spec.downscale
+
+
+def save_latents(path: Path, latents: torch.Tensor, model: ModelSpec) -> None:
+    """Write scaled latents (B, C, h, w) with model, scaling and size in the file's metadata."""
+    from safetensors.torch import save_file
+
+    spec = model.latents
+    height, width = latents.shape[-2:]
+    metadata = {
+        "format": _FORMAT,
+        "model": model.name,
+        "channels": str(spec.channels),
+        "downscale": str(spec.downscale),
+        "scaling_factor": repr(spec.scaling_factor),
+        "shift_factor": json.dumps(spec.shift_factor),
+        "scaled": "true",
+        "width": str(width * spec.downscale),
+        "height": str(height * spec.downscale),
+    }
+    save_file({"latents": latents.detach().cpu().contiguous()}, str(path), metadata=metadata)
+
+
+def load_latents(path: Path) -> LatentsFile:
+    """Read what `save_latents` wrote.
+
+    Raises:
+        BadLatentsError: not such a file, too large, from an unknown model, or with values that are not numbers.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise BadLatentsError(f"This latents file is larger than {MAX_FILE_BYTES // 2**20} MB.")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            if "latents" not in file.keys():  # noqa: SIM118 - not a dict
+                raise BadLatentsError(
+                    "This file holds no latents.", "Please choose one saved by Latent Relay."
+                )
+            latents = file.get_tensor("latents")
+    except SafetensorError as error:
+        raise BadLatentsError(
+            "This is not a latents file.", "Please choose a .safetensors file saved by Latent Relay."
+        ) from error
+    model = MODELS.get(metadata.get("model", ""))
+    if metadata.get("format") != _FORMAT or model is None:
+        raise BadLatentsError(
+            "This latents file does not say which model it belongs to.", "Please save it with Latent Relay."
+        )
+    spec = model.latents
+    if latents.ndim != 4 or latents.shape[1] != spec.channels or 0 in latents.shape:
+        raise BadLatentsError(
+            f"This file says it is from {model.title}, but its shape {tuple(latents.shape)} does not fit."
+        )
+    if not latents.is_floating_point() or not bool(torch.isfinite(latents).all()):
+        raise BadLatentsError("This latents file holds values that are not numbers.", "It may be damaged.")
+    if metadata.get("scaling_factor") != repr(spec.scaling_factor):
+        # Made by another version of the model (the built-in one is retrained now and then): the same picture, in
+        # other units. Read on the numbers the file itself states.
+        latents = latents * (spec.scaling_factor / _positive(metadata.get("scaling_factor")))
+    return LatentsFile(latents, model.name, spec)
+
+
+def _positive(text: str | None) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise BadLatentsError("This latents file does not say how its numbers are scaled.")
+    return value
+
+
+def preview(latents: torch.Tensor, model: ModelSpec, side: int = 256) -> Image.Image | None:
+    """A cheap look at scaled latents (1, C, h, w): a linear map to RGB, enlarged to about `side` pixels.
+
+    None where the model has no such map. Costs well under a millisecond of a denoising step.
+    """
+    if not model.preview:
+        return None
+    weights = np.asarray(model.preview, dtype=np.float32)
+    z = latents[0].detach().float().cpu().numpy()
+    rgb = np.tensordot(z, weights[:-1], axes=([0], [0])) + weights[-1]
+    pixels = np.nan_to_num(np.clip(rgb * 127.5 + 127.5, 0, 255)).astype(np.uint8)
+    image = Image.fromarray(pixels)
+    factor = max(1, round(side / max(image.size)))
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
+
+
+def channels_picture(latents: torch.Tensor, side: int = 192) -> Image.Image:
+    """Every channel of (1, C, h, w) as a grey square, ±3 standard deviations from dark to light, in a grid."""
+    z = latents[0].detach().float().cpu().numpy()
+    grey = np.clip((z - z.mean()) / (z.std() + 1e-6) * (127.5 / 3) + 127.5, 0, 255).astype(np.uint8)
+    columns = 4 if len(z) > 4 else 2
+    factor = max(1, side // max(z.shape[1:]))
+    width, height, gap = z.shape[2] * factor, z.shape[1] * factor, 6
+    rows = -(-len(z) // columns)
+    sheet = Image.new("L", (columns * (width + gap) - gap, rows * (height + gap) - gap), 255)
+    for index, channel in enumerate(grey):
+        tile = Image.fromarray(channel).resize((width, height), Image.Resampling.NEAREST)
+        sheet.paste(tile, (index % columns * (width + gap), index // columns * (height + gap)))
+    return sheet
+
+
+def statistics(latents: torch.Tensor) -> dict[str, object]:
+    """Shape, dtype, mean and standard deviation, overall and for each channel."""
+    z = latents.detach().float().cpu()
+    return {
+        "shape": list(latents.shape),
+        "dtype": str(latents.dtype).removeprefix("torch."),
+        "mean": float(z.mean()),
+        "std": float(z.std()),
+        "channel_means": [float(v) for v in z.mean(dim=(0, 2, 3))],
+        "channel_stds": [float(v) for v in z.std(dim=(0, 2, 3))],
+    }

@@ -1,0 +1,205 @@
+"""One VAE stage from wish to report: choose the mode, wait for a turn, run it, measure it, fall back if need be."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from backend.errors import BadSettingError, ModelUnavailableError, OutOfMemoryError
+from backend.interrupt import interruptible, raise_if_stopped
+from backend.job import Event, StageStarted, VaeOptions, Waiting
+from backend.loading import Loader
+from backend.measure import Meter, device_name, free_bytes
+from backend.models import ModelSpec
+from backend.report import Stage, StageReport, Traffic
+from backend.settings import EndpointPair, Settings
+from backend.vae.auto import Choice, ladder
+
+if TYPE_CHECKING:
+    import torch
+
+    from backend.vae.base import VAE, LocalVAE
+
+Notify = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one VAE stage is to do: a tensor through one direction of a model's VAE."""
+
+    stage: Stage
+    spec: ModelSpec
+    tensor: torch.Tensor
+    """Encode: image (1, 3, H, W) in [-1, 1]. Decode: scaled latents (1, C, h, w)."""
+    options: VaeOptions
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels of the picture."""
+        factor = 1 if self.stage == "encode" else self.spec.latents.downscale
+        height, width = self.tensor.shape[-2:]
+        return width * factor, height * factor
+
+
+class Stages:
+    """Runs VAE stages. `own_url` gives this app's base URL once it listens, None before."""
+
+    def __init__(self, settings: Settings, loader: Loader, own_url: Callable[[], str | None]) -> None:
+        self.settings = settings
+        self.loader = loader
+        self._own_url = own_url
+
+    def run(
+        self, work: Work, stop: threading.Event | None = None, notify: Notify = lambda _: None
+    ) -> tuple[torch.Tensor, StageReport]:
+        """The stage's output (decode: float32 image; encode: scaled latents) on the CPU, and its report.
+
+        Only `auto` falls back, down its ladder after an out-of-memory error, and the report says so.
+
+        Raises:
+            LatentRelayError: as the mode raised it; the caller still holds its input.
+        """
+        work.options.checked()
+        choices = self._choices(work)
+        for index, choice in enumerate(choices):
+            try:
+                return self._run_mode(work, choice, stop, notify)
+            except OutOfMemoryError:
+                if index == len(choices) - 1:
+                    raise
+                following = choices[index + 1]
+                choices[index + 1] = Choice(
+                    following.mode,
+                    f"{following.reason} “{choice.mode}” was tried first and ran out of memory.",
+                )
+                give_memory_back(self.loader.device)
+        raise AssertionError("a ladder is never empty")
+
+    def endpoints(self, spec: ModelSpec) -> EndpointPair:
+        """Where this model's remote stages go; a model without endpoints of its own uses this very app's."""
+        pair = self.settings.endpoint_pair(spec)
+        own = self._own_url()
+        if own is None:
+            return pair
+        base = f"{own.rstrip('/')}/vae/{spec.name}"
+        return EndpointPair(pair.encode or f"{base}/encode", pair.decode or f"{base}/decode")
+
+    def _choices(self, work: Work) -> list[Choice]:
+        mode = work.options.mode
+        if mode != "auto":
+            return [Choice(mode, "You chose it.")]
+        width, height = work.size
+        return ladder(
+            "encode" if work.stage == "encode" else "decode",
+            width,
+            height,
+            block_out_channels=work.spec.vae_block_out_channels,
+            element_bytes=self.loader.dtype(work.spec).itemsize,
+            free=free_bytes(self.loader.device),
+            tile_size=work.options.tile_size,
+            # A fallback to this very app would need the same memory again.
+            has_remote=self._configured(work) is not None,
+        )
+
+    def _configured(self, work: Work) -> str | None:
+        pair = self.settings.endpoint_pair(work.spec)
+        return pair.encode if work.stage == "encode" else pair.decode
+
+    def _run_mode(
+        self, work: Work, choice: Choice, stop: threading.Event | None, notify: Notify
+    ) -> tuple[torch.Tensor, StageReport]:
+        raise_if_stopped(stop)
+        device = self.loader.device
+        if choice.mode == "remote":
+            return self._run_remote(work, choice, stop, notify)
+        if not self.loader.has_vae(work.spec):
+            notify(Waiting(f"Loading the VAE of {work.spec.title}"))
+        module = self.loader.vae(work.spec)
+        vae = _local_vae(choice.mode, module, work)
+        where = device_name(device)
+        with self.loader.turns.hold(stop, lambda n: notify(turn_message(n))), interruptible(module, stop):
+            notify(StageStarted(work.stage, choice.mode, choice.reason, where))
+            with Meter(device) as meter:
+                output = _apply(vae, work)
+        return output, _report(work, choice, where, meter, dtype=str(vae.dtype).removeprefix("torch."))
+
+    def _run_remote(
+        self, work: Work, choice: Choice, stop: threading.Event | None, notify: Notify
+    ) -> tuple[torch.Tensor, StageReport]:
+        from backend.vae.remote import Remote  # type: ignore[import-not-found]
+
+        pair = self.endpoints(work.spec)
+        url = pair.encode if work.stage == "encode" else pair.decode
+        if url is None:
+            raise ModelUnavailableError(
+                f"No endpoint is known that could {work.stage} for {work.spec.title}.",
+                f"Start the app with --endpoint {work.spec.name}=URL, or choose another mode.",
+            )
+        where = urlsplit(url).netloc.rpartition("@")[2]
+        vae = Remote(
+            work.spec.latents, pair.encode, pair.decode, timeout=self.settings.remote_timeout, stop=stop
+        )
+        notify(StageStarted(work.stage, "remote", choice.reason, where))
+        with Meter(self.loader.device) as meter:
+            output = _apply(vae, work)
+        return output, _report(work, choice, where, meter, traffic=vae.traffic)
+
+
+def _apply(vae: VAE, work: Work) -> torch.Tensor:
+    output = vae.encode(work.tensor) if work.stage == "encode" else vae.decode(work.tensor)
+    return output.cpu()
+
+
+def _local_vae(mode: str, module: Any, work: Work) -> LocalVAE:
+    """A local mode around the shared module; modes are cheap to make, the module is not."""
+    from backend.vae.tiled import Tiled
+    from backend.vae.whole import Whole
+
+    if mode == "whole":
+        return Whole(module, work.spec.latents)
+    if mode == "tiled":
+        options = work.options
+        return Tiled(
+            module, work.spec.latents, tile_size=options.tile_size, tile_overlap=options.tile_overlap
+        )
+    raise BadSettingError(f"The VAE mode “{mode}” cannot run here.")
+
+
+def _report(
+    work: Work,
+    choice: Choice,
+    where: str,
+    meter: Meter,
+    *,
+    dtype: str | None = None,
+    traffic: Traffic | None = None,
+) -> StageReport:
+    return StageReport(
+        stage=work.stage,
+        mode=choice.mode,
+        reason=choice.reason,
+        where=where,
+        cost=meter.cost,
+        traffic=traffic,
+        dtype=dtype,
+        requested_mode=work.options.mode,
+    )
+
+
+def turn_message(ahead: int) -> Waiting:
+    """What a person reads while others use the device."""
+    return Waiting("Waiting for 1 other to finish" if ahead == 1 else f"Waiting for {ahead} others to finish")
+
+
+def give_memory_back(device: torch.device) -> None:
+    """Drop what a failed attempt left behind, so that the next one starts with all there is."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

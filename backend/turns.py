@@ -1,0 +1,66 @@
+"""One device, one piece of work at a time, first come first served."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from backend.errors import Cancelled
+
+_LOOK_SECONDS = 0.05
+
+
+class Turns:
+    """A fair lock that can say how many are ahead and can be given up while waiting.
+
+    threading.Lock is neither fair nor cancellable. Not re-entrant.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._line: deque[object] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """How many hold or wait for the device right now."""
+        return len(self._line)
+
+    @contextmanager
+    def hold(
+        self, stop: threading.Event | None = None, on_wait: Callable[[int], None] | None = None
+    ) -> Iterator[None]:
+        """Hold the device for a `with` block; `on_wait(n)` is told whenever the number ahead changes.
+
+        Raises:
+            Cancelled: `stop` was set while waiting.
+        """
+        ticket = object()
+        with self._changed:
+            self._line.append(ticket)
+        try:
+            self._await(ticket, stop, on_wait)
+            yield
+        finally:
+            with self._changed:
+                self._line.remove(ticket)
+                self._changed.notify_all()
+
+    def _await(
+        self, ticket: object, stop: threading.Event | None, on_wait: Callable[[int], None] | None
+    ) -> None:
+        told = 0
+        while True:
+            with self._changed:
+                ahead = self._line.index(ticket)
+                if ahead == 0:
+                    return
+                if ahead == told:
+                    self._changed.wait(_LOOK_SECONDS)
+                    ahead = self._line.index(ticket)
+            if stop is not None and stop.is_set():
+                raise Cancelled("Stopped while waiting for its turn.")
+            if on_wait is not None and ahead and ahead != told:
+                on_wait(ahead)
+            told = ahead
