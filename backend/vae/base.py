@@ -43,7 +43,7 @@ def unscale(latents: torch.Tensor, spec: LatentSpec) -> torch.Tensor:
 
 def check_image(image: torch.Tensor, spec: LatentSpec) -> None:
     """Raise UserError unless `image` is (B, 3, H, W) and at least one latent large."""
-    if image.ndim != 4 or image.shape[1] != 3 or min(image.shape[2:]) < spec.downscale:
+    if image.ndim != 4 or 0 in image.shape or image.shape[1] != 3 or min(image.shape[2:]) < spec.downscale:
         raise UserError(
             f"A picture tensor must have shape (batch, 3, height, width) with sides of at least "
             f"{spec.downscale}, this one has {tuple(image.shape)}."

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend.forecast import elements_per_pixel, vae_peak_bytes
+from backend.vae.auto import Choice, ladder
+
+SD_V1 = (128, 256, 512, 512)
+
+
+def choose(free: float, has_remote: bool = True, tile_size: int = 512) -> list[Choice]:
+    """The ladder for decoding 2048² of SD v1 in half precision: 6.4 GB whole, 0.4 GB in tiles of 512."""
+    return ladder(
+        "decode",
+        2048,
+        2048,
+        block_out_channels=SD_V1,
+        element_bytes=2,
+        free=int(free),
+        tile_size=tile_size,
+        has_remote=has_remote,
+    )
+
+
+@pytest.mark.parametrize(
+    ("free", "has_remote", "modes"),
+    [
+        (24e9, True, ["whole", "tiled", "remote"]),
+        (24e9, False, ["whole", "tiled"]),
+        (4e9, True, ["tiled", "remote"]),
+        (4e9, False, ["tiled"]),
+        (0.1e9, True, ["remote", "tiled"]),
+        (0.1e9, False, ["tiled"]),
+    ],
+)
+def test_the_first_that_fits_then_the_others(free: float, has_remote: bool, modes: list[str]) -> None:
+    choices = choose(free, has_remote)
+    assert [choice.mode for choice in choices] == modes
+    assert all(choice.reason.endswith(".") for choice in choices)
+
+
+def test_the_reason_names_what_is_needed_and_what_is_there() -> None:
+    assert "6.4 GB" in choose(24e9)[0].reason and "24.0 GB" in choose(24e9)[0].reason
+    assert "6.4 GB" in choose(4e9)[0].reason and "403 MB" not in choose(4e9)[0].reason
+    assert "0.4 GB" in choose(4e9)[0].reason
+
+
+def test_the_forecast_counts_what_was_measured_from_shapes() -> None:
+    assert elements_per_pixel(SD_V1, "decode") == 768 and elements_per_pixel(SD_V1, "encode") == 512
+    assert vae_peak_bytes(SD_V1, "decode", 1024, 1024, 2) == pytest.approx(1.5 * 2**30)
+
+
+@given(st.integers(64, 4096), st.integers(64, 4096), st.integers(64, 1024))
+def test_a_tile_never_needs_more_than_the_whole(width: int, height: int, tile: int) -> None:
+    whole = vae_peak_bytes(SD_V1, "encode", width, height, 2)
+    assert vae_peak_bytes(SD_V1, "encode", width, height, 2, tile) <= whole

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from backend import images
+from backend.errors import BadImageError
+
+
+def test_exif_rotation_is_applied() -> None:
+    image = Image.new("RGB", (20, 10), "red")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    file = io.BytesIO()
+    image.save(file, "JPEG", exif=exif)
+    assert images.to_rgb(Image.open(file)).size == (10, 20)
+
+
+def test_transparency_becomes_white() -> None:
+    assert images.to_rgb(Image.new("RGBA", (4, 4), (255, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
+    palette = Image.new("P", (4, 4), 0)
+    palette.info["transparency"] = 0
+    assert images.to_rgb(palette).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_sixteen_bit_greys_are_scaled_not_clipped() -> None:
+    grey = Image.fromarray(np.full((4, 4), 32768, dtype=np.uint16))
+    assert images.to_rgb(grey).getpixel((0, 0)) in [(127,) * 3, (128,) * 3]
+
+
+def test_a_gif_gives_its_first_frame() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), "blue").save(
+        file, "GIF", save_all=True, append_images=[Image.new("RGB", (8, 8), "red")]
+    )
+    assert images.to_rgb(Image.open(file)).getpixel((0, 0)) == (0, 0, 255)
+
+
+def test_damaged_and_huge_pictures_are_refused_kindly() -> None:
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(file, "PNG")
+    cut = Image.open(io.BytesIO(file.getvalue()[:500]))
+    with pytest.raises(BadImageError, match="damaged"):
+        images.to_rgb(cut)
+    with pytest.raises(BadImageError, match="pixels"):
+        images.to_rgb(Image.new("1", (10_000, 10_000)))
+
+
+@pytest.mark.parametrize("fit", ["crop", "fit", "stretch"])
+def test_resizing_gives_the_size_asked_for(fit: images.Fit) -> None:
+    assert images.resize(Image.new("RGB", (30, 20)), 64, 64, fit).size == (64, 64)
+
+
+def test_fitting_shows_borders_and_cropping_does_not() -> None:
+    wide = Image.new("RGB", (40, 20), "black")
+    assert images.resize(wide, 64, 64, "fit").getpixel((32, 2)) == (255, 255, 255)
+    assert images.resize(wide, 64, 64, "crop").getpixel((32, 2)) == (0, 0, 0)
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.randoms(use_true_random=False))
+def test_tensor_and_back_is_the_same_picture(width: int, height: int, random: object) -> None:
+    data = bytes(random.randrange(256) for _ in range(width * height * 3))  # type: ignore[attr-defined]
+    image = Image.frombytes("RGB", (width, height), data)
+    tensor = images.to_tensor(image)
+    assert tuple(tensor.shape) == (1, 3, height, width)
+    assert float(tensor.min()) >= -1 and float(tensor.max()) <= 1
+    assert images.to_image(tensor).tobytes() == image.tobytes()

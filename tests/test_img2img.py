@@ -1,0 +1,266 @@
+"""The main job on the built-in model: events, modes, seeds, cancelling, and what survives a failure."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, StableDiffusionImg2ImgPipeline
+from PIL import Image
+
+from backend import images
+from backend.errors import BadSettingError, Cancelled, LatentRelayError, OutOfMemoryError
+from backend.job import Event, Job, Result, StageDone, StageStarted, Step, VaeOptions
+from backend.loading import Loader
+from backend.models import BUILTIN
+from backend.settings import Settings
+from backend.studio import Studio
+from backend.turns import Turns
+from backend.vae.tiled import Tiled
+from backend.vae.whole import Whole
+
+WHOLE = VaeOptions("whole")
+
+
+def job(picture: Image.Image, **changes: Any) -> Job:
+    """A quick one: three of six steps at 96 by 64."""
+    base = Job(
+        picture,
+        "a lake at sunset",
+        strength=0.5,
+        num_inference_steps=6,
+        seed=3,
+        width=96,
+        height=64,
+        encode=WHOLE,
+        decode=WHOLE,
+    )
+    return replace(base, **changes)
+
+
+def finish(studio: Studio, wish: Job) -> Result:
+    *_, last = studio.img2img(wish)
+    assert isinstance(last, Result)
+    return last
+
+
+def test_events_come_in_order(studio: Studio, picture: Image.Image) -> None:
+    events = list(studio.img2img(job(picture)))
+    stages = [event.stage for event in events if isinstance(event, StageStarted)]
+    done = [event.report.stage for event in events if isinstance(event, StageDone)]
+    steps = [(event.step, event.steps) for event in events if isinstance(event, Step)]
+    assert stages == done == ["encode", "denoise", "decode"]
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+    assert isinstance(events[-1], Result) and events[-1].image.size == (96, 64)
+    first = next(event for event in events if isinstance(event, Step))
+    assert first.preview is not None and first.seconds_left is not None and first.seconds_left > 0
+
+
+def test_reports_say_what_ran_why_where_and_what_it_cost(studio: Studio, picture: Image.Image) -> None:
+    encode, denoise, decode = finish(studio, job(picture, decode=VaeOptions("auto"))).reports
+    assert (encode.mode, encode.requested_mode, encode.reason) == ("whole", "whole", "You chose it.")
+    assert decode.mode == "whole" and decode.requested_mode == "auto" and "fits" in decode.reason
+    assert denoise.steps == 3 and denoise.traffic is None
+    for report in (encode, denoise, decode):
+        assert report.cost.seconds > 0 and report.cost.peak_bytes and report.cost.memory_kind == "RAM"
+        assert "processor" in report.where
+
+
+def test_whole_equals_a_plain_diffusers_script(studio: Studio, picture: Image.Image) -> None:
+    """The same seed and the same latents give the same bits, stage by stage."""
+    vae = AutoencoderKL.from_pretrained(BUILTIN.repository, subfolder="vae").eval()
+    pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(BUILTIN.repository, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    with torch.no_grad():
+        latents = vae.encode(images.to_tensor(picture)).latent_dist.mode() * vae.config.scaling_factor
+        plain = pipeline(
+            "a lake at sunset",
+            image=latents,
+            strength=0.5,
+            num_inference_steps=6,
+            guidance_scale=BUILTIN.guidance_scale,
+            generator=torch.Generator().manual_seed(3),
+        ).images[0]
+    assert finish(studio, job(picture)).image.tobytes() == plain.tobytes()
+
+
+def test_the_same_job_gives_the_same_bits_and_another_seed_others(
+    studio: Studio, picture: Image.Image
+) -> None:
+    first, second = finish(studio, job(picture)), finish(studio, job(picture))
+    assert torch.equal(first.latents, second.latents)
+    assert first.image.tobytes() == second.image.tobytes()
+    assert not torch.equal(first.latents, finish(studio, job(picture, seed=4)).latents)
+    assert first.recipe["seed"] == 3
+
+
+def test_strength_runs_from_nothing_to_everything(studio: Studio, picture: Image.Image) -> None:
+    untouched = finish(studio, job(picture, strength=0.0))
+    assert untouched.reports[1].mode == "none" and untouched.reports[1].steps == 0
+    encoded, _ = studio.encode(picture, "builtin", WHOLE)
+    assert torch.equal(untouched.latents, encoded), "strength 0 is the round trip"
+    distance = [
+        float((finish(studio, job(picture, strength=s)).latents - encoded).square().mean())
+        for s in (0.2, 0.5, 1.0)
+    ]
+    assert distance[0] < distance[1] < distance[2]
+
+
+@pytest.mark.parametrize("scheduler", ["DPM++ 2M", "Euler", "Euler a", "LMS", "PNDM", "UniPC"])
+def test_every_scheduler_runs_and_does_not_feel_the_run_before(
+    studio: Studio, picture: Image.Image, scheduler: str
+) -> None:
+    wish = job(picture, scheduler=scheduler)
+    assert torch.equal(finish(studio, wish).latents, finish(studio, wish).latents)
+
+
+@pytest.mark.parametrize("decode", ["auto", "whole", "tiled"])
+@pytest.mark.parametrize("encode", ["auto", "whole", "tiled"])
+def test_every_pair_of_local_modes(studio: Studio, picture: Image.Image, encode: str, decode: str) -> None:
+    tiles = {"tile_size": 64, "tile_overlap": 16}
+    result = finish(
+        studio, job(picture, encode=VaeOptions(encode, **tiles), decode=VaeOptions(decode, **tiles))
+    )
+    expected = {"auto": "whole"}
+    assert result.reports[0].mode == expected.get(encode, encode)
+    assert result.reports[2].mode == expected.get(decode, decode)
+
+
+def test_any_picture_and_size_will_do(studio: Studio) -> None:
+    odd = Image.new("RGBA", (77, 131), (20, 90, 200, 128))
+    result = finish(studio, Job(odd, "", model="builtin", strength=0.2, num_inference_steps=5, seed=1))
+    width, height = result.image.size
+    assert width % 8 == height % 8 == 0 and abs(width * height - 256**2) < 0.1 * 256**2
+
+
+def test_bad_settings_are_refused_before_anything_runs(studio: Studio, picture: Image.Image) -> None:
+    with pytest.raises(BadSettingError, match="strength"):
+        studio.img2img(job(picture, strength=2.0))
+
+
+# -- cancelling ------------------------------------------------------------------------------------------------
+
+
+def test_stopping_ends_the_run_within_a_step(studio: Studio, picture: Image.Image) -> None:
+    stop = threading.Event()
+    events: list[Event] = []
+    with pytest.raises(Cancelled):
+        for event in studio.img2img(job(picture, num_inference_steps=100, strength=1.0), stop):
+            events.append(event)
+            if isinstance(event, Step) and event.step == 2:
+                stop.set()
+    steps = [event for event in events if isinstance(event, Step)]
+    assert len(steps) <= 3, "at most the step that was under way"
+    assert any(isinstance(event, StageDone) for event in events), "the encoded latents are kept"
+    assert studio.loader.turns.waiting == 0
+
+
+def test_stopping_works_inside_a_step(studio: Studio, picture: Image.Image) -> None:
+    """The network itself gives up: stop is set from within its own forward pass."""
+    stop = threading.Event()
+    unet = studio.loader.denoiser(BUILTIN).unet
+    reached_the_end = []
+    hooks = [
+        unet.mid_block.register_forward_hook(lambda *_: stop.set()),
+        unet.conv_out.register_forward_hook(lambda *_: reached_the_end.append(1)),
+    ]
+    try:
+        with pytest.raises(Cancelled):
+            list(studio.img2img(job(picture), stop))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert not reached_the_end
+
+
+def test_closing_the_generator_frees_the_device(studio: Studio, picture: Image.Image) -> None:
+    run = studio.img2img(job(picture, num_inference_steps=100, strength=1.0))
+    for event in run:
+        if isinstance(event, Step):
+            break
+    run.close()  # type: ignore[attr-defined]
+    assert studio.loader.turns.waiting == 0
+    assert finish(studio, job(picture)).image.size == (96, 64)
+
+
+def test_hooks_are_gone_after_a_run(studio: Studio, picture: Image.Image) -> None:
+    finish(studio, job(picture))
+    unet, vae = studio.loader.denoiser(BUILTIN).unet, studio.loader.vae(BUILTIN)
+    assert not any(module._forward_pre_hooks for model in (unet, vae) for module in model.modules())
+
+
+def test_a_second_person_is_told_to_wait(studio: Studio, picture: Image.Image) -> None:
+    events: list[Event] = []
+    with studio.loader.turns.hold():
+        run = studio.img2img(job(picture))
+        for event in run:
+            events.append(event)
+            if getattr(event, "message", "").startswith("Waiting for 1 other"):
+                break
+    events += run
+    assert isinstance(events[-1], Result)
+
+
+# -- failures --------------------------------------------------------------------------------------------------
+
+
+def breaking(monkeypatch: pytest.MonkeyPatch, kind: type, error: Callable[[], Exception]) -> None:
+    def fail(*_: object) -> None:
+        raise error()
+
+    monkeypatch.setattr(kind, "_decode", fail)
+
+
+def test_a_decode_that_fails_leaves_the_latents(
+    studio: Studio, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaking(monkeypatch, Whole, lambda: torch.OutOfMemoryError("no"))
+    kept: list[torch.Tensor] = []
+    with pytest.raises(OutOfMemoryError, match="not enough memory"):
+        for event in studio.img2img(job(picture)):
+            if isinstance(event, StageDone) and event.latents is not None:
+                kept.append(event.latents)
+    assert len(kept) == 2, "encoded and denoised"
+    monkeypatch.undo()
+    rescued, report = studio.decode(kept[-1], "builtin", VaeOptions("tiled", tile_size=64, tile_overlap=16))
+    assert rescued.size == (96, 64) and report.mode == "tiled"
+
+
+def test_auto_goes_down_its_ladder_and_says_so(
+    studio: Studio, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def only_whole_fails(self: Whole, z: torch.Tensor) -> torch.Tensor:
+        if not isinstance(self, Tiled) or self.module.use_tiling is False:
+            raise torch.OutOfMemoryError("no")
+        return self.module.decode(z, return_dict=False)[0]
+
+    monkeypatch.setattr(Whole, "_decode", only_whole_fails)
+    report = finish(studio, job(picture, decode=VaeOptions("auto", 64, 16))).reports[2]
+    assert (report.mode, report.requested_mode) == ("tiled", "auto")
+    assert "“whole” was tried first and ran out of memory" in report.reason
+
+
+def test_a_chosen_mode_never_falls_back(
+    studio: Studio, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaking(monkeypatch, Whole, MemoryError)
+    with pytest.raises(OutOfMemoryError):
+        finish(studio, job(picture))
+
+
+def test_a_model_that_cannot_be_had_says_so(picture: Image.Image) -> None:
+    lonely = Studio(Settings(device="cpu"))
+    with pytest.raises(LatentRelayError, match="hub cannot be reached"):
+        finish(lonely, job(picture, model="sd-v1"))
+
+
+def test_loader_holds_one_of_each() -> None:
+    loader = Loader(Settings(device="cpu"))
+    assert not loader.has_vae(BUILTIN)
+    assert loader.vae(BUILTIN) is loader.vae(BUILTIN) and loader.has_vae(BUILTIN)
+    assert loader.denoiser(BUILTIN).vae is None, "the pipeline never holds a VAE"
+    assert isinstance(loader.turns, Turns)

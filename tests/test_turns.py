@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from backend.errors import Cancelled
+from backend.turns import Turns
+
+
+def test_first_come_first_served() -> None:
+    turns, order, threads = Turns(), [], []
+    entered = [threading.Event() for _ in range(4)]
+
+    def work(index: int) -> None:
+        with turns.hold(on_wait=lambda _: entered[index].set()):
+            order.append(index)
+
+    with turns.hold():
+        for index in range(4):
+            threads.append(threading.Thread(target=work, args=(index,)))
+            threads[-1].start()
+            assert entered[index].wait(10)
+        assert turns.waiting == 5
+    for thread in threads:
+        thread.join(10)
+    assert order == [0, 1, 2, 3] and turns.waiting == 0
+
+
+def test_the_place_in_line_is_told() -> None:
+    turns, seen = Turns(), []
+    told = threading.Event()
+
+    def note(ahead: int) -> None:
+        seen.append(ahead)
+        told.set()
+
+    def wait_in_line() -> None:
+        with turns.hold(on_wait=note):
+            pass
+
+    with turns.hold():
+        thread = threading.Thread(target=wait_in_line)
+        thread.start()
+        assert told.wait(10)
+    thread.join(10)
+    assert seen == [1]
+
+
+def test_giving_up_the_place_does_not_hold_the_others() -> None:
+    turns, stop = Turns(), threading.Event()
+    stop.set()
+    with turns.hold():
+        with pytest.raises(Cancelled), turns.hold(stop):
+            raise AssertionError("never its turn")
+        assert turns.waiting == 1
+    with turns.hold():
+        pass
+
+
+def test_an_error_gives_the_turn_back() -> None:
+    turns = Turns()
+    with pytest.raises(ValueError, match="x"), turns.hold():
+        raise ValueError("x")
+    assert turns.waiting == 0
