@@ -1,0 +1,141 @@
+"""The main job's figures: start to first page, first and warm picture, overhead over a plain diffusers script.
+
+    python -m benchmarks.main_job [--runs 7] [--no-save]
+
+Overhead is measured in pairs, ours and the plain script in turn, so that a machine that drifts drifts for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from benchmarks.common import machine, publish
+
+ROOT = Path(__file__).parent.parent
+PROMPT = "a mountain lake at sunset"
+COLD = """
+import time; begin = time.perf_counter()
+from PIL import Image
+from backend.job import Job
+from backend.settings import Settings
+from backend.studio import Studio
+for _ in Studio(Settings(device="cpu")).img2img(Job(Image.new("RGB", (256, 256), "teal"), "a lake", seed=1)): pass
+print(time.perf_counter() - begin)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=7, help="measured runs of each (default 7)")
+    parser.add_argument("--no-save", action="store_true", help="print only, write no file")
+    options = parser.parse_args()
+    starts = [start_to_first_page() for _ in range(3)]
+    cold = [float(run_python(COLD)) for _ in range(3)]
+    ours, plain = paired(options.runs)
+    result: dict[str, Any] = {
+        "machine": machine(),
+        "seconds_to_first_page": statistics.median(starts),
+        "seconds_first_img2img_with_imports_and_loading": statistics.median(cold),
+        "seconds_warm_img2img": statistics.median(ours),
+        "seconds_warm_plain_diffusers": statistics.median(plain),
+        "overhead": statistics.median(a / b for a, b in zip(ours, plain, strict=True)) - 1,
+        "runs": options.runs,
+    }
+    publish("main_job", result, save=not options.no_save)
+
+
+def start_to_first_page() -> float:
+    """Seconds from `python app.py` to the first 200 answer."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    begin = time.perf_counter()
+    app = subprocess.Popen(
+        [sys.executable, "app.py", "--port", str(port)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while time.perf_counter() - begin < 120:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as reply:
+                    if reply.status == 200:
+                        return time.perf_counter() - begin
+            except (urllib.error.URLError, ConnectionError):
+                time.sleep(0.02)
+        raise TimeoutError("the page did not come up within two minutes")
+    finally:
+        app.terminate()
+        app.wait(30)
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ
+    )
+    return done.stdout.split()[-1]
+
+
+def paired(runs: int) -> tuple[list[float], list[float]]:
+    """Seconds of `runs` warm pictures at the model's defaults: through our img2img, and by a plain script."""
+    import torch
+    from diffusers import AutoencoderKL, StableDiffusionImg2ImgPipeline
+
+    from backend import images
+    from backend.job import Job
+    from backend.models import BUILTIN
+    from backend.settings import Settings
+    from backend.studio import Studio
+
+    studio = Studio(Settings(device="cpu", model="builtin"))
+    side = BUILTIN.native_size
+    picture = Image.linear_gradient("L").resize((side, side)).convert("RGB")
+    vae = AutoencoderKL.from_pretrained(BUILTIN.repository, subfolder="vae", dtype=torch.float32).eval()
+    pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(BUILTIN.repository, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def ours() -> None:
+        for _ in studio.img2img(Job(picture, PROMPT, seed=1)):
+            pass
+
+    def plain() -> None:
+        with torch.no_grad():
+            latents = vae.encode(images.to_tensor(picture)).latent_dist.mode() * vae.config.scaling_factor
+            pipeline(
+                PROMPT,
+                image=latents,
+                strength=BUILTIN.strength,
+                num_inference_steps=BUILTIN.num_inference_steps,
+                guidance_scale=BUILTIN.guidance_scale,
+                generator=torch.Generator().manual_seed(1),
+            )
+
+    for work in (ours, plain, ours, plain):  # warm-up
+        work()
+    seconds: dict[str, list[float]] = {"ours": [], "plain": []}
+    for index in range(runs):
+        order = (ours, plain) if index % 2 == 0 else (plain, ours)
+        for work in order:
+            begin = time.perf_counter()
+            work()
+            seconds[work.__name__].append(time.perf_counter() - begin)
+    return seconds["ours"], seconds["plain"]
+
+
+if __name__ == "__main__":
+    main()
