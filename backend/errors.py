@@ -12,6 +12,13 @@
     │   ├── ModelUnavailableError   weights that cannot be had now (no network, gated, missing)
     │   └── UnsupportedVAEError     a VAE mode that cannot run this VAE
     ├── WireError               a request or reply that breaks the protocol (HTTP 400)
+    │   ├── TooLargeError       a body or picture over the limits (413)
+    │   └── UnsupportedTypeError    a body of a kind that is not served (415)
+    ├── EndpointError           a sound request that this endpoint does not serve (now)
+    │   ├── TokenError          no token, or a wrong one (401)
+    │   ├── UnknownVAEError     no VAE of that name (404)
+    │   ├── BusyError           the queue is full, or the server is stopping (503)
+    │   └── DeadlineError       it took longer than allowed (503)
     └── RemoteError             the remote VAE could not do its part
         ├── RemoteUnreachableError  no connection, name, or certificate
         ├── RemoteTimeoutError      no answer in time
@@ -83,6 +90,40 @@ class UnsupportedVAEError(UserError):
 
 class WireError(LatentRelayError):
     code = "bad_wire"
+
+
+class TooLargeError(WireError):
+    code = "too_large"
+
+
+class UnsupportedTypeError(WireError):
+    code = "unsupported_type"
+
+
+class EndpointError(LatentRelayError):
+    """`retry_after`: seconds after which another try makes sense, None if none does."""
+
+    code = "endpoint_failed"
+
+    def __init__(self, message: str, hint: str = "", *, retry_after: int | None = None) -> None:
+        super().__init__(message, hint)
+        self.retry_after = retry_after
+
+
+class TokenError(EndpointError):
+    code = "unauthorized"
+
+
+class UnknownVAEError(EndpointError):
+    code = "unknown_vae"
+
+
+class BusyError(EndpointError):
+    code = "busy"
+
+
+class DeadlineError(EndpointError):
+    code = "deadline"
 
 
 class RemoteError(LatentRelayError):

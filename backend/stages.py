@@ -129,7 +129,7 @@ class Stages:
     def _run_remote(
         self, work: Work, choice: Choice, stop: threading.Event | None, notify: Notify
     ) -> tuple[torch.Tensor, StageReport]:
-        from backend.vae.remote import Remote  # type: ignore[import-not-found]
+        from backend.vae.remote import Remote
 
         pair = self.endpoints(work.spec)
         url = pair.encode if work.stage == "encode" else pair.decode

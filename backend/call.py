@@ -1,0 +1,306 @@
+"""One POST to an endpoint: kept connections, a total deadline, retries where they help, a stop button.
+
+requests' and urllib3's errors become ours here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import requests
+from urllib3.exceptions import InvalidHeader, NameResolutionError, NewConnectionError
+from urllib3.util.retry import Retry
+
+from backend.errors import (
+    Cancelled,
+    LatentRelayError,
+    RemoteError,
+    RemoteRefusedError,
+    RemoteReplyError,
+    RemoteTimeoutError,
+    RemoteUnreachableError,
+)
+from backend.net import Watched, bare_url
+from backend.wire import Message
+
+CONNECT_SECONDS = 10.0
+_LOOK_SECONDS = 0.05
+_CHUNK = 2**18
+
+RETRIES = Retry(
+    total=None,
+    connect=3,
+    read=1,
+    status=60,
+    backoff_factor=0.5,
+    backoff_max=15,
+    status_forcelist=(429, 502, 503, 504),
+    allowed_methods=None,
+    respect_retry_after_header=True,
+)
+"""Decoding is a pure function, so posting it again does no harm. A 4xx other than 429 is never tried again."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A good reply: header names in lower case, the whole body, and how many posts it took."""
+
+    headers: dict[str, str]
+    body: bytes
+    attempts: int
+    seconds: float
+    """From the post that succeeded to its last byte."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """How to post; `notify` gets a sentence whenever the wait has a reason worth telling."""
+
+    session: requests.Session
+    timeout: float = 120.0
+    """Seconds for everything together, retries and waits included."""
+    token: str | None = None
+    stop: threading.Event | None = None
+    notify: Callable[[str], None] = lambda _: None
+    retries: Retry = RETRIES
+
+    def __repr__(self) -> str:
+        return f"Caller(timeout={self.timeout})"  # never the token
+
+    def post(self, url: str, message: Message, most_bytes: int) -> Answer:
+        """Post `message` and give the reply, of at most `most_bytes`.
+
+        Raises:
+            Cancelled: `stop` was set. RemoteError: one of its kinds, with a sentence for a person.
+        """
+        deadline = time.monotonic() + self.timeout
+        retries = self.retries
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                answer = self._abortable(partial(self._once, url, message, most_bytes, deadline, attempts))
+            except _Transient as failure:
+                retries, wait = _next_try(retries, failure)
+                if wait is None or time.monotonic() + wait >= deadline:
+                    raise failure.error from failure.error.__cause__
+                spent = self.timeout - (deadline - time.monotonic())
+                self.notify(
+                    f"{failure.plain}; trying again in {max(1, round(wait))} s ({round(spent)} s so far)"
+                )
+                self._sleep(wait)
+            else:
+                return answer
+
+    def _sleep(self, seconds: float) -> None:
+        if self.stop is None:
+            time.sleep(seconds)
+        elif self.stop.wait(seconds):
+            raise Cancelled("Stopped while waiting for the endpoint.")
+
+    def _abortable(self, work: Callable[[], Answer]) -> Answer:
+        """Run `work` in a thread of its own if it must be possible to stop it; a blocked socket cannot look up."""
+        if self.stop is None:
+            return work()
+        future: Future[Answer] = Future()
+        watched = Watched()
+
+        def run() -> None:
+            with watched:
+                try:
+                    future.set_result(work())
+                except BaseException as error:  # noqa: BLE001 - carried to the caller's thread
+                    future.set_exception(error)
+
+        threading.Thread(target=run, name="remote-post", daemon=True).start()
+        while True:
+            try:
+                return future.result(_LOOK_SECONDS)
+            except TimeoutError:
+                if future.done():
+                    raise
+                if self.stop.is_set():
+                    watched.cut()
+                    raise Cancelled("Stopped while the endpoint was working.") from None
+
+    def _once(self, url: str, message: Message, most_bytes: int, deadline: float, attempts: int) -> Answer:
+        where = bare_url(url)
+        started = time.monotonic()
+        left = deadline - started
+        headers = dict(message.headers)
+        if self.token:
+            headers["authorization"] = f"Bearer {self.token}"
+        try:
+            with self.session.post(
+                url,
+                params=list(message.query),
+                data=message.body,
+                headers=headers,
+                timeout=(min(CONNECT_SECONDS, left), left),
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                most = most_bytes if response.status_code == 200 else 65536
+                body = _read(response, most, deadline, where)
+                if response.status_code != 200:
+                    raise _refusal(response, body, where)
+                lower = {key.lower(): value for key, value in response.headers.items()}
+                return Answer(lower, body, attempts, time.monotonic() - started)
+        except LatentRelayError:
+            raise
+        except (requests.RequestException, OSError, ValueError) as error:
+            raise _translated(error, where, self.timeout) from error
+
+
+class _Transient(Exception):  # noqa: N818 - never leaves this module
+    """A failure that another try may cure."""
+
+    def __init__(self, error: RemoteError, plain: str, *, retry_after: float | None = None) -> None:
+        self.error = error
+        self.plain = plain
+        self.retry_after = retry_after
+
+
+def _next_try(retries: Retry, failure: _Transient) -> tuple[Retry, float | None]:
+    """urllib3's bookkeeping for one more failure: (what is left, seconds to wait or None for no more tries)."""
+    spent: dict[str, Any] = {}
+    kind = "status" if failure.error.status is not None else "connect"
+    left = getattr(retries, kind)
+    spent[kind] = left - 1
+    if left <= 0:
+        return retries, None
+    following = retries.new(**spent, history=(*retries.history, ("POST", None, None, None, None)))
+    wait = failure.retry_after
+    return following, max(0.25, following.get_backoff_time()) if wait is None else wait
+
+
+def _read(response: requests.Response, most: int, deadline: float, where: str) -> bytes:
+    chunks, size = [], 0
+    for chunk in response.iter_content(_CHUNK):
+        size += len(chunk)
+        if size > most and response.status_code == 200:
+            raise RemoteReplyError(
+                f"The endpoint at {where} sent more than the {most} bytes that were asked for.",
+                "It is probably not a VAE endpoint.",
+                url=where,
+            )
+        if time.monotonic() > deadline:
+            raise requests.Timeout
+        chunks.append(chunk)
+        if size > most:
+            break
+    body = b"".join(chunks)
+    announced = response.headers.get("Content-Length", "")
+    if announced.isdigit() and len(body) < int(announced) and response.status_code == 200:
+        raise RemoteReplyError(
+            f"The answer of {where} was cut off: {len(body)} of {announced} bytes came.",
+            "Try again.",
+            url=where,
+        )
+    return body
+
+
+def _refusal(response: requests.Response, body: bytes, where: str) -> Exception:
+    """An HTTP status that is not 200 as an error, transient or not. The body may be JSON, HTML or nothing."""
+    status = response.status_code
+    said, hint, code = _said(body)
+    quoted = f" It says: {said}" if said else ""
+    if 300 <= status < 400:
+        target = (
+            bare_url(response.headers.get("Location", ""))
+            if response.headers.get("Location")
+            else "elsewhere"
+        )
+        return RemoteRefusedError(
+            f"The endpoint at {where} has moved to {target}.",
+            "Give its new address.",
+            url=where,
+            status=status,
+        )
+    sentences = {
+        401: (f"The endpoint at {where} wants a token, or does not accept this one.", "Check the token."),
+        403: (f"The endpoint at {where} does not let us in.", "Check the token and its rights."),
+        404: (f"There is no VAE at {where}.{quoted}", "Check the address."),
+        405: (f"{where} is not a VAE endpoint.{quoted}", "Check the address."),
+        413: (f"The picture is too large for the endpoint at {where}.{quoted}", "Choose a smaller size."),
+        429: (f"The endpoint at {where} gets too many requests.", "Wait a little and try again."),
+        503: (f"The endpoint at {where} is busy or still starting.{quoted}", "Try again in a minute."),
+        507: (f"The endpoint at {where} ran out of memory.", "Choose a smaller size or another mode."),
+    }
+    sentence, advice = sentences.get(
+        status, (f"The endpoint at {where} answered with error {status}.{quoted}", hint or "Try again later.")
+    )
+    error = RemoteRefusedError(sentence, advice, url=where, status=status)
+    if status not in RETRIES.status_forcelist:
+        return error
+    wait = _retry_after(response)
+    plain = {429: "The endpoint gets too many requests", 503: "The endpoint is waking up"}.get(
+        status, "The endpoint does not answer yet"
+    )
+    return _Transient(error, "The endpoint is busy" if code == "busy" else plain, retry_after=wait)
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    text = response.headers.get("Retry-After")
+    if text is None:
+        return None
+    try:
+        return max(0.0, float(RETRIES.parse_retry_after(text)))
+    except (InvalidHeader, ValueError, OverflowError):
+        return None  # a header that nobody can read asks for nothing
+
+
+def _said(body: bytes) -> tuple[str, str, str]:
+    """(message, hint, code) of a JSON error in any server's shape; empty where it says nothing a person can use."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return "", "", ""
+    if not isinstance(document, dict):
+        return "", "", ""
+    error = document.get("error", document.get("detail", ""))
+    if isinstance(error, list):
+        error = "; ".join(str(item) for item in error)
+    return str(error)[:300], str(document.get("hint", ""))[:300], str(document.get("code", ""))
+
+
+def _translated(error: Exception, where: str, timeout: float) -> Exception:
+    """requests' exceptions as ours."""
+    if isinstance(error, requests.Timeout) and not isinstance(error, requests.ConnectTimeout):
+        return RemoteTimeoutError(
+            f"The endpoint at {where} did not answer within {timeout:g} s.",
+            "It may be starting up; try again in a minute, or choose another mode.",
+            url=where,
+        )
+    if isinstance(error, requests.exceptions.SSLError):
+        return RemoteUnreachableError(
+            f"The certificate of {where} is not valid.",
+            "Check the address, and this computer's clock.",
+            url=where,
+        )
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return RemoteReplyError(f"The answer of {where} was cut off.", "Try again.", url=where)
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    if isinstance(reason, NameResolutionError):
+        return RemoteUnreachableError(
+            f"No computer called {where.split('/')[2]} was found.",
+            "Check the address, and the network connection.",
+            url=where,
+        )
+    unreachable = RemoteUnreachableError(
+        f"Nothing answers at {where}.", "Check that the endpoint is running, and its address.", url=where
+    )
+    if isinstance(error, requests.ConnectionError):
+        plain = (
+            "Nothing answers there yet" if isinstance(reason, NewConnectionError) else "The connection broke"
+        )
+        unreachable.__cause__ = error
+        return _Transient(unreachable, plain)
+    return unreachable

@@ -1,0 +1,144 @@
+"""`python -m backend.endpoint --vae NAME=FOLDER_OR_REPO …`: the VAE server without the page."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import threading
+from collections.abc import Sequence
+
+import uvicorn
+
+from backend.endpoint.app import build_app
+from backend.endpoint.service import MEBI, Limits, Service
+from backend.endpoint.source import Source, parse_source
+from backend.errors import LatentRelayError
+from backend.models import BUILTIN
+from backend.turns import Turns
+
+log = logging.getLogger("backend.endpoint")
+
+TOKEN_VARIABLE = "LATENT_RELAY_ENDPOINT_TOKEN"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until told to stop; 2 for settings that cannot be used."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    try:
+        service, sources = build_service(options)
+    except LatentRelayError as error:
+        sys.stderr.write(f"{error.sentence}\n")
+        return 2
+    threading.Thread(target=_load_all, args=(sources,), name="vae-load", daemon=True).start()
+    config = uvicorn.Config(
+        build_app(service),
+        host=options.host,
+        port=options.port,
+        log_level=options.log_level,
+        timeout_graceful_shutdown=int(options.deadline) + 5,
+    )
+    uvicorn.Server(config).run()
+    return 0
+
+
+def build_service(options: argparse.Namespace) -> tuple[Service, list[Source]]:
+    """The service that the flags describe, nothing loaded yet.
+
+    Raises:
+        LatentRelayError: a VAE that cannot be served.
+    """
+    turns = Turns()
+    sources = [
+        Source(name, source, options.device, options.dtype, turns)
+        for name, source in (parse_source(text) for text in options.vae or [f"builtin={BUILTIN.repository}"])
+    ]
+    limits = Limits(
+        max_body_bytes=int(options.max_body * MEBI),
+        max_pixels=options.max_pixels,
+        max_batch=options.max_batch,
+        queue=options.queue,
+        batch_pixels=options.batch_pixels,
+        deadline=options.deadline,
+    )
+    return Service(
+        [source.served for source in sources], limits, os.environ.get(TOKEN_VARIABLE) or None
+    ), sources
+
+
+def _load_all(sources: list[Source]) -> None:
+    for source in sources:
+        try:
+            source.module()
+        except LatentRelayError as error:
+            log.error("%s: %s", source.name, error.sentence)
+
+
+def _parser() -> argparse.ArgumentParser:
+    limits = Limits()
+    parser = argparse.ArgumentParser(
+        prog="python -m backend.endpoint",
+        description="Serve VAEs over the Hybrid Inference protocol.",
+        epilog=f"A token that clients must send is taken from the environment variable {TOKEN_VARIABLE}.",
+    )
+    parser.add_argument(
+        "--vae",
+        action="append",
+        metavar="NAME=FOLDER_OR_REPO",
+        help="A VAE to serve: an AutoencoderKL or AutoencoderTiny folder, a pipeline folder with vae/ in it, or a "
+        "hub repository of either; may be repeated. Without it the built-in one is served.",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="Address to listen on; 0.0.0.0 lets other machines in. (%(default)s)",
+    )
+    parser.add_argument("--port", type=int, default=7861, help="Port to listen on. (%(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps. (%(default)s)")
+    parser.add_argument(
+        "--dtype",
+        default="auto",
+        choices=("auto", "float32", "float16", "bfloat16"),
+        help="Number format to compute in; auto is float16 on a GPU where the VAE bears it. (%(default)s)",
+    )
+    parser.add_argument(
+        "--max-body",
+        type=float,
+        default=limits.max_body_bytes / MEBI,
+        metavar="MIB",
+        help="Largest request body in MiB; larger ones get 413 unread. (%(default)g)",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=limits.max_pixels,
+        help="Largest picture in pixels; larger ones get 413 undecoded. (%(default)s, that is 2048 × 2048)",
+    )
+    parser.add_argument(
+        "--max-batch", type=int, default=limits.max_batch, help="Most pictures in a request. (%(default)s)"
+    )
+    parser.add_argument(
+        "--queue",
+        type=int,
+        default=limits.queue,
+        help="Requests inside at once; further ones get 503 with Retry-After. (%(default)s)",
+    )
+    parser.add_argument(
+        "--batch-pixels",
+        type=int,
+        default=limits.batch_pixels,
+        help="Compute waiting requests of equal shape together up to so many pixels; 0 never does. (%(default)s)",
+    )
+    parser.add_argument(
+        "--deadline", type=float, default=limits.deadline, help="Seconds one request may take. (%(default)g)"
+    )
+    parser.add_argument(
+        "--log-level", default="info", choices=("debug", "info", "warning", "error"), help="(%(default)s)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""A folder or hub repository with an AutoencoderKL or AutoencoderTiny → a VAE to serve.
+
+The config alone tells what is served, so the list is right from the start; the weights come later, in a thread.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backend.endpoint.service import Served
+from backend.errors import BadSettingError, ModelUnavailableError, UnsupportedVAEError
+from backend.models import MODELS, LatentSpec
+from backend.turns import Turns
+
+if TYPE_CHECKING:
+    import torch
+
+    from backend.vae.base import VAE
+
+KINDS = ("AutoencoderKL", "AutoencoderTiny")
+
+
+def parse_source(text: str) -> tuple[str, str]:
+    """`NAME=FOLDER_OR_REPO` as (name, source).
+
+    Raises:
+        BadSettingError: not of that form, or a name that does not fit a URL.
+    """
+    name, separator, source = text.partition("=")
+    if not separator or not source:
+        raise BadSettingError(
+            f"A VAE is given as NAME=FOLDER_OR_REPO, not as “{text}”.",
+            "For example: --vae sd-v1=stabilityai/sd-vae-ft-mse",
+        )
+    if not name or not all(letter.isascii() and (letter.isalnum() or letter in "-_.") for letter in name):
+        raise BadSettingError(f"“{name}” cannot be a VAE's name.", "Use letters, digits, “-”, “_” and “.”.")
+    return name, source
+
+
+class Source:
+    """One VAE's files and, once loaded, its module. `served` is what the service takes."""
+
+    def __init__(self, name: str, source: str, device: str, dtype: str, turns: Turns) -> None:
+        """Reads the config only.
+
+        Raises:
+            ModelUnavailableError: no config there. UnsupportedVAEError: a VAE of another kind.
+        """
+        self.name = name
+        self.source = source
+        self.device = device
+        self.dtype = dtype
+        self.subfolder, config = read_config(source)
+        self.kind = str(config.get("_class_name"))
+        if self.kind not in KINDS:
+            raise UnsupportedVAEError(
+                f"{source} holds a {self.kind}, which cannot be served.", f"Served kinds: {', '.join(KINDS)}."
+            )
+        self.spec = spec_from_config(config)
+        self.force_upcast = bool(config.get("force_upcast"))
+        self._turns = turns
+        self._guard = threading.Lock()
+        self._module: Any = None
+
+    @property
+    def served(self) -> Served:
+        known = MODELS.get(self.name)
+        return Served(
+            name=self.name,
+            spec=self.spec,
+            load=self.whole,
+            turns=self._turns,
+            load_leaner=self.tiled if self.kind == "AutoencoderKL" else None,
+            is_ready=lambda: self._module is not None,
+            title=known.title if known else self.source if not Path(self.source).exists() else self.name,
+            fixed_scale=self.kind == "AutoencoderTiny",
+        )
+
+    def whole(self) -> VAE:
+        from backend.vae.whole import Whole
+
+        return Whole(self.module(), self.spec)
+
+    def tiled(self) -> VAE:
+        from backend.vae.tiled import Tiled
+
+        return Tiled(self.module(), self.spec)
+
+    def module(self) -> Any:
+        """The VAE in eval mode on its device, loaded once.
+
+        Raises:
+            ModelUnavailableError: weights missing or broken. BadSettingError: no such device.
+        """
+        with self._guard:
+            if self._module is None:
+                self._module = self._load()
+            return self._module
+
+    def _load(self) -> Any:
+        import diffusers
+
+        from backend.loading import pick_device
+
+        device = pick_device(self.device)
+        options = {"subfolder": self.subfolder} if self.subfolder else {}
+        try:
+            module = getattr(diffusers, self.kind).from_pretrained(
+                self.source, dtype=self._pick_dtype(device), use_safetensors=True, **options
+            )
+        except OSError as error:
+            raise ModelUnavailableError(
+                f"The weights of “{self.name}” ({self.source}) cannot be had.", str(error)[:200]
+            ) from error
+        return module.to(device).eval().requires_grad_(False)
+
+    def _pick_dtype(self, device: torch.device) -> torch.dtype:
+        """ "auto": float32 on a CPU and for VAEs that are known to overflow in float16, else float16."""
+        import torch
+
+        if self.dtype != "auto":
+            return getattr(torch, self.dtype)
+        return torch.float32 if device.type == "cpu" or self.force_upcast else torch.float16
+
+
+def read_config(source: str) -> tuple[str | None, dict[str, Any]]:
+    """(subfolder or None, config) of a VAE folder, a pipeline folder with `vae/`, or a hub repository of either.
+
+    Raises:
+        ModelUnavailableError: none found.
+    """
+    folder = Path(source)
+    for subfolder in (None, "vae"):
+        name = f"{subfolder}/config.json" if subfolder else "config.json"
+        path = folder / name if folder.is_dir() else _from_hub(source, name)
+        if path is None or not path.is_file():
+            continue
+        try:
+            config = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ModelUnavailableError(f"{name} in {source} is no JSON.") from error
+        if subfolder is not None or str(config.get("_class_name", "")).startswith("Autoencoder"):
+            return subfolder, config
+    raise ModelUnavailableError(
+        f"No VAE was found at {source}.", "It must be a folder or hub repository with a VAE's config.json."
+    )
+
+
+def _from_hub(repository: str, name: str) -> Path | None:
+    from huggingface_hub import errors, hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repository, name))
+    except (errors.EntryNotFoundError, errors.HFValidationError):
+        return None
+    except (OSError, errors.HfHubHTTPError) as error:
+        raise ModelUnavailableError(
+            f"{repository} is no folder here, and the model hub cannot give it.", str(error)[:200]
+        ) from error
+
+
+def spec_from_config(config: dict[str, Any]) -> LatentSpec:
+    """What a VAE's latents mean, from its diffusers config."""
+    blocks = config.get("block_out_channels") or config.get("encoder_block_out_channels") or [0, 0, 0, 0]
+    return LatentSpec(
+        channels=int(config.get("latent_channels", 4)),
+        downscale=2 ** (len(blocks) - 1),
+        scaling_factor=float(config.get("scaling_factor") or 1.0),
+        shift_factor=config.get("shift_factor"),
+        packed=int(config.get("latent_channels", 4)) == 16 and config.get("shift_factor") is not None,
+    )

@@ -1,0 +1,171 @@
+"""Mode "remote": a VAE somewhere else, over the Hybrid Inference protocol."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import requests
+import torch
+
+from backend import wire
+from backend.call import Answer, Caller
+from backend.errors import RemoteReplyError, UserError, WireError
+from backend.models import LatentSpec
+from backend.net import bare_url, shared_session
+from backend.report import Traffic
+from backend.vae.base import check_image, check_latents
+
+Transfer = Literal["uint8", "float32", "float16", "png", "jpg"]
+TRANSFERS: tuple[Transfer, ...] = ("uint8", "float32", "float16", "png", "jpg")
+"""The form a *picture* travels in, either way; latents always go as a tensor in the dtype they have."""
+
+LOSSLESS: dict[Transfer, bool] = {"uint8": True, "float32": True, "float16": False, "png": True, "jpg": False}
+"""Whether an 8-bit picture survives the way unchanged."""
+
+_OUTPUTS: dict[Transfer, wire.Output] = {
+    "uint8": "uint8",
+    "float32": "pt",
+    "float16": "pt",
+    "png": "png",
+    "jpg": "jpg",
+}
+
+
+@dataclass(frozen=True)
+class _Sent:
+    answer: Answer
+    where: str
+
+
+class Remote:
+    """Encodes and decodes at two URLs; either may be None if it is not used. After a call `traffic` tells its cost.
+
+    Args:
+        spec: what the model's latents mean; it is said in every request.
+        session: requests' session to use; by default the process's own, with kept connections.
+        timeout: seconds for one call altogether, retries included.
+        token: sent as a bearer token to these two URLs, never logged.
+        stop: setting it ends a call with `Cancelled`, and the server sees the connection close.
+        notify: gets a sentence whenever the wait has a reason worth telling.
+        transfer: the form pictures travel in.
+    """
+
+    mode: ClassVar[str] = "remote"
+
+    def __init__(
+        self,
+        spec: LatentSpec,
+        encode_url: str | None,
+        decode_url: str | None,
+        *,
+        session: requests.Session | None = None,
+        timeout: float = 120.0,
+        token: str | None = None,
+        stop: threading.Event | None = None,
+        notify: Callable[[str], None] = lambda _: None,
+        transfer: Transfer = "uint8",
+    ) -> None:
+        self.spec = spec
+        self.encode_url = encode_url
+        self.decode_url = decode_url
+        self.transfer = transfer
+        self.traffic: Traffic | None = None
+        self._caller = Caller(session or shared_session(), timeout, token, stop, notify)
+
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) in [-1, 1] to scaled latents (B, C, H/f, W/f), float32 on the CPU.
+
+        Raises:
+            UserError: wrong shape, or no URL. RemoteError: the endpoint could not do it. Cancelled: stopped.
+        """
+        check_image(image, self.spec)
+        scaling = wire.Scaling(self.spec.scaling_factor, self.spec.shift_factor or 0.0)
+        request = wire.EncodeRequest(image.float().cpu(), scaling)
+        # A file holds one picture; and servers other than ours know uint8 pictures as PNG only.
+        transfer = self.transfer
+        if image.shape[0] > 1:
+            transfer = "float32"
+        elif transfer == "uint8":
+            transfer = "png"
+        message = wire.pack_encode_request(request, transfer)
+        batch, _, height, width = image.shape
+        factor = self.spec.downscale
+        expected = (batch, self.spec.channels, height // factor, width // factor)
+        sent = self._post(
+            self.encode_url, "encode", message, 8 * batch * expected[1] * expected[2] * expected[3] + 65536
+        )
+        latents = self._read(sent, lambda: wire.parse_tensor_reply(sent.answer.headers, sent.answer.body))
+        if tuple(latents.shape) != expected or not latents.is_floating_point():
+            raise RemoteReplyError(
+                f"The endpoint at {sent.where} sent latents of shape {list(latents.shape)}, "
+                f"but this model's have {list(expected)}.",
+                "It serves another model's VAE; check its address.",
+                url=sent.where,
+            )
+        return self._finite(latents.float(), sent)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Scaled latents (B, C, h, w) to a float32 image (B, 3, h*f, w*f) in [-1, 1] on the CPU.
+
+        Raises:
+            UserError: wrong shape, or no URL. RemoteError: the endpoint could not do it. Cancelled: stopped.
+        """
+        check_latents(latents, self.spec)
+        batch, _, height, width = latents.shape
+        transfer = self.transfer if batch == 1 or self.transfer not in ("png", "jpg") else "uint8"
+        output = _OUTPUTS[transfer]
+        scaling = wire.Scaling(self.spec.scaling_factor, self.spec.shift_factor or 0.0)
+        # A float reply has the dtype of the latents sent, so what is sent decides it.
+        sent_latents = latents.half() if transfer == "float16" else latents
+        message = wire.pack_decode_request(wire.DecodeRequest(sent_latents, scaling, output))
+        factor = self.spec.downscale
+        expected = (batch, 3, height * factor, width * factor)
+        most = 4 * batch * 3 * expected[2] * expected[3] + 65536
+        sent = self._post(self.decode_url, "decode", message, most)
+        image = self._read(
+            sent, lambda: wire.parse_decode_reply(sent.answer.headers, sent.answer.body, output)
+        )
+        if tuple(image.shape) != expected:
+            raise RemoteReplyError(
+                f"The endpoint at {sent.where} sent a picture of {image.shape[3]} × {image.shape[2]} pixels, "
+                f"but {expected[3]} × {expected[2]} were asked for.",
+                "It serves another model's VAE; check its address.",
+                url=sent.where,
+            )
+        return self._finite(image, sent).clamp_(-1.0, 1.0)
+
+    def _post(self, url: str | None, action: str, message: wire.Message, most_bytes: int) -> _Sent:
+        self.traffic = None
+        if url is None:
+            raise UserError(f"No endpoint is set that could {action}.", "Give one, or choose another mode.")
+        answer = self._caller.post(url, message, most_bytes)
+        timing = wire.parse_timing(answer.headers.get("server-timing", ""))
+        self.traffic = Traffic(
+            bytes_sent=len(message.body),
+            bytes_received=len(answer.body),
+            server_seconds=sum(timing.values()) if timing else None,
+            requests=answer.attempts,
+        )
+        return _Sent(answer, bare_url(url))
+
+    def _read(self, sent: _Sent, parse: Callable[[], torch.Tensor]) -> torch.Tensor:
+        try:
+            return parse()
+        except (WireError, UserError) as error:
+            raise RemoteReplyError(
+                f"The answer of {sent.where} cannot be used. {error}",
+                "It may not be a VAE endpoint; your latents are kept, so another place can be tried.",
+                url=sent.where,
+            ) from error
+
+    def _finite(self, tensor: torch.Tensor, sent: _Sent) -> torch.Tensor:
+        if bool(torch.isfinite(tensor).all()):
+            return tensor
+        raise RemoteReplyError(
+            f"The endpoint at {sent.where} sent NaN or infinite values.",
+            "Its VAE overflows in its number format; your latents are kept, so another place can be tried.",
+            url=sent.where,
+        )
