@@ -14,13 +14,17 @@ from PIL import Image
 from backend import images, img2img
 from backend.job import Event, Job, VaeOptions
 from backend.loading import Loader, default_model
-from backend.models import ModelSpec, find_model
+from backend.models import MODELS, ModelSpec, find_model
 from backend.report import StageReport
 from backend.settings import Settings
 from backend.stages import Notify, Stages, Work
 
 if TYPE_CHECKING:
     import torch
+    from starlette.routing import Route
+
+    from backend.endpoint import Served
+    from backend.vae.base import VAE
 
 
 class Studio:
@@ -78,3 +82,36 @@ class Studio:
         """Scaled latents (1, C, h, w) to an RGB picture."""
         pixels, report = self.stages.run(Work("decode", find_model(model), latents, options), stop, notify)
         return images.to_image(pixels), report
+
+    def routes(self) -> list[Route]:
+        """The VAE endpoint's routes, for the app that serves the page; building them loads nothing."""
+        from backend.endpoint import Service, routes
+
+        return routes(Service(self._served))
+
+    def _served(self) -> list[Served]:
+        """Every model that can run; its VAE is loaded with the first request and shared with the page."""
+        from backend.endpoint import Served
+
+        def serve(spec: ModelSpec) -> Served:
+            def whole() -> VAE:
+                from backend.vae.whole import Whole
+
+                return Whole(self.loader.vae(spec), spec.latents)
+
+            def leaner() -> VAE:
+                from backend.vae.tiled import Tiled
+
+                return Tiled(self.loader.vae(spec), spec.latents)
+
+            return Served(
+                name=spec.name,
+                spec=spec.latents,
+                load=whole,
+                turns=self.loader.turns,
+                load_leaner=leaner,
+                is_ready=lambda: self.loader.has_vae(spec),
+                title=spec.title,
+            )
+
+        return [serve(spec) for spec in MODELS.values() if spec.available]

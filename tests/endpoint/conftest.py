@@ -38,7 +38,9 @@ def tiny_kl(**options: Any) -> AutoencoderKL:
         "down_block_types": ("DownEncoderBlock2D",) * 4,
         "up_block_types": ("UpDecoderBlock2D",) * 4,
     }
-    module = AutoencoderKL(block_out_channels=(8, 8, 8, 8), norm_num_groups=2, layers_per_block=1, **kinds, **options)
+    module = AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8), norm_num_groups=2, layers_per_block=1, **kinds, **options
+    )
     return module.eval().requires_grad_(False)
 
 

@@ -90,7 +90,10 @@ def test_a_batch(url: str, builtin: Whole) -> None:
     )
     assert len(images) == 3
     expected = image_to_pixels(builtin.decode(latents))
-    assert all(np.array_equal(np.array(image), pixels) for image, pixels in zip(images, expected.numpy(), strict=True))
+    assert all(
+        np.array_equal(np.array(image), pixels)
+        for image, pixels in zip(images, expected.numpy(), strict=True)
+    )
     with pytest.raises(RuntimeError, match="batch of 3"):
         remote_decode(url, latents, scaling_factor=SCALE)
 
@@ -127,9 +130,13 @@ def test_encode_a_picture(base: str, builtin: Whole, picture: Image.Image) -> No
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0), ("float16", 0.05), ("bfloat16", 0.5)])
-def test_encode_a_tensor(base: str, builtin: Whole, picture: Image.Image, dtype: str, tolerance: float) -> None:
+def test_encode_a_tensor(
+    base: str, builtin: Whole, picture: Image.Image, dtype: str, tolerance: float
+) -> None:
     image = to_tensor(picture)
-    latents = remote_encode(f"{base}/vae/builtin/encode", image.to(getattr(torch, dtype)), scaling_factor=SCALE)
+    latents = remote_encode(
+        f"{base}/vae/builtin/encode", image.to(getattr(torch, dtype)), scaling_factor=SCALE
+    )
     torch.testing.assert_close(latents, builtin.encode(image), rtol=0, atol=tolerance)
 
 
@@ -137,7 +144,9 @@ def test_encode_uint8_either_way_round(base: str, builtin: Whole, picture: Image
     pixels = torch.from_numpy(np.array(picture)).unsqueeze(0)
     expected = builtin.encode(to_tensor(picture))
     for tensor in (pixels, pixels.permute(0, 3, 1, 2)):
-        assert torch.equal(remote_encode(f"{base}/vae/builtin/encode", tensor, scaling_factor=SCALE), expected)
+        assert torch.equal(
+            remote_encode(f"{base}/vae/builtin/encode", tensor, scaling_factor=SCALE), expected
+        )
 
 
 def test_an_odd_picture_is_brought_to_the_grid(base: str, picture: Image.Image) -> None:
@@ -155,4 +164,6 @@ def test_an_error_is_json(url: str) -> None:
     with pytest.raises(RuntimeError, match="takes .batch, 4, height, width"):
         remote_decode(url, torch.randn(1, 16, 8, 8), scaling_factor=SCALE)
     with pytest.raises(RuntimeError, match="not videos"):
-        remote_decode(url, torch.randn(1, 4, 8, 8), scaling_factor=SCALE, output_type="mp4", return_type="mp4")
+        remote_decode(
+            url, torch.randn(1, 4, 8, 8), scaling_factor=SCALE, output_type="mp4", return_type="mp4"
+        )
