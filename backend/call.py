@@ -16,7 +16,7 @@ from typing import Any
 
 import requests
 from urllib3.exceptions import InvalidHeader, NameResolutionError, NewConnectionError
-from urllib3.util.retry import Retry
+from urllib3.util.retry import RequestHistory, Retry
 
 from backend.errors import (
     Cancelled,
@@ -176,7 +176,9 @@ def _next_try(retries: Retry, failure: _Transient) -> tuple[Retry, float | None]
     spent[kind] = left - 1
     if left <= 0:
         return retries, None
-    following = retries.new(**spent, history=(*retries.history, ("POST", None, None, None, None)))
+    following = retries.new(
+        **spent, history=(*retries.history, RequestHistory("POST", None, None, None, None))
+    )
     wait = failure.retry_after
     return following, max(0.25, following.get_backoff_time()) if wait is None else wait
 

@@ -14,18 +14,25 @@ os.environ.update(
     DIFFUSERS_VERBOSITY="error",
 )
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.applications import Starlette
 
 from backend.settings import Settings
 from backend.studio import Studio
+from tests.serving import serve
 
 
 @pytest.fixture(scope="session")
-def studio() -> Studio:
-    """One Studio with the built-in model loaded, for all tests that only use it."""
-    return Studio(Settings(device="cpu", model="builtin"))
+def studio() -> Iterator[Studio]:
+    """One Studio on the built-in model, its VAE routes served on a real port, for all tests that only use it."""
+    studio = Studio(Settings(device="cpu", model="builtin"))
+    with serve(Starlette(routes=studio.routes())) as url:
+        studio.own_url = url
+        yield studio
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,11 +14,12 @@ from diffusers import AutoencoderKL, StableDiffusionImg2ImgPipeline
 from PIL import Image
 
 from backend import images
-from backend.errors import BadSettingError, Cancelled, LatentRelayError, OutOfMemoryError
-from backend.job import Event, Job, Result, StageDone, StageStarted, Step, VaeOptions
+from backend.errors import BadSettingError, Cancelled, LatentRelayError, OutOfMemoryError, RemoteError
+from backend.job import VAE_MODES, Event, Job, Result, StageDone, StageStarted, Step, VaeOptions
 from backend.loading import Loader
 from backend.models import BUILTIN
-from backend.settings import Settings
+from backend.quality import psnr
+from backend.settings import EndpointPair, Settings
 from backend.studio import Studio
 from backend.turns import Turns
 from backend.vae.tiled import Tiled
@@ -118,16 +120,54 @@ def test_every_scheduler_runs_and_does_not_feel_the_run_before(
     assert torch.equal(finish(studio, wish).latents, finish(studio, wish).latents)
 
 
-@pytest.mark.parametrize("decode", ["auto", "whole", "tiled"])
-@pytest.mark.parametrize("encode", ["auto", "whole", "tiled"])
-def test_every_pair_of_local_modes(studio: Studio, picture: Image.Image, encode: str, decode: str) -> None:
+@pytest.mark.parametrize("decode", VAE_MODES)
+@pytest.mark.parametrize("encode", VAE_MODES)
+def test_every_pair_of_modes(studio: Studio, picture: Image.Image, encode: str, decode: str) -> None:
+    """Remote goes to this app's own routes over real HTTP."""
     tiles = {"tile_size": 64, "tile_overlap": 16}
     result = finish(
         studio, job(picture, encode=VaeOptions(encode, **tiles), decode=VaeOptions(decode, **tiles))
     )
-    expected = {"auto": "whole"}
-    assert result.reports[0].mode == expected.get(encode, encode)
-    assert result.reports[2].mode == expected.get(decode, decode)
+    first, _, last = result.reports
+    for report, asked in ((first, encode), (last, decode)):
+        assert report.requested_mode == asked
+        assert report.mode == ("whole" if asked == "auto" else asked)
+        assert (report.traffic is not None) == (asked == "remote")
+    whole = finish(studio, job(picture))
+    if {encode, decode} <= {"auto", "whole", "remote"}:
+        # The same VAE on the other side of the wire, so the same picture but for a rounding step.
+        assert psnr(result.image, whole.image) > 50
+    else:
+        assert psnr(result.image, whole.image) > 15
+
+
+def test_a_remote_report_says_what_went_over_the_wire(studio: Studio, picture: Image.Image) -> None:
+    encode, _, decode = finish(
+        studio, job(picture, encode=VaeOptions("remote"), decode=VaeOptions("remote"))
+    ).reports
+    assert encode.traffic is not None and decode.traffic is not None
+    assert decode.traffic.bytes_sent == 4 * 8 * 12 * 4, "float32 latents"
+    assert decode.traffic.bytes_received == 96 * 64 * 3, "an 8-bit picture"
+    for report in (encode, decode):
+        assert report.where.startswith("127.0.0.1:") and report.traffic is not None
+        assert report.traffic.server_seconds is not None
+        network = report.traffic.network_seconds(report.cost.seconds)
+        assert network is not None and 0 <= network <= report.cost.seconds
+
+
+def test_a_remote_that_is_gone_leaves_the_latents(studio: Studio, picture: Image.Image) -> None:
+    with socket.socket() as unused:  # bound, but never listening
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+        lonely = Studio(
+            Settings(device="cpu", endpoints={"builtin": EndpointPair(decode=url)}, remote_timeout=2.0)
+        )
+        kept = []
+        with pytest.raises(RemoteError, match="Nothing answers"):
+            for event in lonely.img2img(job(picture, decode=VaeOptions("remote"))):
+                if isinstance(event, StageDone) and event.latents is not None:
+                    kept.append(event.latents)
+    assert studio.decode(kept[-1], "builtin", WHOLE)[0].size == (96, 64)
 
 
 def test_any_picture_and_size_will_do(studio: Studio) -> None:
