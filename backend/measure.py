@@ -7,6 +7,8 @@ same quantity, so they are never mixed in one column.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 import time
 from types import TracebackType
@@ -116,6 +118,7 @@ class _RamPeak:
     """Highest resident set size seen while watching; short spikes between two looks are missed."""
 
     def start(self) -> None:
+        _return_freed_memory()
         self._process = psutil.Process()
         self.baseline = self.peak = self._process.memory_info().rss
         self._done = threading.Event()
@@ -131,3 +134,10 @@ class _RamPeak:
         self._thread.join()
         self.peak = max(self.peak, self._process.memory_info().rss)
         return Cost(seconds, "RAM", self.peak, self.baseline, psutil.virtual_memory().total)
+
+
+def _return_freed_memory() -> None:
+    """Ask glibc to give freed memory back, so that the baseline is not what an earlier, larger piece of work left."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

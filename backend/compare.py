@@ -1,0 +1,170 @@
+"""One picture, or one latents file, through several VAE modes: what each costs, and how close to `whole` it comes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from backend import quality
+from backend.errors import Cancelled, LatentRelayError
+from backend.job import VaeOptions
+from backend.report import StageReport
+
+if TYPE_CHECKING:
+    import torch
+
+    from backend.studio import Studio
+
+SAME_DB = 45.0
+"""PSNR above which nobody sees a difference in 8-bit pictures, even when switching between them."""
+CLOSE_DB = 30.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One mode's picture, cost and distance to `whole`; None for what could not be had, `error` says why."""
+
+    mode: str
+    image: Image.Image | None = None
+    reports: tuple[StageReport, ...] = ()
+    psnr: float | None = None
+    ssim: float | None = None
+    colour_difference: float | None = None
+    seam_score: float | None = None
+    error: str | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        return sum(report.cost.seconds for report in self.reports) if self.reports else None
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """The most any of its stages needed: on a card all that was allocated, in RAM what came on top."""
+        needs = [
+            report.cost.added_bytes if report.cost.memory_kind == "RAM" else report.cost.peak_bytes
+            for report in self.reports
+        ]
+        known = [need for need in needs if need is not None]
+        return max(known) if known and len(known) == len(needs) else None
+
+    @property
+    def peak_percent(self) -> float | None:
+        total = self.reports[0].cost.device_bytes if self.reports else None
+        return None if self.peak_bytes is None or not total else 100 * self.peak_bytes / total
+
+    @property
+    def wire_bytes(self) -> int | None:
+        """Bytes sent and received; None for a mode that stays here."""
+        traffic = [report.traffic for report in self.reports if report.traffic is not None]
+        return sum(t.bytes_sent + t.bytes_received for t in traffic) if traffic else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, without the picture."""
+        return {
+            "mode": self.mode,
+            "seconds": self.seconds,
+            "peak_bytes": self.peak_bytes,
+            "peak_percent": self.peak_percent,
+            "wire_bytes": self.wire_bytes,
+            "psnr": self.psnr if self.psnr != float("inf") else "inf",
+            "ssim": self.ssim,
+            "colour_difference": self.colour_difference,
+            "seam_score": self.seam_score,
+            "error": self.error,
+        }
+
+
+def compare(
+    studio: Studio,
+    source: Image.Image | torch.Tensor,
+    model: str,
+    modes: Sequence[str],
+    options: VaeOptions | None = None,
+    stop: threading.Event | None = None,
+) -> Iterator[Row]:
+    """A row for each mode as it gets done; `whole`, the reference, always comes first, asked for or not.
+
+    A picture makes the round trip (encode, decode) in each mode; latents (1, C, h, w) are only decoded. A mode that
+    fails gives a row with its error, and the others go on; without `whole` the distances are None.
+
+    Raises:
+        Cancelled: `stop` was set.
+    """
+    sizes = options or VaeOptions()
+    reference: Image.Image | None = None
+    for mode in dict.fromkeys(["whole", *modes]):
+        wish = replace(sizes, mode=mode)
+        reports: list[StageReport] = []
+        try:
+            if isinstance(source, Image.Image):
+                latents, report = studio.encode(source, model, wish, stop)
+                reports.append(report)
+            else:
+                latents = source
+            image, report = studio.decode(latents, model, wish, stop)
+            reports.append(report)
+        except Cancelled:
+            raise
+        except LatentRelayError as error:
+            yield Row(mode, error=error.sentence)
+            continue
+        if mode == "whole":
+            reference = image
+        yield _row(mode, image, tuple(reports), reference, sizes)
+
+
+def _row(
+    mode: str,
+    image: Image.Image,
+    reports: tuple[StageReport, ...],
+    reference: Image.Image | None,
+    sizes: VaeOptions,
+) -> Row:
+    if reference is None:
+        return Row(mode, image, reports)
+    return Row(
+        mode,
+        image,
+        reports,
+        psnr=quality.psnr(image, reference),
+        ssim=quality.ssim(image, reference),
+        colour_difference=quality.colour_difference(image, reference),
+        seam_score=quality.seam_score(image, reference, sizes.tile_size, sizes.tile_overlap),
+    )
+
+
+def conclusion(rows: Sequence[Row]) -> str:
+    """One sentence in plain words: which mode a person would take, and what it buys."""
+    whole = next((row for row in rows if row.mode == "whole"), None)
+    others = [row for row in rows if row.mode != "whole" and row.image is not None]
+    if whole is None or whole.image is None:
+        working = [row.mode for row in others]
+        if not working:
+            return "No mode could make this picture here."
+        return f"The whole picture did not fit, but “{working[0]}” made it."
+    if not others:
+        return "Only the whole picture was made, so there is nothing to compare it with."
+    best = min(others, key=lambda row: (_closeness(row), row.peak_bytes or 2**63))
+    sentence = f"{best.mode.capitalize()} gives {_closeness_words(best)}"
+    if best.wire_bytes is not None:
+        return f"{sentence} for {best.wire_bytes / 1e6:.1f} MB over the network."
+    if best.peak_bytes and whole.peak_bytes:
+        share = 100 * best.peak_bytes / whole.peak_bytes
+        sentence += f" in {share:.0f} % of the memory"
+    if best.seconds and whole.seconds:
+        sentence += f" and {best.seconds / whole.seconds:.1f} times the time"
+    return sentence + "."
+
+
+def _closeness(row: Row) -> int:
+    """0 the same to the eye, 1 close, 2 visibly different."""
+    value = row.psnr if row.psnr is not None else 0.0
+    return 0 if value >= SAME_DB else 1 if value >= CLOSE_DB else 2
+
+
+def _closeness_words(row: Row) -> str:
+    return ("the same picture", "nearly the same picture", "a visibly different picture")[_closeness(row)]
