@@ -13,7 +13,7 @@ from backend.interrupt import interruptible, raise_if_stopped
 from backend.job import Event, StageStarted, VaeOptions, Waiting
 from backend.loading import Loader
 from backend.measure import Meter, device_name, free_bytes
-from backend.models import ModelSpec
+from backend.models import LatentSpec, ModelSpec
 from backend.report import Stage, StageReport, Traffic
 from backend.settings import EndpointPair, Settings
 from backend.vae.auto import Choice, ladder
@@ -118,7 +118,8 @@ class Stages:
         if not self.loader.has_vae(work.spec):
             notify(Waiting(f"Loading the VAE of {work.spec.title}"))
         module = self.loader.vae(work.spec)
-        vae = _local_vae(choice.mode, module, work)
+        options = work.options
+        vae = local_vae(choice.mode, module, work.spec.latents, options.tile_size, options.tile_overlap)
         where = device_name(device)
         with self.loader.turns.hold(stop, lambda n: notify(turn_message(n))), interruptible(module, stop):
             notify(StageStarted(work.stage, choice.mode, choice.reason, where))
@@ -153,18 +154,19 @@ def _apply(vae: VAE, work: Work) -> torch.Tensor:
     return output.cpu()
 
 
-def _local_vae(mode: str, module: Any, work: Work) -> LocalVAE:
-    """A local mode around the shared module; modes are cheap to make, the module is not."""
+def local_vae(mode: str, module: Any, spec: LatentSpec, tile_size: int, tile_overlap: int) -> LocalVAE:
+    """A local mode around the shared module; modes are cheap to make, the module is not.
+
+    Raises:
+        BadSettingError: no such local mode. UnsupportedVAEError: one that cannot run this VAE.
+    """
     from backend.vae.tiled import Tiled
     from backend.vae.whole import Whole
 
     if mode == "whole":
-        return Whole(module, work.spec.latents)
+        return Whole(module, spec)
     if mode == "tiled":
-        options = work.options
-        return Tiled(
-            module, work.spec.latents, tile_size=options.tile_size, tile_overlap=options.tile_overlap
-        )
+        return Tiled(module, spec, tile_size=tile_size, tile_overlap=tile_overlap)
     raise BadSettingError(f"The VAE mode “{mode}” cannot run here.")
 
 
