@@ -348,7 +348,7 @@ def parse_picture(body: bytes, multiple: int = 1, max_pixels: int | None = None)
                     f"The picture has {picture.width}x{picture.height} pixels, more than the {max_pixels} allowed."
                 )
             rgb = to_rgb(picture)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         raise WireError("The picture is broken or was cut off on its way.") from error
     width, height = (side // multiple * multiple for side in rgb.size)
     if not width or not height:
@@ -366,7 +366,9 @@ def _open_picture(body: bytes) -> Image.Image:
         )
     try:
         return Image.open(io.BytesIO(body), formats=("PNG", "JPEG", "WEBP"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooLargeError("The picture has more pixels than anything here takes.") from error
+    except (OSError, ValueError, SyntaxError) as error:
         raise WireError("The picture is broken or was cut off on its way.") from error
 
 

@@ -66,7 +66,7 @@ def scripted(*answers: Any) -> Iterator[tuple[Scripted, str]]:
         def do_POST(self) -> None:
             script.answer(self)
 
-        do_GET = do_POST
+        do_GET = do_POST  # noqa: N815 - http.server's name
 
         def log_message(self, *_: Any) -> None:
             """Quiet."""

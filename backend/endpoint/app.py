@@ -24,7 +24,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from backend import wire
-from backend.endpoint.service import Action, Reply, Served, Service
+from backend.endpoint.service import MEBI, Action, Reply, Served, Service
 from backend.errors import (
     BusyError,
     DeadlineError,
@@ -60,6 +60,7 @@ STATUSES: tuple[tuple[type[LatentRelayError], int], ...] = (
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 LINGER_SECONDS = 2.0
+LINGER_BYTES = 64 * MEBI
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -108,7 +109,7 @@ class Edge:
             try:
                 return await handler(request)
             except LatentRelayError as error:
-                return error_response(error, linger=not _is_read(request))
+                return error_response(error, unread=_has_unread_body(request))
             except ClientDisconnect:
                 # Nobody is there to read it; 499 is what proxies log for this.
                 return Response(status_code=499)
@@ -289,8 +290,10 @@ async def read_body(request: Request, most: int) -> bytes:
     return b"".join(chunks)
 
 
-def _is_read(request: Request) -> bool:
-    return getattr(request.state, "body_is_read", False)
+def _has_unread_body(request: Request) -> bool:
+    """Whether a client may still be sending."""
+    announced = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    return announced and not getattr(request.state, "body_is_read", False)
 
 
 async def _gone(request: Request) -> None:
@@ -323,8 +326,8 @@ def status_of(error: LatentRelayError) -> int:
     return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
 
 
-def error_response(error: LatentRelayError, *, linger: bool = True) -> Response:
-    """An error of ours as JSON with its status; `linger` if the request may not have been read to its end."""
+def error_response(error: LatentRelayError, *, unread: bool = False) -> Response:
+    """An error of ours as JSON with its status; `unread` if the client may still be sending."""
     headers: dict[str, str] = {}
     if isinstance(error, EndpointError) and error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)
@@ -332,12 +335,12 @@ def error_response(error: LatentRelayError, *, linger: bool = True) -> Response:
         headers["www-authenticate"] = "Bearer"
     if isinstance(error, MethodError):
         headers["allow"] = error.allow
-    return _json_error(status_of(error), str(error), error.code, error.hint, headers, linger=linger)
+    return _json_error(status_of(error), str(error), error.code, error.hint, headers, unread=unread)
 
 
-def _fault(*, linger: bool) -> Response:
+def _fault(*, unread: bool) -> Response:
     return _json_error(
-        500, "Something went wrong inside the server.", "internal", "Its log says what.", linger=linger
+        500, "Something went wrong inside the server.", "internal", "Its log says what.", unread=unread
     )
 
 
@@ -348,9 +351,9 @@ def _json_error(
     hint: str = "",
     headers: Mapping[str, str] | None = None,
     *,
-    linger: bool = True,
+    unread: bool = False,
 ) -> Response:
-    kind = LingeringResponse if linger else JSONResponse
+    kind = LingeringResponse if unread else JSONResponse
     return kind(
         {"error": message, "code": code, "hint": hint}, status_code=status, headers=dict(headers or {})
     )
@@ -364,12 +367,14 @@ class LingeringResponse(JSONResponse):
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        headers = [*self.raw_headers, (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        dropped = 0
         try:
             async with asyncio.timeout(LINGER_SECONDS):
-                while (await receive()).get("more_body"):
-                    pass
+                while (message := await receive()).get("more_body") and dropped < LINGER_BYTES:
+                    dropped += len(message["body"])
         except TimeoutError:
             log.debug("a client kept sending after it was refused")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -394,9 +399,11 @@ class HeldResponse(Response):
 
 async def _not_found(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 404
-    return _json_error(status, f"There is nothing at {request.url.path[:120]}.", "not_found", "See /vae.")
+    where = request.url.path[:120]
+    unread = _has_unread_body(request)
+    return _json_error(status, f"There is nothing at {where}.", "not_found", "See /vae.", unread=unread)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     log.error("unexpected error at %s", request.url.path, exc_info=error)
-    return _fault(linger=False)
+    return _fault(unread=False)

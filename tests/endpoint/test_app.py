@@ -1,0 +1,325 @@
+"""The HTTP edge: every bad request gets JSON with the right status, and the server lives on."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import subprocess
+import sys
+import threading
+import time
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+import torch
+from PIL import Image
+from starlette.applications import Starlette
+
+from backend.endpoint import Limits, Served, Service, build_app, routes
+from backend.errors import OutOfMemoryError
+from backend.models import BUILTIN
+from backend.vae.whole import Whole
+from backend.wire import pack_tensor, parse_timing
+from tests.serving import serve
+
+SHAPE = "shape=1&shape=4&shape=8&shape=8&dtype=float32"
+BODY = bytes(4 * 8 * 8 * 4)
+
+
+def png(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), "teal").save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("POST", "/vae/builtin/decode", b"", 400, "bad_wire"),
+        ("POST", "/vae/builtin/decode", png(64, 64), 415, "unsupported_type"),
+        ("POST", f"/vae/builtin/decode?{SHAPE}", b"", 400, "bad_wire"),
+        ("POST", f"/vae/builtin/decode?{SHAPE}", BODY[1:], 400, "bad_wire"),
+        ("POST", f"/vae/builtin/decode?{SHAPE}&output_type=mp4", BODY, 400, "bad_wire"),
+        (
+            "POST",
+            f"/vae/builtin/decode?{SHAPE.replace('shape=4', 'shape=5')}",
+            bytes(5 * 256),
+            400,
+            "bad_request",
+        ),
+        (
+            "POST",
+            "/vae/builtin/decode?shape=1&shape=4&shape=64&shape=65&dtype=uint8",
+            bytes(4 * 64 * 65),
+            413,
+            "too_large",
+        ),
+        (
+            "POST",
+            "/vae/builtin/decode?shape=5&shape=4&shape=1&shape=1&dtype=uint8",
+            bytes(20),
+            413,
+            "too_large",
+        ),
+        (
+            "POST",
+            "/vae/builtin/decode?shape=1&shape=4&shape=9999&shape=9999&dtype=float32",
+            b"",
+            413,
+            "too_large",
+        ),
+        ("POST", "/vae/builtin/encode", b"GIF89a", 415, "unsupported_type"),
+        ("POST", "/vae/builtin/encode", b"", 400, "bad_wire"),
+        ("POST", "/vae/builtin/encode", png(513, 512), 413, "too_large"),
+        ("POST", "/vae/builtin/encode", png(64, 64)[:-40], 400, "bad_image"),
+        ("POST", "/vae/builtin/encode", png(4, 4), 400, "bad_wire"),
+        (
+            "POST",
+            "/vae/builtin/encode?shape=1&shape=3&shape=4&shape=4&dtype=uint8",
+            bytes(48),
+            400,
+            "bad_request",
+        ),
+        ("POST", "/vae/nobody/decode", b"", 404, "unknown_vae"),
+        ("POST", "/", b"", 404, "unknown_vae"),
+        ("GET", "/vae/builtin/decode", b"", 405, "method_not_allowed"),
+        ("DELETE", "/vae", b"", 405, "method_not_allowed"),
+        ("GET", "/elsewhere", b"", 404, "not_found"),
+    ],
+)
+def test_bad_requests(base: str, method: str, path: str, body: bytes, status: int, code: str) -> None:
+    with requests.Session() as session:
+        response = session.request(method, base + path, data=body, timeout=10)
+        assert (response.status_code, response.json()["code"]) == (status, code), response.text
+        assert response.json()["error"].endswith((".", "”"))
+        assert set(response.json()) == {"error", "code", "hint"}
+        # The same connection, or a new one, still serves.
+        assert session.get(f"{base}/health", timeout=10).json() == {"status": "alive"}
+
+
+def test_errors_come_at_once(base: str) -> None:
+    """An answer before the body's end lingers for clients that still send; others must not wait for that."""
+    with requests.Session() as session:
+        session.get(f"{base}/health", timeout=10)
+        started = time.perf_counter()
+        for _ in range(5):
+            assert (
+                session.post(f"{base}/vae/builtin/decode?{SHAPE}", data=BODY[1:], timeout=10).status_code
+                == 400
+            )
+            assert session.post(f"{base}/vae/builtin/encode", data=b"hello", timeout=10).status_code == 415
+            assert session.get(f"{base}/vae/x", timeout=10).status_code == 404
+        assert time.perf_counter() - started < 1.5
+
+
+def test_a_body_too_large_is_refused_unread(base: str) -> None:
+    parts = urlsplit(base)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+    connection.putrequest("POST", "/vae/builtin/encode")
+    connection.putheader("Content-Length", str(10**10))
+    connection.endheaders()
+    # Not one byte of the body is sent, and the answer is there.
+    response = connection.getresponse()
+    assert response.status == 413 and json.loads(response.read())["code"] == "too_large"
+    connection.close()
+
+
+def test_a_client_that_sends_on_gets_the_answer_not_a_reset(base: str) -> None:
+    response = requests.post(f"{base}/vae/builtin/encode", data=bytes(32 * 2**20), timeout=20)
+    assert response.status_code == 413
+
+
+def test_a_chunked_body_is_cut_off_at_the_limit(base: str) -> None:
+    sent = 0
+
+    def chunks() -> object:
+        nonlocal sent
+        for _ in range(1000):
+            sent += 2**20
+            yield bytes(2**20)
+
+    try:
+        status = requests.post(f"{base}/vae/builtin/encode", data=chunks(), timeout=20).status_code  # type: ignore[arg-type]
+    except requests.ConnectionError:
+        status = 413  # hung up on while sending, which is as it should be
+    assert status == 413 and sent < 1000 * 2**20
+
+
+def test_the_list_tells_what_a_client_must_know(base: str) -> None:
+    vaes = {vae["name"]: vae for vae in requests.get(f"{base}/vae", timeout=10).json()["vaes"]}
+    assert set(vaes) == {"builtin", "flux"}
+    assert vaes["flux"]["channels"] == 16 and vaes["flux"]["shift_factor"] == 0.1159
+    assert vaes["builtin"]["scaling_factor"] == BUILTIN.latents.scaling_factor
+    assert vaes["builtin"]["downscale"] == 8 and vaes["builtin"]["limits"]["max_pixels"] == 512 * 512
+    assert requests.get(f"{base}/vae/flux", timeout=10).json() == vaes["flux"]
+
+
+def test_server_timing_names_the_stages(base: str) -> None:
+    response = requests.post(f"{base}/vae/builtin/decode?{SHAPE}", data=BODY, timeout=10)
+    timing = parse_timing(response.headers["server-timing"])
+    assert set(timing) == {"parse", "queue", "compute", "encode"} and timing["compute"] > 0
+
+
+def test_the_bare_address_serves_an_only_vae_both_ways(builtin: Whole) -> None:
+    with serve(build_app(Service([Served("only", builtin.spec, lambda: builtin)]))) as url:
+        latents = requests.post(url, data=png(64, 64), timeout=10)
+        assert json.loads(latents.headers["shape"]) == [1, 4, 8, 8]
+        picture = requests.post(f"{url}/?{SHAPE}", data=latents.content, timeout=10)
+        assert picture.headers["content-type"] == "image/jpeg"
+        assert requests.get(url, timeout=10).json()["vaes"][0]["name"] == "only"
+
+
+def test_a_token_is_wanted(builtin: Whole) -> None:
+    service = Service([Served("only", builtin.spec, lambda: builtin)], token="s3cret")
+    with serve(build_app(service)) as url:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic s3cret"}):
+            response = requests.post(f"{url}/?{SHAPE}", data=BODY, headers=headers, timeout=10)
+            assert response.status_code == 401 and response.json()["code"] == "unauthorized"
+            assert response.headers["www-authenticate"] == "Bearer" and "s3cret" not in response.text
+        assert requests.get(f"{url}/vae", timeout=10).status_code == 401
+        assert requests.get(f"{url}/health", timeout=10).status_code == 200
+        headers = {"Authorization": "Bearer s3cret"}
+        assert requests.post(f"{url}/?{SHAPE}", data=BODY, headers=headers, timeout=10).status_code == 200
+
+
+class Failing(Whole):
+    def __init__(self, module: object, spec: object, error: Exception) -> None:
+        super().__init__(module, spec)  # type: ignore[arg-type]
+        self.error = error
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        raise self.error
+
+
+def test_out_of_memory_gets_one_leaner_try(builtin: Whole) -> None:
+    failing = Failing(
+        builtin.module, builtin.spec, OutOfMemoryError("It did not fit.", "Choose a smaller size.")
+    )
+    served = [
+        Served("saved", builtin.spec, lambda: failing, load_leaner=lambda: builtin),
+        Served("lost", builtin.spec, lambda: failing, load_leaner=lambda: failing),
+        Served("alone", builtin.spec, lambda: failing),
+    ]
+    with serve(build_app(Service(served))) as url:
+        assert requests.post(f"{url}/vae/saved/decode?{SHAPE}", data=BODY, timeout=10).status_code == 200
+        for name in ("lost", "alone"):
+            response = requests.post(f"{url}/vae/{name}/decode?{SHAPE}", data=BODY, timeout=10)
+            assert response.status_code == 507
+            assert response.json() == {
+                "error": "It did not fit.",
+                "code": "out_of_memory",
+                "hint": "Choose a smaller size.",
+            }
+
+
+def test_a_fault_of_ours_is_logged_and_told_without_its_inner_parts(
+    builtin: Whole, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing = Failing(builtin.module, builtin.spec, KeyError("inner"))
+    with serve(build_app(Service([Served("only", builtin.spec, lambda: failing)]))) as url:
+        response = requests.post(f"{url}/?{SHAPE}", data=BODY, timeout=10)
+        assert response.status_code == 500 and response.json()["code"] == "internal"
+        assert "inner" not in response.text and "inner" in caplog.text
+        assert requests.get(f"{url}/health", timeout=10).status_code == 200
+
+
+class Slow(Whole):
+    """Waits for `go` before it decodes, and counts."""
+
+    def __init__(self, vae: Whole) -> None:
+        super().__init__(vae.module, vae.spec)
+        self.go = threading.Event()
+        self.started = threading.Event()
+        self.calls = 0
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.started.set()
+        assert self.go.wait(20)
+        return super().decode(latents)
+
+
+def test_a_full_queue_answers_503_with_retry_after(builtin: Whole) -> None:
+    slow = Slow(builtin)
+    service = Service([Served("only", builtin.spec, lambda: slow)], Limits(queue=3))
+    answers: list[requests.Response] = []
+    with serve(build_app(service)) as url:
+
+        def post() -> None:
+            answers.append(requests.post(f"{url}/?{SHAPE}", data=BODY, timeout=30))
+
+        threads = [threading.Thread(target=post) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: service.lane(service.find(None)).occupied == 3)
+        refused = requests.post(f"{url}/?{SHAPE}", data=BODY, timeout=10)
+        assert refused.status_code == 503 and refused.json()["code"] == "busy"
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        slow.go.set()
+        for thread in threads:
+            thread.join()
+        assert [answer.status_code for answer in answers] == [200, 200, 200]
+        wait_for(lambda: service.lane(service.find(None)).occupied == 0)
+
+
+def test_a_client_that_went_away_is_not_computed_for(builtin: Whole) -> None:
+    slow = Slow(builtin)
+    service = Service([Served("only", builtin.spec, lambda: slow)])
+    lane = service.lane(service.find(None))
+    with serve(build_app(service)) as url:
+        first = threading.Thread(target=lambda: requests.post(f"{url}/?{SHAPE}", data=BODY, timeout=30))
+        first.start()
+        assert slow.started.wait(10)
+        parts = urlsplit(url)
+        leaver = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+        leaver.request("POST", f"/?{SHAPE}", body=BODY)
+        wait_for(lambda: lane.waiting == 1)
+        leaver.close()
+        wait_for(lambda: lane.occupied == 1)
+        slow.go.set()
+        first.join()
+        assert requests.post(f"{url}/?{SHAPE}", data=BODY, timeout=30).status_code == 200
+    assert slow.calls == 2
+
+
+def test_a_deadline_ends_the_wait(builtin: Whole) -> None:
+    slow = Slow(builtin)
+    service = Service([Served("only", builtin.spec, lambda: slow)], Limits(deadline=0.3))
+    with serve(build_app(service)) as url:
+        response = requests.post(f"{url}/?{SHAPE}", data=BODY, timeout=10)
+        assert response.status_code == 503 and response.json()["code"] == "deadline"
+        slow.go.set()
+
+
+def test_routes_next_to_another_app(service: Service) -> None:
+    with serve(Starlette(routes=[*routes(service)])) as url:
+        for prefix in ("", "/gradio_api"):
+            response = requests.post(f"{url}{prefix}/vae/builtin/decode?{SHAPE}", data=BODY, timeout=10)
+            assert response.status_code == 200 and response.headers["content-type"] == "image/jpeg"
+
+
+def test_routes_exist_before_torch() -> None:
+    code = (
+        "import sys; from backend.endpoint import Service, routes; routes(Service([])); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_a_float_body_is_what_it_was(base: str, builtin: Whole) -> None:
+    latents = torch.randn(1, 4, 8, 8)
+    response = requests.post(
+        f"{base}/vae/builtin/decode?{SHAPE}&do_scaling=true&output_type=pt",
+        data=pack_tensor(latents),
+        timeout=10,
+    )
+    assert response.content == pack_tensor(builtin.decode(latents))
+
+
+def wait_for(condition: object, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.01)
