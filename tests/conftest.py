@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
 
 # Before any library reads them: no telemetry, no hub, no chatter.
 os.environ.update(
@@ -18,12 +24,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 from starlette.applications import Starlette
 
 from backend.settings import Settings
 from backend.studio import Studio
 from tests.serving import serve
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +42,32 @@ def studio() -> Iterator[Studio]:
     with serve(Starlette(routes=studio.routes())) as url:
         studio.own_url = url
         yield studio
+
+
+@pytest.fixture(scope="session")
+def app_url() -> Iterator[str]:
+    """The real app in a process of its own, as `python app.py` starts it; gives its URL once the page answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "app.py", "--port", str(port), "--device", "cpu", "--model", "builtin"]
+    with tempfile.TemporaryFile("w+") as log:
+        app = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            for _ in range(1200):
+                try:
+                    if requests.get(url, timeout=5).ok:
+                        break
+                except requests.ConnectionError:
+                    time.sleep(0.1)
+                if app.poll() is not None:
+                    log.seek(0)
+                    pytest.fail(f"app.py ended by itself:\n{log.read()}")
+            yield url
+        finally:
+            app.terminate()
+            app.wait(30)
 
 
 @pytest.fixture(scope="session")
