@@ -1,0 +1,65 @@
+"""Tensors as bytes, and Flux's packed latents."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from backend.errors import WireError
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES: dict[str, int] = {"float16": 2, "float32": 4, "bfloat16": 2, "uint8": 1}
+"""What may travel, with the bytes of one number."""
+
+
+def pack_tensor(tensor: torch.Tensor) -> bytes:
+    """The tensor's numbers as little-endian bytes, row by row. Its dtype must be one of `DTYPES`."""
+    import torch
+
+    if str(tensor.dtype).removeprefix("torch.") not in DTYPES:
+        raise WireError(f"A tensor of {tensor.dtype} cannot travel.", f"Known: {', '.join(DTYPES)}.")
+    # NumPy has no bfloat16, so every dtype goes as its bytes.
+    plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return plain.numpy().tobytes()
+
+
+def parse_tensor(body: bytes, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
+    """Inverse of `pack_tensor`.
+
+    Raises:
+        WireError: the bytes are not as many as shape and dtype say.
+    """
+    import torch
+
+    expected = math.prod(shape) * DTYPES[dtype]
+    if len(body) != expected:
+        raise WireError(
+            f"A {dtype} tensor of shape {list(shape)} has {expected} bytes, but {len(body)} came.",
+            "Check shape and dtype, and that the whole body was sent.",
+        )
+    if not body:
+        raise WireError("The body is empty.")
+    # A copy, because torch wants memory it may write to.
+    return torch.frombuffer(bytearray(body), dtype=getattr(torch, dtype)).reshape(shape)
+
+
+def unpack_latents(latents: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Flux's packed tokens (B, h/2 * w/2, 4C) to (B, C, h, w), for a picture of height x width pixels.
+
+    As `FluxPipeline._unpack_latents`: h and w are 2 * (pixels // 16).
+    """
+    rows, columns = height // 16, width // 16
+    batch, _, features = latents.shape
+    grid = latents.reshape(batch, rows, columns, features // 4, 2, 2)
+    return grid.permute(0, 3, 1, 4, 2, 5).reshape(batch, features // 4, rows * 2, columns * 2)
+
+
+def pack_latents(latents: torch.Tensor) -> torch.Tensor:
+    """(B, C, h, w), h and w even, to Flux's packed tokens (B, h/2 * w/2, 4C). Inverse of `unpack_latents`."""
+    batch, channels, height, width = latents.shape
+    if height % 2 or width % 2:
+        raise WireError(f"Latents of {height}x{width} cannot be packed two by two.")
+    grid = latents.reshape(batch, channels, height // 2, 2, width // 2, 2)
+    return grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, height // 2 * (width // 2), channels * 4)
