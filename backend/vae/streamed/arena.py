@@ -1,0 +1,121 @@
+"""The one piece of memory that all feature maps of a run share, on the computing device or in host memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a map lies in the arena, channels last; all figures in elements."""
+
+    offset: int
+    channels: int
+    height: int
+    width: int
+    pitch: int
+    """From one pixel to the next: `channels`, or more where two maps share the place of a wider one."""
+
+    @property
+    def end(self) -> int:
+        return self.offset + (self.height * self.width - 1) * self.pitch + self.channels
+
+    @property
+    def elements(self) -> int:
+        return self.channels * self.height * self.width
+
+
+class Arena:
+    """A flat buffer of `size` elements with maps as views of it.
+
+    With `host` the buffer is in (pinned) host memory and strips travel: `load` brings one to the device, `store` sends
+    one back. Otherwise `load` hands out the view itself. A CPU device with `host` behaves the same, by copies, so the
+    path can be tested without a card.
+    """
+
+    def __init__(self, size: int, dtype: torch.dtype, device: torch.device, *, host: bool = False) -> None:
+        pinned = host and device.type == "cuda"
+        home = torch.device("cpu") if host else device
+        self.buffer = torch.empty(size, dtype=dtype, device=home, pin_memory=pinned)
+        self._device = device
+        self._host = host
+        self._traffic = _Traffic(device) if pinned else None
+
+    def view(self, slot: Slot) -> Tensor:
+        """The map (1, C, H, W) at `slot`."""
+        shape = (1, slot.channels, slot.height, slot.width)
+        row = slot.pitch * slot.width
+        return self.buffer.as_strided(shape, (row * slot.height, 1, row, slot.pitch), slot.offset)
+
+    def load(self, view: Tensor) -> Tensor:
+        """The values of `view` on the device; the view itself if they are there already."""
+        if not self._host or view.device.type != "cpu":
+            return view
+        if self._traffic is None:
+            return view.to(self._device, copy=True)
+        return self._traffic.arrived(*self._traffic.fetch(view))
+
+    def load_all(self, views: Iterable[Tensor]) -> Iterator[Tensor]:
+        """`load` for one view after another; from host memory the next one is under way while this one is used."""
+        if self._traffic is None:
+            for view in views:
+                yield self.load(view)
+            return
+        waiting: tuple[Tensor, torch.cuda.Event | None] | None = None
+        for view in views:
+            coming = self._traffic.fetch(view) if view.device.type == "cpu" else (view, None)
+            if waiting is not None:
+                yield self._traffic.arrived(*waiting)
+            waiting = coming
+        if waiting is not None:
+            yield self._traffic.arrived(*waiting)
+
+    def store(self, strip: Tensor, view: Tensor) -> None:
+        """Write `strip` into `view`."""
+        if self._traffic is None or view.device.type != "cpu":
+            view.copy_(strip)
+        else:
+            self._traffic.store(strip, view)
+
+
+class _Traffic:
+    """Copies between pinned memory and a card beside the computation, one CUDA stream each way.
+
+    A fetch waits for the stores before it. It need not wait for the computation: strips are only ever fetched ahead
+    of the rows that are written. At most two stores are left unfinished, so that the host cannot queue up strips
+    faster than the card frees them.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._to_card = torch.cuda.Stream(device)
+        self._to_host = torch.cuda.Stream(device)
+        self._stores: deque[torch.cuda.Event] = deque()
+
+    def fetch(self, view: Tensor) -> tuple[Tensor, torch.cuda.Event]:
+        with torch.cuda.stream(self._to_card):
+            if self._stores:
+                self._to_card.wait_event(self._stores[-1])
+            strip = view.to(self._device, non_blocking=True)
+            event = self._to_card.record_event()
+        strip.record_stream(torch.cuda.current_stream(self._device))
+        return strip, event
+
+    def arrived(self, strip: Tensor, event: torch.cuda.Event | None) -> Tensor:
+        if event is not None:
+            torch.cuda.current_stream(self._device).wait_event(event)
+        return strip
+
+    def store(self, strip: Tensor, view: Tensor) -> None:
+        self._to_host.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._to_host):
+            view.copy_(strip, non_blocking=True)
+            self._stores.append(self._to_host.record_event())
+        strip.record_stream(self._to_host)
+        if len(self._stores) > 2:
+            self._stores.popleft().synchronize()

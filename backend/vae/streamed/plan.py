@@ -1,0 +1,466 @@
+"""What a run will do and how much memory it will take, worked out before anything is allocated.
+
+`plan` walks the module tree and lists the steps with the place of every map in the arena. The same list is what
+`vae.run` executes, so the forecast cannot drift from the run. Only shapes are read: a module on the meta device, as
+`with torch.device("meta"): AutoencoderKL.from_config(config)` makes in milliseconds, is good enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from backend.errors import UnsupportedVAEError
+from backend.vae.streamed.arena import Slot
+from backend.vae.streamed.kernels import uses_winograd
+
+Direction = Literal["encode", "decode"]
+Kind = Literal["conv_in", "resnet", "split_resnet", "attention", "upsample", "downsample", "move", "conv_out"]
+
+CPU_STRIP_ELEMENTS = 2 << 20
+"""Small enough for the strips of a layer to stay in the last-level cache."""
+CARD_STRIP_ELEMENTS = 32 << 20
+"""Large enough for the launches of a strip (about ten) to take less time than its arithmetic."""
+ATTENTION_BYTES = 64 << 20
+"""Bound for the attention weights of one strip of queries, should torch have no fused kernel for them."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer over the whole map. A `target` or `hidden` of None means: not kept, computed anew when needed."""
+
+    kind: Kind
+    layer: Any
+    rows: int
+    """Height of the strips that the step's results are written in."""
+    workspace: int
+    """Bytes for strips and rearranged weights, beside the arena."""
+    source: Slot | None = None
+    target: Slot | None = None
+    hidden: Slot | None = None
+    keys_values: tuple[Slot, Slot] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of one direction at one size, and their memory. Sizes in bytes; heights and widths of the picture."""
+
+    direction: Direction
+    batch: int
+    height: int
+    width: int
+    dtype: torch.dtype
+    device_type: str
+    host: bool
+    replay: bool
+    strip_target: int
+    steps: tuple[Step, ...]
+    arena_elements: int
+    output_size: tuple[int, int]
+    output_bytes: int
+
+    @property
+    def arena_bytes(self) -> int:
+        """All feature maps, wherever they lie. They are reused from picture to picture of a batch."""
+        return self.arena_elements * self.dtype.itemsize
+
+    @property
+    def strip_bytes(self) -> int:
+        """What the hungriest step needs beside the arena."""
+        return max(step.workspace for step in self.steps)
+
+    @property
+    def strips(self) -> int:
+        """Into how many strips the tallest-cut map is divided."""
+        return max(-(-(step.target or step.source or _NOWHERE).height // step.rows) for step in self.steps)
+
+    @property
+    def host_bytes(self) -> int:
+        """Pinned host memory."""
+        return self.arena_bytes if self.host else 0
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most the run allocates on the module's device at once, output included, weights and input not."""
+        return self.arena_bytes - self.host_bytes + self.strip_bytes + self.output_bytes
+
+
+_NOWHERE = Slot(0, 0, 0, 0, 0)
+
+
+def plan(
+    module: Any,
+    height: int,
+    width: int,
+    *,
+    direction: Direction,
+    batch: int = 1,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    max_memory: int | None = None,
+    strip_bytes: int | None = None,
+    host: bool | None = None,
+    replay: bool | None = None,
+) -> Plan:
+    """The fastest plan for pictures (batch, 3, height, width) whose peak stays within `max_memory` bytes.
+
+    `dtype` and `device` default to the module's. With a cap, strips are made smaller first, then the widest maps are
+    replayed instead of kept, then (on CUDA) maps go to host memory; `strip_bytes`, `replay` and `host` settle one of
+    these choices. If nothing fits, the smallest plan is returned: compare its `peak_bytes` with the cap.
+
+    Raises:
+        UnsupportedVAEError: the module is not an AutoencoderKL of the usual blocks.
+    """
+    check_supported(module)
+    weight = next(module.parameters())
+    dtype = dtype or weight.dtype
+    kind = torch.device(device).type if device is not None else weight.device.type
+    elements = CPU_STRIP_ELEMENTS if kind in ("cpu", "meta") else CARD_STRIP_ELEMENTS
+    largest = strip_bytes or elements * dtype.itemsize
+    sizes = [largest] if strip_bytes else [largest >> shift for shift in range(0, 12, 2)]
+    hosts = [host] if host is not None else [False, True] if kind == "cuda" else [False]
+    # An encoder's replay is one convolution of its 128 channels more: 2 % of the time for half of the memory.
+    replays = [replay] if replay is not None else [True] if direction == "encode" else [False, True]
+    smallest: Plan | None = None
+    for on_host, again, size in product(hosts, replays, sizes):
+        builder = _Builder(module, height, width, direction, dtype, kind, size, host=on_host, replay=again)
+        candidate = builder.plan(batch)
+        if max_memory is None or candidate.peak_bytes <= max_memory:
+            return candidate
+        if smallest is None or candidate.peak_bytes < smallest.peak_bytes:
+            smallest = candidate
+    assert smallest is not None
+    return smallest
+
+
+class _Builder:
+    """Walks the module, keeps track of where the one live map lies, and appends a step for every layer."""
+
+    def __init__(
+        self,
+        module: Any,
+        height: int,
+        width: int,
+        direction: Direction,
+        dtype: torch.dtype,
+        device_type: str,
+        strip_bytes: int,
+        *,
+        host: bool,
+        replay: bool,
+    ) -> None:
+        self.module = module
+        self.direction = direction
+        self.dtype = dtype
+        self.device_type = device_type
+        self.strip_bytes = strip_bytes
+        self.host = host
+        self.replay = replay
+        self.factor = 2 ** (len(list(module.encoder.down_blocks)) - 1)
+        self.picture = (height, width)
+        self.height = self.width = self.channels = 0  # of the present map
+        self.stream_bytes = 0  # what a stream takes each time it is read
+        self.steps: list[Step] = []
+        self.size = 0
+        self.live: Slot | None = None
+        """The map that the next layer reads; None while it is a stream that nobody has kept."""
+        self.base: Slot | None = None
+        """The map that such a stream is computed from."""
+        self.twin: Slot | None = None
+        """A free map of the live one's size in the same place, left by a narrowing resnet."""
+
+    def plan(self, batch: int) -> Plan:
+        height, width = self.picture
+        if self.direction == "encode":
+            self._encoder(self.module.encoder, height, width)
+        else:
+            self._decoder(self.module.decoder, height // self.factor, width // self.factor)
+        channels = self.steps[-1].layer.conv_out.out_channels
+        return Plan(
+            direction=self.direction,
+            batch=batch,
+            height=height,
+            width=width,
+            dtype=self.dtype,
+            device_type=self.device_type,
+            host=self.host,
+            replay=self.replay,
+            strip_target=self.strip_bytes,
+            steps=tuple(self.steps),
+            arena_elements=self.size,
+            output_size=(self.height, self.width),
+            output_bytes=batch * channels * self.height * self.width * self.dtype.itemsize,
+        )
+
+    def _encoder(self, encoder: Any, height: int, width: int) -> None:
+        self._conv_in(encoder.conv_in, height, width)
+        for level, block in enumerate(encoder.down_blocks):
+            for resnet in block.resnets:
+                self._resnet(resnet, finest=level == 0)
+            for layer in block.downsamplers or ():
+                self._downsample(layer.conv)
+        self._mid(encoder.mid_block)
+        self._conv_out(encoder)
+
+    def _decoder(self, decoder: Any, height: int, width: int) -> None:
+        self._conv_in(decoder.conv_in, height, width)
+        self._mid(decoder.mid_block)
+        last = len(decoder.up_blocks) - 1
+        for level, block in enumerate(decoder.up_blocks):
+            for resnet in block.resnets:
+                self._resnet(resnet, finest=level == last)
+            for layer in block.upsamplers or ():
+                self._upsample(layer.conv, to_finest=level + 1 == last)
+        self._conv_out(decoder)
+
+    def _mid(self, block: Any) -> None:
+        self._resnet(block.resnets[0], finest=False)
+        for attention, resnet in zip(block.attentions, block.resnets[1:], strict=False):
+            if attention is not None:
+                self._attention(attention)
+            self._resnet(resnet, finest=False)
+
+    # ---- one method a layer: choose places, then append the step
+    def _conv_in(self, conv: nn.Conv2d, height: int, width: int) -> None:
+        # So few input channels that computing it anew is cheaper than keeping it.
+        self.height, self.width, self.channels = height, width, conv.out_channels
+        self.stream_bytes = self._conv_bytes(conv, self._rows(conv.out_channels))
+        self._append("conv_in", conv, self._rows(conv.out_channels), 0)
+
+    def _resnet(self, resnet: Any, *, finest: bool) -> None:
+        source, inside, outside = self.live, resnet.conv1.out_channels, resnet.conv2.out_channels
+        rows = self._rows(max(self.channels, inside, outside))
+        first = self._conv_bytes(resnet.conv1, rows, source=source, normed=True)
+        second = self._conv_bytes(resnet.conv2, rows, normed=True)
+        strip = rows * self.width * outside * self.dtype.itemsize
+        kind: Kind = "resnet"
+        hidden: Slot | None
+        if source is None:  # the input is computed twice more: for conv1 and for the sum
+            hidden = target = self._place(inside)
+            first += 2 * self.stream_bytes
+            second += 2 * self.stream_bytes + strip
+        elif resnet.conv_shortcut is None:
+            target = source
+            if self.replay and finest:
+                hidden, second = None, first + second
+            else:
+                hidden = self.twin or self._place(inside)
+        elif 2 * inside <= source.channels and not self.host:
+            # Narrowing: each pixel's channels are replaced by [hidden | shortcut], so no further map is needed.
+            # Not from host memory, where copies must be of whole rows to be fast, and where there is room.
+            kind = "split_resnet"
+            hidden = replace(source, channels=inside)
+            target = replace(hidden, offset=source.offset + inside)
+            first += strip
+        else:
+            hidden = target = self._place(inside)
+            second += strip + (strip // outside * self.channels if source.pitch > source.channels else 0)
+        self._append(kind, resnet, rows, max(first, second), target=target, hidden=hidden)
+        self.twin = hidden if kind == "split_resnet" else self.twin if target is source else None
+        self._now(target)
+
+    def _attention(self, layer: Any) -> None:
+        source = self.live
+        assert source is not None
+        tokens = self.height * self.width
+        row = self.width * self.channels * self.dtype.itemsize
+        rows = max(
+            1, min(self._rows(self.channels), ATTENTION_BYTES // (4 * tokens * layer.heads * self.width))
+        )
+        workspace = 5 * (rows + 1) * row
+        if self.host:
+            keys_values = None
+            workspace += 2 * self.height * row
+        else:
+            keys = self._place(self.channels)
+            keys_values = (keys, self._place(self.channels, beside=keys))
+        self._append("attention", layer, rows, workspace, target=source, keys_values=keys_values)
+
+    def _downsample(self, conv: nn.Conv2d) -> None:
+        source = self.live
+        assert source is not None
+        itemsize, old_width = self.dtype.itemsize, self.width
+        self.height, self.width = self.height // 2, self.width // 2
+        # In place: row r is written after row 2r + 2 has been read.
+        target = Slot(source.offset, self.channels, self.height, self.width, self.channels)
+        rows = self._rows(2 * self.channels)
+        window = (2 * rows + 3) * (old_width + 1) * self.channels
+        out = rows * self.width * self.channels
+        self._append(
+            "downsample", conv, rows, (window + 2 * out + conv.weight.numel()) * itemsize, target=target
+        )
+        self._now(target)
+
+    def _upsample(self, conv: nn.Conv2d, *, to_finest: bool) -> None:
+        source = self.live
+        assert source is not None
+        size = source.elements
+        lazy = self.replay and to_finest
+        if lazy:
+            start = 0
+        else:
+            # The result is written from the arena's front over the source at its tail. With h source rows of n
+            # elements: when row r has been read, 4 (r - 1) n elements at most are written, and the next row to be
+            # read lies at (3h + r) n or later.
+            start = max(4 * size, source.end + size) - size
+        moved = Slot(start, self.channels, self.height, self.width, self.channels)
+        if source.pitch > self.channels or (source.offset > 0 if lazy else source.offset < 3 * size):
+            rows = self._rows(self.channels)
+            row = self.width * self.channels * self.dtype.itemsize
+            self._append("move", None, rows, 2 * (rows + 1) * row, target=moved)
+        else:
+            moved = source
+        self._now(moved)
+        self.height, self.width = 2 * self.height, 2 * self.width
+        rows = self._rows(self.channels)
+        strip = rows * self.width * self.channels * self.dtype.itemsize
+        window = (rows // 2 + 3) * (self.width // 2) * self.channels * self.dtype.itemsize
+        workspace = 2 * strip + window + conv.weight.numel() // 9 * 16 * self.dtype.itemsize
+        if lazy:
+            self.stream_bytes = workspace
+            self._append("upsample", conv, rows, workspace)
+            self.base, self.live = moved, None
+        else:
+            target = Slot(0, self.channels, self.height, self.width, self.channels)
+            self._append("upsample", conv, rows, workspace, target=target)
+            self._now(target)
+
+    def _conv_out(self, net: Any) -> None:
+        rows = self._rows(self.channels)
+        workspace = self._conv_bytes(net.conv_out, rows, source=self.live, normed=True)
+        self._append("conv_out", net, rows, workspace)
+
+    # ---- arithmetic
+
+    def _append(self, kind: Kind, layer: Any, rows: int, workspace: int, **slots: Any) -> None:
+        self.steps.append(Step(kind, layer, rows, workspace, source=self.live, **slots))
+        pair = slots.get("keys_values") or ()
+        for slot in (slots.get("target"), slots.get("hidden"), *pair):
+            if slot is not None:
+                self.size = max(self.size, slot.end)
+
+    def _now(self, slot: Slot) -> None:
+        if slot is not self.live:
+            self.live = self.base = slot
+        self.channels = slot.channels
+        if slot.pitch == slot.channels:
+            self.twin = None
+
+    def _place(self, channels: int, beside: Slot | None = None) -> Slot:
+        """Room for one more map of the present size: as high as possible, so that what comes later finds the front
+        free; the arena grows only if there is none."""
+        need = channels * self.height * self.width
+        taken = [slot for slot in (self.base, beside) if slot is not None]
+        low = min((slot.offset for slot in taken), default=self.size)
+        high = max((slot.end for slot in taken), default=0)
+        if self.size - high >= need:
+            start = self.size - need
+        elif low >= need:
+            start = 0
+        else:
+            start = high
+        return Slot(start, channels, self.height, self.width, channels)
+
+    def _rows(self, channels: int) -> int:
+        """Height of strips of at most `strip_bytes`, all about equal; even, since rows are computed in pairs."""
+        most = max(1, self.strip_bytes // (self.width * channels * self.dtype.itemsize))
+        rows = -(-self.height // -(-self.height // most))
+        return rows if rows == 1 else rows + rows % 2
+
+    def _conv_bytes(
+        self, conv: nn.Conv2d, rows: int, *, source: Slot | None = None, normed: bool = False
+    ) -> int:
+        """Bytes that a 3x3 convolution of the map takes beside its input, see `strips.windows`."""
+        taller = min(rows, self.height)
+        window = (taller + 3) * self.width * conv.in_channels
+        strip_in, strip_out = ((taller + 1) * self.width * c for c in (conv.in_channels, conv.out_channels))
+        weights = conv.weight.numel()
+        before = (
+            strip_in * (2 if source is not None and source.pitch > source.channels else 1) if normed else 0
+        )
+        after = strip_out
+        if uses_winograd(conv, self.dtype, self.device_type):
+            weights += weights * 4 // 3
+            after += (strip_in + strip_out) // 2
+        return (weights + window + max(before, after)) * self.dtype.itemsize
+
+
+# ---- which modules are understood
+
+
+def check_supported(module: Any) -> None:
+    """Raise UnsupportedVAEError with a plain sentence unless every layer of `module` is one that `strips` knows."""
+    name = type(module).__name__
+    for part, blocks in (("encoder", "down_blocks"), ("decoder", "up_blocks")):
+        net = getattr(module, part, None)
+        if not all(
+            hasattr(net, attribute) for attribute in ("conv_in", blocks, "mid_block", "conv_norm_out")
+        ):
+            raise UnsupportedVAEError(f"{name} is not built like an AutoencoderKL, so it cannot be streamed.")
+        for problem in _problems(net, blocks):
+            raise UnsupportedVAEError(f"This {name} cannot be streamed: {problem}.")
+
+
+def _problems(net: Any, blocks: str) -> Iterator[str]:
+    known = {"DownEncoderBlock2D", "UpDecoderBlock2D", "UNetMidBlock2D"}
+    for block in (*getattr(net, blocks), net.mid_block):
+        if type(block).__name__ not in known:
+            yield f"it contains the unknown block {type(block).__name__}"
+            return
+    for resnet in _resnets(net, blocks):
+        plain = type(resnet).__name__ == "ResnetBlock2D" and isinstance(resnet.nonlinearity, nn.SiLU)
+        if not plain or resnet.time_emb_proj is not None or resnet.output_scale_factor != 1:
+            yield "one of its residual blocks is not the plain kind"
+        if resnet.upsample is not None or resnet.downsample is not None:
+            yield "one of its residual blocks changes the size"
+    for attention in net.mid_block.attentions:
+        if attention is not None and not _plain_attention(attention):
+            yield "its attention is not the plain kind"
+    for block in getattr(net, blocks):
+        for layer in (
+            *(getattr(block, "upsamplers", None) or ()),
+            *(getattr(block, "downsamplers", None) or ()),
+        ):
+            if not _plain_resampling(layer):
+                yield f"its {type(layer).__name__} is not the plain kind"
+    norms_and_act = isinstance(net.conv_norm_out, nn.GroupNorm) and isinstance(net.conv_act, nn.SiLU)
+    if not norms_and_act:
+        yield "its last norm is not a GroupNorm followed by SiLU"
+    for conv in net.modules():
+        if isinstance(conv, nn.Conv2d) and (
+            conv.groups != 1 or conv.padding_mode != "zeros" or conv.dilation != (1, 1)
+        ):
+            yield "one of its convolutions is not the plain kind"
+
+
+def _resnets(net: Any, blocks: str) -> Iterable[Any]:
+    for block in (*getattr(net, blocks), net.mid_block):
+        yield from block.resnets
+
+
+def _plain_resampling(layer: Any) -> bool:
+    conv = getattr(layer, "conv", None)
+    padding = (0, 0) if type(layer).__name__ == "Downsample2D" else (1, 1)
+    return (
+        isinstance(conv, nn.Conv2d)
+        and conv.in_channels == conv.out_channels
+        and conv.kernel_size == (3, 3)
+        and conv.padding == padding
+        and layer.norm is None
+    )
+
+
+def _plain_attention(layer: Any) -> bool:
+    return (
+        isinstance(layer.group_norm, nn.GroupNorm)
+        and layer.spatial_norm is None
+        and layer.norm_q is None
+        and layer.norm_k is None
+        and layer.residual_connection
+        and layer.rescale_output_factor == 1
+    )

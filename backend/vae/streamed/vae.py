@@ -1,0 +1,156 @@
+"""Mode "streamed": the untiled result, layer by layer over the whole map, in strips. Method: docs/streamed.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backend.errors import OutOfMemoryError
+from backend.models import LatentSpec
+from backend.vae.base import LocalVAE
+from backend.vae.streamed.arena import Arena
+from backend.vae.streamed.plan import Direction, Plan, Step, check_supported, plan
+from backend.vae.streamed.strips import (
+    Map,
+    Rows,
+    add,
+    attend,
+    convolve,
+    copy,
+    downsample,
+    keep,
+    measure,
+    split,
+    upsample,
+)
+
+
+class Streamed(LocalVAE):
+    mode = "streamed"
+
+    def __init__(
+        self,
+        module: Any,
+        spec: LatentSpec,
+        *,
+        max_memory: int | None = None,
+        strip_bytes: int | None = None,
+        host: bool | None = None,
+        replay: bool | None = None,
+    ) -> None:
+        """`max_memory` caps what a run allocates on the device, in bytes; the others settle what the plan would choose.
+
+        `strip_bytes` is the size of a strip, `host` keeps the maps in pinned host memory, `replay` computes the widest
+        maps twice instead of keeping them.
+
+        Raises:
+            UnsupportedVAEError: not an AutoencoderKL of the usual blocks.
+        """
+        super().__init__(module, spec)
+        check_supported(module)
+        self.max_memory = max_memory
+        self.strip_bytes = strip_bytes
+        self.host = host
+        self.replay = replay
+
+    def plan(self, direction: Direction, batch: int, height: int, width: int) -> Plan:
+        """What a run on pictures (batch, 3, height, width) would do and take; nothing is allocated."""
+        return plan(
+            self.module,
+            height,
+            width,
+            direction=direction,
+            batch=batch,
+            max_memory=self.max_memory,
+            strip_bytes=self.strip_bytes,
+            host=self.host,
+            replay=self.replay,
+        )
+
+    def _encode(self, image: Tensor) -> Tensor:
+        batch, _, height, width = image.shape
+        moments = self._run(self.plan("encode", batch, height, width), image)
+        if self.module.quant_conv is not None:
+            moments = self.module.quant_conv(moments)
+        return moments.chunk(2, dim=1)[0]
+
+    def _decode(self, z: Tensor) -> Tensor:
+        if self.module.post_quant_conv is not None:
+            z = self.module.post_quant_conv(z)
+        batch, _, height, width = z.shape
+        factor = self.spec.downscale
+        return self._run(self.plan("decode", batch, height * factor, width * factor), z)
+
+    def _run(self, chosen: Plan, given: Tensor) -> Tensor:
+        if self.max_memory is not None and chosen.peak_bytes > self.max_memory:
+            raise OutOfMemoryError(
+                f"Streaming this picture takes at least {chosen.peak_bytes / 2**20:.0f} MB, "
+                f"but only {self.max_memory / 2**20:.0f} MB are allowed.",
+                "Choose a smaller size, or a mode that needs less memory.",
+            )
+        return run(chosen, given)
+
+
+@torch.inference_mode()
+def run(chosen: Plan, given: Tensor) -> Tensor:
+    """Take the steps of a plan: a picture (B, 3, H, W) to moments (B, 2C, h, w), or latents (B, C, h, w) to a picture.
+
+    `given` is on the device and in the dtype of the plan's module. The result has both, and is contiguous.
+    """
+    arena = Arena(chosen.arena_elements, given.dtype, given.device, host=chosen.host)
+    conv_out = chosen.steps[-1].layer.conv_out
+    result = given.new_empty((len(given), conv_out.out_channels, *chosen.output_size))
+    for i in range(len(given)):
+        x: Rows = Map(given[i : i + 1], arena)
+        for step in chosen.steps[:-1]:
+            x = _take(step, x, arena, given.device)
+        last = chosen.steps[-1]
+        image = convolve(x, conv_out, last.layer.conv_norm_out)
+        keep(image, Map(result[i : i + 1], arena), last.rows, measured=False)
+    return result
+
+
+def _take(step: Step, x: Rows, arena: Arena, device: torch.device) -> Rows:
+    """One layer: from the map or stream before it to the map or stream after it."""
+    layer, rows = step.layer, step.rows
+    target = Map(arena.view(step.target), arena) if step.target is not None else None
+    hidden = Map(arena.view(step.hidden), arena) if step.hidden is not None else None
+    if step.kind == "conv_in":
+        stream = convolve(x, layer)
+        measure(stream, rows)
+        return stream
+    if step.kind == "upsample" and target is None:
+        stream = upsample(x, layer)
+        measure(stream, rows)
+        return stream
+    assert target is not None
+    match step.kind:
+        case "resnet":
+            inner = convolve(x, layer.conv1, layer.norm1)
+            if hidden is not None:
+                h: Rows = keep(inner, hidden, rows)
+            else:
+                measure(inner, rows)
+                h = inner
+            return keep(add(convolve(h, layer.conv2, layer.norm2), x, layer.conv_shortcut), target, rows)
+        case "split_resnet":
+            assert isinstance(x, Map)
+            assert hidden is not None
+            split(x, layer.conv1, layer.norm1, layer.conv_shortcut, rows, (hidden, target))
+            return keep(add(convolve(hidden, layer.conv2, layer.norm2), target), target, rows)
+        case "attention":
+            assert isinstance(x, Map)
+            if step.keys_values is not None:
+                keys, values = (Map(arena.view(slot), arena) for slot in step.keys_values)
+            else:  # small enough to stay on the device while the other maps are in host memory
+                keys, values = (Map(torch.empty_like(x.tensor, device=device), arena) for _ in "kv")
+            return keep(attend(x, layer, keys, values, rows), target, rows)
+        case "upsample":
+            return keep(upsample(x, layer), target, rows)
+        case "downsample":
+            return keep(downsample(x, layer), target, rows)
+        case "move":
+            return keep(copy(x), target, rows, measured=False)
+    raise AssertionError(step.kind)
