@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 VaeMode = Literal["auto", "whole", "tiled", "streamed", "remote"]
-VAE_MODES: tuple[VaeMode, ...] = ("auto", "whole", "tiled", "remote")
+VAE_MODES: tuple[VaeMode, ...] = ("auto", "whole", "streamed", "tiled", "remote")
 
 SCHEDULERS: dict[str, str] = {
     "DDIM": "DDIMScheduler",

@@ -160,11 +160,14 @@ def local_vae(mode: str, module: Any, spec: LatentSpec, tile_size: int, tile_ove
     Raises:
         BadSettingError: no such local mode. UnsupportedVAEError: one that cannot run this VAE.
     """
+    from backend.vae.streamed import Streamed
     from backend.vae.tiled import Tiled
     from backend.vae.whole import Whole
 
     if mode == "whole":
         return Whole(module, spec)
+    if mode == "streamed":
+        return Streamed(module, spec)
     if mode == "tiled":
         return Tiled(module, spec, tile_size=tile_size, tile_overlap=tile_overlap)
     raise BadSettingError(f"The VAE mode “{mode}” cannot run here.")
