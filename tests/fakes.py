@@ -1,0 +1,125 @@
+"""A Studio that answers at once with the same events as the real one; no torch model is loaded."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from PIL import Image, ImageFilter
+
+from backend.errors import Cancelled, LatentRelayError
+from backend.job import Event, Job, Result, StageDone, StageStarted, Step, VaeOptions, Waiting
+from backend.models import MODELS, ModelSpec, find_model
+from backend.report import Cost, Stage, StageReport, Traffic
+
+HERE = "this computer’s processor"
+
+
+def report(
+    stage: Stage, mode: str = "whole", seconds: float = 0.2, *, asked: str | None = None, **more: Any
+) -> StageReport:
+    """A stage report with plausible numbers."""
+    remote = mode == "remote"
+    return StageReport(
+        stage,
+        mode,
+        reason="The whole picture fits: about 40 MB of 4.0 GB free.",
+        where="vae.example.org" if remote else HERE,
+        cost=Cost(seconds, "RAM", None if remote else 412_000_000, 380_000_000, 8_000_000_000),
+        traffic=Traffic(104_000, 8_320, seconds * 0.7) if remote else None,
+        requested_mode=asked or mode,
+        **more,
+    )
+
+
+class FakeStudio:
+    """`fail` maps a stage to the error it raises; `pause` is slept at each step."""
+
+    def __init__(self, *, fail: dict[str, LatentRelayError] | None = None, pause: float = 0.0) -> None:
+        self.fail = fail or {}
+        self.pause = pause
+        self.jobs: list[Job] = []
+        self.own_url: str | None = None
+
+    def default_model(self) -> tuple[ModelSpec, str]:
+        return MODELS[
+            "builtin"
+        ], "No graphics card was found, so this page starts with its small built-in model."
+
+    def routes(self) -> list[Any]:
+        return []
+
+    def img2img(self, job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
+        resolved = job.resolved()
+        self.jobs.append(job)
+        return self._events(job, resolved, stop or threading.Event())
+
+    def _events(self, job: Job, resolved: Any, stop: threading.Event) -> Iterator[Event]:
+        import torch
+
+        latents = torch.zeros(1, 4, resolved.height // 8, resolved.width // 8)
+        encoded = report("encode", self._mode(job.encode), asked=job.encode.mode)
+        yield Waiting("Waiting for 1 other to finish")
+        yield self._begin("encode", encoded)
+        yield StageDone(encoded, latents)
+        painted = report("denoise", "local", 1.5, steps=resolved.steps_to_run)
+        yield self._begin("denoise", painted)
+        for step in range(1, resolved.steps_to_run + 1):
+            if stop.wait(self.pause):
+                raise Cancelled("Stopped.")
+            look = job.image.convert("RGB").resize((64, 64)).filter(ImageFilter.GaussianBlur(4))
+            yield Step(step, resolved.steps_to_run, look, (resolved.steps_to_run - step) * self.pause)
+        yield StageDone(painted, latents)
+        decoded = report("decode", self._mode(job.decode), 0.4, asked=job.decode.mode)
+        yield self._begin("decode", decoded)
+        yield StageDone(decoded)
+        image = job.image.convert("RGB").filter(ImageFilter.GaussianBlur(2))
+        yield Result(image, latents, (encoded, painted, decoded), resolved.recipe())
+
+    def encode(
+        self,
+        image: Image.Image,
+        model: str,
+        options: VaeOptions,
+        stop: threading.Event | None = None,
+        notify: Callable[[Any], None] = lambda _: None,
+    ) -> tuple[Any, StageReport]:
+        import torch
+
+        find_model(model)
+        done = report("encode", self._mode(options), asked=options.mode)
+        self._begin("encode", done)
+        return torch.randn(1, 4, image.height // 8, image.width // 8), done
+
+    def decode(
+        self,
+        latents: Any,
+        model: str,
+        options: VaeOptions,
+        stop: threading.Event | None = None,
+        notify: Callable[[Any], None] = lambda _: None,
+    ) -> tuple[Image.Image, StageReport]:
+        done = report("decode", self._mode(options), asked=options.mode)
+        self._begin("decode", done)
+        height, width = latents.shape[-2:]
+        return Image.new("RGB", (width * 8, height * 8), "teal"), done
+
+    def _begin(self, stage: str, done: StageReport) -> StageStarted:
+        if stage in self.fail:
+            raise self.fail[stage]
+        return StageStarted(done.stage, done.mode, done.reason, done.where)
+
+    @staticmethod
+    def _mode(options: VaeOptions) -> str:
+        options.checked()
+        return "whole" if options.mode == "auto" else options.mode
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Poll; for things that happen in another thread."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "did not happen in time"
+        time.sleep(0.02)

@@ -1,0 +1,111 @@
+"""The third tab: a latents file back to a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+
+import gradio as gr
+
+from backend.errors import BadLatentsError, LatentRelayError
+from backend.job import VaeOptions
+from backend.latents import LatentsFile, load_latents
+from backend.models import MODELS
+from backend.report import Stage, StageReport
+from backend.studio import Studio
+from ui.encode import finished
+from ui.pictures import file_url
+from ui.render import Progress, cost_table, panel
+from ui.runs import Runs
+from ui.text import T, locale_of, say
+from ui.widgets import html, mode_choices, shows, viewer
+
+SHOWN: tuple[Stage, ...] = ("decode",)
+"""The stages this tab has to do with."""
+
+
+def decode_file(
+    studio: Studio, runs: Runs, path: str | None, options: VaeOptions, locale: str
+) -> tuple[Path, LatentsFile, StageReport]:
+    """(picture, what the file said, report). The file names its model."""
+    if not path:
+        raise BadLatentsError(say(locale, "needs_latents"))
+    file = load_latents(Path(path))
+    run = runs.start()
+    try:
+        image, report = studio.decode(file.latents, file.model, options, run.stop)
+        target = run.folder / "decoded.png"
+        image.save(target)
+    finally:
+        runs.finish(run)
+    return target, file, report
+
+
+def build(studio: Studio, runs: Runs) -> Callable[[], None]:
+    html(f'<p class="lr-intro">{escape(say("en", "decode_intro"))}</p>')
+    with gr.Row(equal_height=False, elem_classes="lr-columns"):
+        with gr.Column(scale=5, min_width=320):
+            upload = gr.File(
+                label=T("latents_file"), file_types=[".safetensors"], elem_id="lr-latents-file", height=160
+            )
+            mode = gr.Radio(
+                mode_choices(),
+                value="auto",
+                label=T("where"),
+                elem_classes="lr-list",
+                elem_id="lr-decode-where",
+            )
+            with gr.Accordion(T("tile_sizes"), open=False), gr.Row():
+                tile = gr.Slider(64, 1024, 512, step=64, label=T("tile_size"), buttons=[])
+                overlap = gr.Slider(0, 256, 128, step=16, label=T("tile_overlap"), buttons=[])
+            decode = gr.Button(T("decode_button"), variant="primary", elem_id="lr-decode")
+        with gr.Column(scale=6, min_width=320):
+            view = viewer("lr-decode-viewer", "decode")
+            status = html(panel(Progress(say("en", "state_idle")), "en", SHOWN), elem_id="lr-decode-panel")
+            save = gr.DownloadButton(T("download_picture"), interactive=False, elem_id="lr-decode-save")
+            with gr.Accordion(T("numbers"), open=True):
+                table = html(cost_table((), "en"))
+
+    def run_decode(path: str, mode: str, tile: float, overlap: float, request: gr.Request):
+        locale = locale_of(request)
+        try:
+            options = VaeOptions(mode, int(tile), int(overlap)).checked()
+            picture, file, report = decode_file(studio, runs, path, options, locale)
+        except LatentRelayError as error:
+            raise gr.Error(error.sentence, print_exception=False) from error
+        _, channels, h, w = file.latents.shape
+        width, height = file.image_size
+        sentence = say(
+            locale,
+            "decode_summary",
+            channels=channels,
+            w=w,
+            h=h,
+            width=width,
+            height=height,
+            model=MODELS[file.model].title,
+        )
+        value = shows(locale, before=file_url(picture)) | {
+            "alt_before": say(locale, "decode_result"),
+            "label_before": "",
+        }
+        return (
+            value,
+            finished([report], sentence, locale, SHOWN),
+            gr.update(value=str(picture), interactive=True),
+            cost_table([report], locale),
+        )
+
+    def wire() -> None:
+        decode.click(
+            run_decode,
+            [upload, mode, tile, overlap],
+            [view, status, save, table],
+            show_progress="minimal",
+            show_progress_on=status,
+            concurrency_limit=8,
+            api_visibility="private",
+        )
+
+    return wire

@@ -1,0 +1,182 @@
+"""The second tab: a picture to latents, and how much a round trip through the VAE loses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from backend import images, latents, quality
+from backend.errors import LatentRelayError
+from backend.job import VaeOptions, fit_size
+from backend.models import find_model
+from backend.report import Stage, StageReport
+from backend.studio import Studio
+from ui.pictures import file_url, open_picture
+from ui.render import Progress, cost_table, panel, seconds
+from ui.runs import Runs
+from ui.text import T, locale_of, say
+from ui.widgets import html, mode_choices, model_choices, picture_input, shows, viewer
+
+SHOWN: tuple[Stage, ...] = ("encode", "decode")
+"""The stages this tab has to do with."""
+
+
+def encode_picture(
+    studio: Studio, runs: Runs, path: str | None, model: str, options: VaeOptions, locale: str
+) -> tuple[Path, Path, dict[str, Any], StageReport, tuple[int, int]]:
+    """(latents file, picture of the channels, statistics, report, size worked at)."""
+    spec = find_model(model)
+    picture = images.to_rgb(open_picture(path, locale))
+    size = fit_size(picture.size, spec)
+    run = runs.start()
+    try:
+        z, report = studio.encode(images.resize(picture, *size), model, options, run.stop)
+        run.keep_latents(z, spec, "latents")
+        channels = run.folder / "channels.png"
+        latents.channels_picture(z).save(channels)
+    finally:
+        runs.finish(run)
+    assert run.latents is not None
+    return run.latents, channels, latents.statistics(z), report, size
+
+
+def there_and_back(
+    studio: Studio,
+    runs: Runs,
+    path: str | None,
+    model: str,
+    encode: VaeOptions,
+    decode: VaeOptions,
+    locale: str,
+) -> tuple[Path, Path, dict[str, float], list[StageReport]]:
+    """(original at the size worked at, picture after the round trip, {"psnr", "ssim"}, reports)."""
+    spec = find_model(model)
+    picture = images.to_rgb(open_picture(path, locale))
+    original = images.resize(picture, *fit_size(picture.size, spec))
+    run = runs.start()
+    try:
+        before, after = run.folder / "before.png", run.folder / "round-trip.png"
+        original.save(before)
+        z, encoded = studio.encode(original, model, encode, run.stop)
+        back, decoded = studio.decode(z, model, decode, run.stop)
+        back.save(after)
+    finally:
+        runs.finish(run)
+    figures = {"psnr": quality.psnr(back, original), "ssim": quality.ssim(back, original)}
+    return before, after, figures, [encoded, decoded]
+
+
+def round_trip_sentence(figures: dict[str, float], locale: str) -> str:
+    key = "round_trip_identical" if figures["psnr"] == float("inf") else "round_trip_summary"
+    return say(locale, key, **figures)
+
+
+def finished(reports: list[StageReport], message: str, locale: str, shown: Sequence[Stage]) -> str:
+    """The stage panel of work that is done."""
+    took = say(locale, "state_done", seconds=seconds(sum(report.cost.seconds for report in reports)))
+    return panel(Progress(f"{took} {message}", fraction=1.0, reports=tuple(reports)), locale, shown)
+
+
+def build(studio: Studio, runs: Runs) -> Callable[[], None]:
+    spec, _ = studio.default_model()
+    html(f'<p class="lr-intro">{escape(say("en", "encode_intro"))}</p>')
+    with gr.Row(equal_height=False, elem_classes="lr-columns"):
+        with gr.Column(scale=5, min_width=320):
+            image = picture_input(
+                label=T("picture"),
+                height=300,
+                buttons=[],
+                elem_id="lr-encode-picture",
+            )
+            model = gr.Dropdown(model_choices(), value=spec.name, label=T("model"), filterable=False)
+            mode = gr.Radio(
+                mode_choices(),
+                value="auto",
+                label=T("where"),
+                elem_classes="lr-list",
+                elem_id="lr-encode-where",
+            )
+            with gr.Accordion(T("tile_sizes"), open=False), gr.Row():
+                tile = gr.Slider(64, 1024, 512, step=64, label=T("tile_size"), buttons=[])
+                overlap = gr.Slider(0, 256, 128, step=16, label=T("tile_overlap"), buttons=[])
+            with gr.Row():
+                encode = gr.Button(T("encode_button"), variant="primary", elem_id="lr-encode")
+                trip = gr.Button(T("round_trip_button"), elem_id="lr-round-trip")
+        with gr.Column(scale=6, min_width=320):
+            view = viewer("lr-encode-viewer", "encode")
+            status = html(panel(Progress(say("en", "state_idle")), "en", SHOWN), elem_id="lr-encode-panel")
+            file = gr.DownloadButton(T("download_latents"), interactive=False, elem_id="lr-encode-save")
+            with gr.Accordion(T("numbers"), open=True):
+                table = html(cost_table((), "en"))
+
+    def run_encode(path: str, model: str, mode: str, tile: float, overlap: float, request: gr.Request):
+        locale = locale_of(request)
+        options = VaeOptions(mode, int(tile), int(overlap)).checked()
+        try:
+            z, channels, stats, report, (width, height) = encode_picture(
+                studio, runs, path, model, options, locale
+            )
+        except LatentRelayError as error:
+            raise gr.Error(error.sentence, print_exception=False) from error
+        _, count, h, w = stats["shape"]
+        sentence = say(
+            locale,
+            "encode_summary",
+            width=width,
+            height=height,
+            channels=count,
+            w=w,
+            h=h,
+            mean=stats["mean"],
+            std=stats["std"],
+        )
+        value = shows(locale, before=file_url(channels)) | {
+            "alt_before": say(locale, "encode_result"),
+            "label_before": "",
+        }
+        return (
+            value,
+            finished([report], sentence, locale, SHOWN),
+            gr.update(value=str(z), interactive=True),
+            cost_table([report], locale),
+        )
+
+    def run_trip(path: str, model: str, mode: str, tile: float, overlap: float, request: gr.Request):
+        locale = locale_of(request)
+        options = VaeOptions(mode, int(tile), int(overlap)).checked()
+        try:
+            before, after, figures, reports = there_and_back(
+                studio, runs, path, model, options, options, locale
+            )
+        except LatentRelayError as error:
+            raise gr.Error(error.sentence, print_exception=False) from error
+        sentence = round_trip_sentence(figures, locale)
+        value = shows(locale, before=file_url(before), after=file_url(after), prompt=sentence)
+        return value, finished(reports, sentence, locale, SHOWN), cost_table(reports, locale)
+
+    def wire() -> None:
+        inputs = [image, model, mode, tile, overlap]
+        encode.click(
+            run_encode,
+            inputs,
+            [view, status, file, table],
+            show_progress="minimal",
+            show_progress_on=status,
+            concurrency_limit=8,
+            api_visibility="private",
+        )
+        trip.click(
+            run_trip,
+            inputs,
+            [view, status, table],
+            show_progress="minimal",
+            show_progress_on=status,
+            concurrency_limit=8,
+            api_visibility="private",
+        )
+
+    return wire

@@ -1,0 +1,103 @@
+"""The form's widgets, and how their values become one Job. No positional arguments: values are looked up by widget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from gradio.components import Component
+from PIL import Image
+
+from backend import images
+from backend.job import Job, VaeOptions, fit_size
+from backend.models import find_model
+from ui.pictures import open_picture
+
+AS_ABOVE = "same"
+
+
+@dataclass(frozen=True)
+class Values:
+    """What the form says, in plain types. Defaults are what an API caller gets who names nothing."""
+
+    image: str | None
+    prompt: str = ""
+    strength: float | None = None
+    model: str = "builtin"
+    mode: str = "auto"
+    negative_prompt: str = ""
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int | None = None
+    scheduler: str = "default"
+    width: int | None = None
+    height: int | None = None
+    fit: images.Fit = "crop"
+    tile_size: int = 512
+    tile_overlap: int = 128
+    encode_mode: str = AS_ABOVE
+    decode_mode: str = AS_ABOVE
+
+    def picture(self, locale: str = "en") -> Image.Image:
+        """The input at the size it is worked on, so that before and after cover each other."""
+        picture = images.to_rgb(open_picture(self.image, locale))
+        spec = find_model(self.model)
+        width, height = fit_size(picture.size, spec, _or_none(self.width), _or_none(self.height))
+        return images.resize(picture, width, height, self.fit)
+
+    def vae(self, direction: str) -> VaeOptions:
+        own = self.encode_mode if direction == "encode" else self.decode_mode
+        mode = self.mode if own == AS_ABOVE else own
+        return VaeOptions(mode, int(self.tile_size), int(self.tile_overlap))
+
+    def job(self, picture: Image.Image) -> Job:
+        return Job(
+            image=picture,
+            prompt=self.prompt or "",
+            negative_prompt=self.negative_prompt or "",
+            model=self.model,
+            strength=self.strength,
+            num_inference_steps=None if self.steps is None else int(self.steps),
+            guidance_scale=self.guidance,
+            seed=None if self.seed is None else int(self.seed),
+            scheduler=self.scheduler,
+            width=picture.width,
+            height=picture.height,
+            encode=self.vae("encode"),
+            decode=self.vae("decode"),
+        )
+
+
+def _or_none(side: float | None) -> int | None:
+    """An empty field and 0 both mean "as the picture is"."""
+    return int(side) if side else None
+
+
+@dataclass(frozen=True)
+class Form:
+    """The widgets, by the names of `Values`."""
+
+    image: Component
+    prompt: Component
+    strength: Component
+    model: Component
+    mode: Component
+    negative_prompt: Component
+    steps: Component
+    guidance: Component
+    seed: Component
+    scheduler: Component
+    width: Component
+    height: Component
+    fit: Component
+    tile_size: Component
+    tile_overlap: Component
+    encode_mode: Component
+    decode_mode: Component
+
+    def widgets(self) -> set[Component]:
+        return {getattr(self, field.name) for field in fields(self)}
+
+    def read(self, data: Mapping[Component, Any]) -> Values:
+        return Values(**{field.name: data[getattr(self, field.name)] for field in fields(self)})

@@ -1,0 +1,43 @@
+"""Pictures at the page's edge: what a visitor drops in, opened kindly; what the viewer shows, as addresses."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from urllib.parse import quote
+
+from PIL import Image
+
+from backend.errors import BadImageError
+from ui.text import say
+
+
+def open_picture(path: str | None, locale: str = "en") -> Image.Image:
+    """The picture in that file, loaded.
+
+    Raises:
+        BadImageError: no file, or one that Pillow cannot read.
+    """
+    if not path:
+        raise BadImageError(say(locale, "needs_picture"))
+    try:
+        image = Image.open(path)
+        image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        head = Path(path).read_bytes()[4:12] if Path(path).is_file() else b""
+        heic = head[:4] == b"ftyp" and head[4:] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc")
+        raise BadImageError(say(locale, "heic" if heic else "unreadable")) from error
+    return image
+
+
+def data_uri(image: Image.Image, quality: int = 80) -> str:
+    """A small picture inside the address itself, for previews."""
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "JPEG", quality=quality)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def file_url(path: Path) -> str:
+    """Where the browser finds a file under an allowed path; relative, so that a proxy's prefix does no harm."""
+    return "gradio_api/file=" + quote(str(path))

@@ -1,0 +1,150 @@
+"""What the page shows of a run: pure functions from stage reports to HTML. Everything is escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from backend.report import Stage, StageReport
+from ui.text import say
+
+STAGES: tuple[Stage, ...] = ("encode", "denoise", "decode")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come, as far as the page needs to know."""
+
+    message: str
+    fraction: float = 0.0
+    """Of the whole run, 0 to 1; painting is nearly all of it."""
+    active: Stage | None = None
+    where: str = ""
+    mode: str = ""
+    reports: tuple[StageReport, ...] = ()
+    failed: Stage | None = None
+    running: bool = False
+    tone: str = ""
+    """"" while all is well, "bad" after a failure."""
+
+
+def seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    if value < 0.0995:
+        return f"{value * 1000:.0f} ms"
+    if value < 9.95:
+        return f"{value:.1f} s"
+    if value < 99.5:
+        return f"{value:.0f} s"
+    return f"{int(value // 60)} min {value % 60:.0f} s"
+
+
+def size(count: int | None) -> str:
+    """Bytes as a person reads them: decimal units, as in the published tables."""
+    if count is None:
+        return "–"
+    if count < 1000:
+        return f"{count} B"
+    if count < 1_000_000:
+        return f"{count / 1e3:.0f} kB"
+    if count < 100_000_000:
+        return f"{count / 1e6:.1f} MB"
+    if count < 1_000_000_000:
+        return f"{count / 1e6:.0f} MB"
+    return f"{count / 1e9:.2f} GB"
+
+
+def memory(report: StageReport) -> str:
+    cost = report.cost
+    if cost.peak_bytes is None:
+        return "–"
+    percent = "" if cost.peak_percent is None else f" ({cost.peak_percent:.1f} %)"
+    return f"{cost.peak_bytes / 1e6:.0f} MB {cost.memory_kind}{percent}"
+
+
+def panel(progress: Progress, locale: str, stages: Sequence[Stage] = STAGES) -> str:
+    """Status line, progress, the stages lighting up, and the bar to scale. Always the same height."""
+    done = {report.stage: report for report in progress.reports}
+    cards = "".join(_card(stage, done.get(stage), progress, locale) for stage in stages)
+    percent = round(100 * min(1.0, max(0.0, progress.fraction)))
+    state = "running" if progress.running else progress.tone or "still"
+    return (
+        f'<div class="lr-panel" data-state="{state}">'
+        f'<p class="lr-status" role="status">{escape(progress.message)}</p>'
+        f'<div class="lr-progress" role="progressbar" aria-label="{escape(progress.message)}" aria-valuemin="0" '
+        f'aria-valuemax="100" aria-valuenow="{percent}"><i style="width:{percent}%"></i></div>'
+        f'<ol class="lr-stages" data-count="{len(stages)}">{cards}</ol>{bar(progress.reports, locale)}</div>'
+    )
+
+
+def _card(stage: Stage, report: StageReport | None, progress: Progress, locale: str) -> str:
+    state = "done" if report else "failed" if progress.failed == stage else "waiting"
+    if report is None and progress.active == stage and progress.running:
+        state = "active"
+    if report:
+        mode = say(locale, f"mode_name_{report.mode}") if report.mode else ""
+        where, took = f"{mode} · {report.where}", seconds(report.cost.seconds)
+    elif state == "active" and progress.where:
+        where, took = progress.where, "…"
+    else:
+        where, took = say(locale, f"stage_{stage}_what"), ""
+    title = report.reason if report else where
+    return (
+        f'<li class="lr-stage lr-{stage}" data-state="{state}" title="{escape(title)}">'
+        f'<b>{escape(say(locale, f"stage_{stage}"))}</b><span class="lr-took">{escape(took)}</span>'
+        f'<span class="lr-where">{escape(where)}</span></li>'
+    )
+
+
+def bar(reports: Sequence[StageReport], locale: str) -> str:
+    """The stages side by side, as wide as they were long."""
+    total = sum(report.cost.seconds for report in reports)
+    if not total:
+        return '<div class="lr-bar" aria-hidden="true"></div>'
+    label = " · ".join(
+        f"{say(locale, f'stage_{report.stage}')} {seconds(report.cost.seconds)}, {report.where}"
+        for report in reports
+    )
+    parts = "".join(
+        f'<i class="lr-{report.stage}" style="flex-grow:{max(report.cost.seconds / total, 0.004):.4f}" '
+        f'title="{escape(say(locale, f"stage_{report.stage}"))} {seconds(report.cost.seconds)}"></i>'
+        for report in reports
+    )
+    return f'<div class="lr-bar" role="img" aria-label="{escape(label)}">{parts}</div>'
+
+
+def cost_table(reports: Sequence[StageReport], locale: str) -> str:
+    """The numbers, one row a stage; unknown is a dash, never 0."""
+    if not reports:
+        return f'<p class="lr-quiet">{escape(say(locale, "no_numbers"))}</p>'
+    columns = ("stage", "where", "time", "memory", "traffic", "wire", "why")
+    head = "".join(f'<th scope="col">{escape(say(locale, f"col_{name}"))}</th>' for name in columns)
+    rows = "".join(_row(report, locale) for report in reports)
+    total = seconds(sum(report.cost.seconds for report in reports))
+    return (
+        f'<div class="lr-scroll" tabindex="0" role="group" aria-label="{escape(say(locale, "numbers"))}">'
+        f'<table class="lr-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>'
+        f'<tfoot><tr><th scope="row">{escape(say(locale, "total"))}</th><td></td><td>{total}</td>'
+        f'<td colspan="4"></td></tr></tfoot></table></div>'
+    )
+
+
+def _row(report: StageReport, locale: str) -> str:
+    traffic = report.traffic
+    moved = "–" if traffic is None else f"{size(traffic.bytes_sent)} / {size(traffic.bytes_received)}"
+    wire = "–"
+    if traffic is not None:
+        wire = f"{seconds(traffic.server_seconds)} / {seconds(traffic.network_seconds(report.cost.seconds))}"
+    mode = say(locale, f"mode_name_{report.mode}")
+    asked = ""
+    if report.requested_mode and report.requested_mode != report.mode:
+        wanted = say(locale, f"mode_name_{report.requested_mode}")
+        asked = f"<br><small>{escape(say(locale, 'asked_for', mode=wanted))}</small>"
+    name = say(locale, f"stage_{report.stage}")
+    return (
+        f'<tr><th scope="row"><i class="lr-dot lr-{report.stage}"></i>{escape(name)}</th>'
+        f"<td>{escape(mode)} · {escape(report.where)}{asked}</td><td>{seconds(report.cost.seconds)}</td>"
+        f"<td>{memory(report)}</td><td>{moved}</td><td>{wire}</td><td>{escape(report.reason)}</td></tr>"
+    )

@@ -1,0 +1,90 @@
+"""Widgets that several tabs share: the before/after viewer, the upload, the lists of choices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from backend.job import VAE_MODES
+from backend.models import MODELS
+from ui.form import AS_ABOVE
+from ui.text import T, say
+from ui.theme import ASSETS
+
+_TEMPLATE = """<figure class="lr-viewer"><div class="lr-frame" data-state="empty">
+<img class="lr-after" alt="" hidden><img class="lr-before" alt="" hidden>
+<span class="lr-tag lr-tag-before"></span><span class="lr-tag lr-tag-after"></span>
+<span class="lr-handle" aria-hidden="true"></span>
+<input type="range" min="0" max="100" step="1" value="50" disabled aria-label="Before and after">
+<p class="lr-empty"><b></b><span></span></p>
+</div></figure>"""
+
+
+def html(value: str, elem_id: str | None = None) -> gr.HTML:
+    """HTML of ours, without Gradio's prose styles."""
+    return gr.HTML(value, apply_default_css=False, js_on_load=None, elem_id=elem_id)
+
+
+def picture_input(**options: Any) -> gr.Image:
+    """An upload that hands over the file itself.
+
+    gr.Image would answer an unknown format with a stack trace, and lose the text chunks that restore settings. A
+    subclass would be taken for a custom component with files of its own, so this one method is replaced.
+    """
+    image = gr.Image(type="filepath", image_mode=None, **options)
+    opened = image.preprocess
+
+    def path_only(payload: Any) -> Any:
+        return payload.path if payload is not None and payload.path else opened(payload)
+
+    image.preprocess = path_only
+    return image
+
+
+def mode_choices() -> list[tuple[Any, str]]:
+    """Every mode the backend knows, each with its plain sentence."""
+    return [(T(f"mode_{mode}"), mode) for mode in VAE_MODES]
+
+
+def own_mode_choices() -> list[tuple[Any, str]]:
+    return [(T("as_above"), AS_ABOVE), *((T(f"mode_name_{mode}"), mode) for mode in VAE_MODES)]
+
+
+def model_choices() -> list[tuple[str, str]]:
+    return [(spec.title, spec.name) for spec in MODELS.values() if spec.available]
+
+
+def viewer(elem_id: str, tab: str = "img2img") -> gr.HTML:
+    return gr.HTML(
+        shows("en", tab=tab),
+        html_template=_TEMPLATE,
+        js_on_load=(ASSETS / "viewer.js").read_text(encoding="utf-8"),
+        apply_default_css=False,
+        elem_id=elem_id,
+    )
+
+
+def shows(
+    locale: str,
+    *,
+    before: str | None = None,
+    after: str | None = None,
+    running: bool = False,
+    prompt: str = "",
+    tab: str = "img2img",
+) -> dict[str, Any]:
+    """A value for the viewer; `before` and `after` are addresses."""
+    alt_after = say(locale, "alt_preview") if running else say(locale, "alt_after", prompt=prompt)
+    return {
+        "before": before,
+        "after": after,
+        "running": running,
+        "alt_before": say(locale, "alt_before"),
+        "alt_after": alt_after,
+        "label_before": say(locale, "before"),
+        "label_after": say(locale, "after"),
+        "slide": say(locale, "slide"),
+        "empty_title": say(locale, f"empty_title_{tab}"),
+        "empty_text": say(locale, f"empty_text_{tab}"),
+    }
