@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from backend.errors import Cancelled, LatentRelayError, OutOfMemoryError
 from backend.interrupt import interruptible, raise_if_stopped
 from backend.loading import Loader, is_cached
-from backend.measure import Meter, device_name
+from backend.measure import Meter, device_name, give_memory_back
 from backend.models import ModelSpec
 from backend.report import Cost
-from backend.stages import give_memory_back, local_vae
+from backend.stages import local_vae
 
 if TYPE_CHECKING:
     import torch

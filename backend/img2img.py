@@ -12,15 +12,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from backend import images
-from backend.errors import OutOfMemoryError
+from backend import families, images, precision
+from backend.errors import NonFiniteError, OutOfMemoryError
 from backend.interrupt import interruptible, raise_if_stopped
 from backend.job import SCHEDULERS, Event, Job, ResolvedJob, Result, StageDone, StageStarted, Step, Waiting
 from backend.latents import preview
 from backend.loading import Loader
-from backend.measure import Meter, device_name
+from backend.measure import Meter, device_name, give_memory_back
 from backend.report import StageReport
-from backend.stages import Notify, Stages, Work, give_memory_back, turn_message
+from backend.stages import Notify, Stages, Work, turn_message
 
 if TYPE_CHECKING:
     import torch
@@ -88,10 +88,9 @@ def denoise(
 ) -> tuple[torch.Tensor, StageReport]:
     """Scaled latents (1, C, h, w) through the model's img2img pipeline, on the CPU again, with a report.
 
-    The seed drives a CPU generator, so that the same job gives the same noise on every device.
+    A run that overflows is started again in a wider number format, and the report says so. The seed drives a CPU
+    generator, so that the same job gives the same noise on every device.
     """
-    import torch
-
     device = loader.device
     where = device_name(device)
     if job.steps_to_run == 0:
@@ -100,40 +99,72 @@ def denoise(
         with Meter(device) as meter:
             pass
         return latents, StageReport("denoise", "none", reason, where, meter.cost, steps=0)
-    notify(Waiting(f"Loading {job.spec.title}"))
-    pipeline = loader.denoiser(job.spec)
     reason = f"Only the last {job.steps_to_run} of {job.num_inference_steps} steps run at strength {job.strength:g}."
     with loader.turns.hold(stop, lambda n: notify(turn_message(n))):
-        notify(StageStarted("denoise", "local", reason, where))
-        network = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
-        pipeline.scheduler = _scheduler(pipeline, job.job.scheduler)
-        with Meter(device) as meter, interruptible(network, stop):
-            try:
-                output = pipeline(
-                    prompt=job.job.prompt,
-                    negative_prompt=job.job.negative_prompt or None,
-                    image=latents,
-                    strength=job.strength,
-                    num_inference_steps=job.num_inference_steps,
-                    guidance_scale=job.guidance_scale,
-                    generator=torch.Generator().manual_seed(job.seed),
-                    output_type="latent",
-                    callback_on_step_end=_reporter(job, stop, notify),
-                ).images
-            except torch.OutOfMemoryError as error:
-                give_memory_back(device)
-                raise OutOfMemoryError(
-                    "There was not enough memory to paint at this size.", "Please choose a smaller size."
-                ) from error
-        dtype = str(output.dtype).removeprefix("torch.")
+        notify(Waiting(f"Loading {job.spec.title}"))
+        pipeline = loader.denoiser(job.spec)
+        with Meter(device) as meter:
+            while True:
+                notify(StageStarted("denoise", "local", reason, where))
+                dtype = str(pipeline.dtype).removeprefix("torch.")
+                try:
+                    output = _paint(pipeline, job, latents, stop, notify)
+                    break
+                except NonFiniteError:
+                    following = precision.wider(pipeline.dtype, device)
+                    if following is None:
+                        raise
+                reason += f" {dtype} overflowed, so it ran again in {str(following).removeprefix('torch.')}."
+                pipeline = None  # so that the loader can free it before it loads the wider one
+                pipeline = loader.denoiser(job.spec, following)
         report = StageReport(
             "denoise", "local", reason, where, meter.cost, steps=job.steps_to_run, dtype=dtype
         )
-        return output.cpu(), report
+        return output, report
+
+
+def _paint(
+    pipeline: Any, job: ResolvedJob, latents: torch.Tensor, stop: threading.Event, notify: Notify
+) -> torch.Tensor:
+    """One run of the pipeline: scaled latents (1, C, h, w) in and, on the CPU, out.
+
+    Raises:
+        OutOfMemoryError: did not fit. NonFiniteError: some step gave NaN or infinite values.
+    """
+    import torch
+
+    from backend.vae.base import is_out_of_memory
+
+    network = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+    own = pipeline.scheduler
+    pipeline.scheduler = _scheduler(own, job.job.scheduler)
+    try:
+        with interruptible(network, stop):
+            output = pipeline(
+                prompt=job.job.prompt,
+                image=latents,
+                strength=job.strength,
+                num_inference_steps=job.num_inference_steps,
+                **families.guidance_arguments(job),
+                **families.size_arguments(latents, job.spec),
+                generator=torch.Generator().manual_seed(job.seed),
+                output_type="latent",
+                callback_on_step_end=_reporter(job, latents.shape, stop, notify),
+            ).images
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        give_memory_back(pipeline.device)
+        raise OutOfMemoryError(
+            "There was not enough memory to paint at this size.", "Please choose a smaller size."
+        ) from error
+    finally:
+        pipeline.scheduler = own
+    return families.unpack(output, latents.shape, job.spec.latents).cpu()
 
 
 def _reporter(
-    job: ResolvedJob, stop: threading.Event, notify: Notify
+    job: ResolvedJob, shape: torch.Size, stop: threading.Event, notify: Notify
 ) -> Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]:
     """The pipeline's callback: counts steps, guesses the time left, and now and then looks at the latents."""
     begin = time.monotonic()
@@ -142,10 +173,15 @@ def _reporter(
     def report(_pipeline: Any, index: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         nonlocal last_preview
         raise_if_stopped(stop)
+        if not bool(tensors["latents"].isfinite().all()):
+            raise NonFiniteError(
+                f"{job.spec.title} overflowed in {str(tensors['latents'].dtype).removeprefix('torch.')}.",
+                "A wider number format cures this.",
+            )
         now = time.monotonic()
         picture = None
         if now - last_preview >= _PREVIEW_SECONDS:
-            picture = preview(tensors["latents"], job.spec)
+            picture = preview(families.unpack(tensors["latents"], shape, job.spec.latents), job.spec)
             last_preview = now
         done, steps = index + 1, job.steps_to_run
         notify(Step(done, steps, picture, (now - begin) / done * (steps - done)))
@@ -154,9 +190,9 @@ def _reporter(
     return report
 
 
-def _scheduler(pipeline: Any, name: str) -> Any:
+def _scheduler(own: Any, name: str) -> Any:
     """A fresh scheduler for each run: several keep state, and a run must not feel the one before."""
     import diffusers
 
-    kind = type(pipeline.scheduler) if name == "default" else getattr(diffusers, SCHEDULERS[name])
-    return kind.from_config(pipeline.scheduler.config)
+    kind = type(own) if name == "default" else getattr(diffusers, SCHEDULERS[name])
+    return kind.from_config(own.config)

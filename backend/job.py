@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 
+from backend import families
 from backend.errors import BadSettingError
 from backend.models import ModelSpec, find_model
 from backend.report import Stage, StageReport
@@ -18,8 +19,14 @@ from backend.report import Stage, StageReport
 if TYPE_CHECKING:
     import torch
 
-VaeMode = Literal["auto", "whole", "tiled", "streamed", "remote"]
-VAE_MODES: tuple[VaeMode, ...] = ("auto", "whole", "streamed", "tiled", "remote")
+VaeMode = Literal["auto", "whole", "tiled", "streamed", "remote", "tiny"]
+VAE_MODES: tuple[VaeMode, ...] = ("auto", "whole", "streamed", "tiled", "remote", "tiny")
+
+
+def vae_modes(spec: ModelSpec) -> tuple[VaeMode, ...]:
+    """The modes that this model has; not every model has a tiny VAE."""
+    return tuple(mode for mode in VAE_MODES if mode != "tiny" or spec.tiny_vae is not None)
+
 
 SCHEDULERS: dict[str, str] = {
     "DDIM": "DDIMScheduler",
@@ -108,6 +115,11 @@ class Job:
                 f"There is no scheduler called “{self.scheduler}”.",
                 f"Known: default, {', '.join(SCHEDULERS)}.",
             )
+        if self.scheduler not in spec.schedulers:
+            raise BadSettingError(
+                f"{spec.title} does not work with the scheduler {self.scheduler}.",
+                f"It takes {', '.join(spec.schedulers)}.",
+            )
         width, height = fit_size(self.image.size, spec, self.width, self.height)
         self.encode.checked()
         self.decode.checked()
@@ -139,7 +151,7 @@ class ResolvedJob:
     @property
     def steps_to_run(self) -> int:
         """diffusers' img2img runs the last `strength` share of the schedule."""
-        return min(int(self.num_inference_steps * self.strength), self.num_inference_steps)
+        return families.steps_to_run(self.spec, self.num_inference_steps, self.strength)
 
     def recipe(self) -> dict[str, Any]:
         """Everything needed to do it again, JSON-ready, without the picture."""

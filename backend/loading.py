@@ -10,11 +10,15 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from backend.errors import BadSettingError, ModelUnavailableError
+from backend.errors import BadSettingError, ModelUnavailableError, UnsupportedVAEError
+from backend.families import VaeStandIn, components_left_out
+from backend.measure import give_memory_back
 from backend.models import BUILTIN, SD_V1, ModelSpec
+from backend.precision import pick_dtype
 from backend.settings import Settings
 from backend.turns import Turns
 
@@ -22,16 +26,34 @@ if TYPE_CHECKING:
     import torch
 
 
+Part = Literal["denoiser", "VAE", "tiny VAE"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Something that is held in memory now."""
+
+    model: str
+    part: Part
+    dtype: str
+    bytes: int
+    """Of weights, wherever they lie."""
+
+
 class Loader:
-    """Holds what is loaded, and the turns on the device. Thread-safe; loads each thing once."""
+    """Holds what is loaded, and the turns on the device. Thread-safe; loads each thing once.
+
+    One model is held at a time: loading another's denoiser frees all the rest. Only a VAE is so small that one of
+    another model may stay beside it, because others may use this app as their remote.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.turns = Turns()
         self._loading = threading.RLock()
         self._device: torch.device | None = None
-        self._vaes: dict[str, Any] = {}
-        self._denoisers: dict[str, Any] = {}
+        self._parts: dict[tuple[str, Part], Any] = {}
+        """The most recently used last."""
 
     @property
     def device(self) -> torch.device:
@@ -42,66 +64,150 @@ class Loader:
             return self._device
 
     def dtype(self, spec: ModelSpec) -> torch.dtype:
-        """The model's own dtype on a GPU; float32 on a CPU, where half precision is slow or inexact for many."""
-        import torch
+        """The number format that `precision.pick_dtype` finds right for this model and device."""
+        return pick_dtype(spec.dtype, self.device)[0]
 
-        return torch.float32 if self.device.type == "cpu" else getattr(torch, spec.dtype)
+    def has_vae(self, spec: ModelSpec, tiny: bool = False) -> bool:
+        return (spec.name, _vae_part(tiny)) in self._parts
 
-    def has_vae(self, spec: ModelSpec) -> bool:
-        return spec.name in self._vaes
+    def vae(self, spec: ModelSpec, tiny: bool = False) -> Any:
+        """The model's AutoencoderKL, or with `tiny` its AutoencoderTiny, in eval mode on the device.
 
-    def vae(self, spec: ModelSpec) -> Any:
-        """The model's AutoencoderKL, in eval mode on the device.
+        Raises:
+            ModelUnavailableError: the weights cannot be had, with a sentence why.
+            UnsupportedVAEError: there is no tiny VAE for this model.
+        """
+        return self._part(spec, _vae_part(tiny), lambda: self._load_vae(spec, tiny))
+
+    def denoiser(self, spec: ModelSpec, dtype: torch.dtype | None = None) -> Any:
+        """The model's diffusers pipeline on the device, with a config-only stand-in for its VAE.
+
+        `dtype` loads it anew if it is held in another one; None takes what is there.
 
         Raises:
             ModelUnavailableError: the weights cannot be had, with a sentence why.
         """
         with self._loading:
-            if spec.name not in self._vaes:
-                self._vaes[spec.name] = _translated(spec, lambda: self._load_vae(spec))
-            return self._vaes[spec.name]
+            held = self._parts.get((spec.name, "denoiser"))
+            if held is not None and dtype not in (None, held.dtype):
+                self._drop([(spec.name, "denoiser")])
+            held = None
+            return self._part(spec, "denoiser", lambda: self._load_denoiser(spec, dtype or self.dtype(spec)))
 
-    def denoiser(self, spec: ModelSpec) -> Any:
-        """The model's diffusers pipeline, built with `vae=None`, on the device.
-
-        Raises:
-            ModelUnavailableError: the weights cannot be had, with a sentence why.
-        """
+    def loaded(self) -> tuple[Loaded, ...]:
+        """What is held now, the most recently used last."""
         with self._loading:
-            if spec.name not in self._denoisers:
-                self._denoisers[spec.name] = _translated(spec, lambda: self._load_denoiser(spec))
-            return self._denoisers[spec.name]
+            return tuple(
+                Loaded(model, part, str(held.dtype).removeprefix("torch."), _weight_bytes(held))
+                for (model, part), held in self._parts.items()
+            )
 
-    def _load_vae(self, spec: ModelSpec) -> Any:
-        from diffusers import AutoencoderKL
+    def free(self) -> None:
+        """Let go of everything."""
+        with self._loading:
+            self._drop(list(self._parts))
 
-        folder: dict[str, Any] = {} if spec.vae_repository else {"subfolder": "vae"}
-        vae = AutoencoderKL.from_pretrained(
-            spec.vae_repository or spec.repository,
-            dtype=self.dtype(spec),
-            use_safetensors=True,
-            local_files_only=_without_hub(spec),
-            **folder,
-        )
+    def _part(self, spec: ModelSpec, part: Part, load: Callable[[], Any]) -> Any:
+        key: tuple[str, Part] = (spec.name, part)
+        with self._loading:
+            if key not in self._parts:
+                self._make_room(spec, part)
+                self._parts[key] = _translated(spec, load)
+            self._parts[key] = self._parts.pop(key)
+            return self._parts[key]
+
+    def _make_room(self, spec: ModelSpec, part: Part) -> None:
+        others = [key for key in self._parts if key[0] != spec.name]
+        if part == "denoiser":
+            self._drop(others)
+        else:
+            self._drop([key for key in others if key[1] != "denoiser"][:-1])
+
+    def _drop(self, keys: list[tuple[str, Part]]) -> None:
+        for key in keys:
+            del self._parts[key]
+        if keys:
+            give_memory_back(self.device)
+
+    def _load_vae(self, spec: ModelSpec, tiny: bool) -> Any:
+        from diffusers import AutoencoderKL, AutoencoderTiny
+
+        arguments: dict[str, Any] = {
+            "dtype": self.dtype(spec),
+            "use_safetensors": True,
+            "local_files_only": _without_hub(spec),
+        }
+        if tiny:
+            if spec.tiny_vae is None:
+                raise UnsupportedVAEError(
+                    f"There is no tiny VAE for {spec.title}.", "Please choose another mode."
+                )
+            vae = AutoencoderTiny.from_pretrained(spec.tiny_vae, **arguments)
+        elif spec.is_checkpoint and spec.vae_repository is None:
+            vae = AutoencoderKL.from_single_file(spec.repository, **_checkpoint(arguments))
+        elif spec.vae_repository is None:
+            vae = AutoencoderKL.from_pretrained(spec.repository, subfolder="vae", **arguments)
+        else:
+            vae = AutoencoderKL.from_pretrained(spec.vae_repository, **arguments)
         return vae.to(self.device).eval().requires_grad_(False)
 
-    def _load_denoiser(self, spec: ModelSpec) -> Any:
+    def _load_denoiser(self, spec: ModelSpec, dtype: torch.dtype) -> Any:
         import diffusers
 
-        pipeline = getattr(diffusers, spec.pipeline).from_pretrained(
-            spec.repository,
-            vae=None,
-            # The pipeline never sees pixels here, so diffusers' safety checker could not look at them either.
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-            dtype=self.dtype(spec),
-            variant=spec.variant,
-            use_safetensors=True,
-            local_files_only=_without_hub(spec),
-        )
+        family = getattr(diffusers, spec.pipeline)
+        arguments: dict[str, Any] = {
+            "vae": None,
+            **components_left_out(spec),
+            "dtype": dtype,
+            "use_safetensors": True,
+            "local_files_only": _without_hub(spec),
+        }
+        if spec.is_checkpoint:
+            pipeline = family.from_single_file(spec.repository, **_checkpoint(arguments))
+        else:
+            pipeline = family.from_pretrained(spec.repository, variant=spec.variant, **arguments)
+        pipeline.vae = VaeStandIn(spec)
         pipeline.set_progress_bar_config(disable=True)
-        return pipeline.to(self.device)
+        return self._placed(pipeline)
+
+    def _placed(self, pipeline: Any) -> Any:
+        """The pipeline on the device, or, to save memory there, ready to move onto it part by part."""
+        device = self.device
+        if device.type == "cpu" or self.settings.low_memory == "none":
+            return pipeline.to(device)
+        if self.settings.low_memory == "model":
+            pipeline.enable_model_cpu_offload(device=device)
+        else:
+            pipeline.enable_group_offload(
+                onload_device=device, offload_type="leaf_level", use_stream=device.type == "cuda"
+            )
+        return pipeline
+
+
+def _vae_part(tiny: bool) -> Part:
+    return "tiny VAE" if tiny else "VAE"
+
+
+def _checkpoint(arguments: dict[str, Any]) -> dict[str, Any]:
+    """`from_single_file` calls the dtype by its old name, and picks the file format itself."""
+    return {
+        {"dtype": "torch_dtype"}.get(name, name): value
+        for name, value in arguments.items()
+        if name != "use_safetensors"
+    }
+
+
+def _weight_bytes(held: Any) -> int:
+    """Bytes of the weights of a module, or of all modules of a pipeline."""
+    from torch.nn import Module
+
+    parts = held.components.values() if hasattr(held, "components") else (held,)
+    return sum(
+        weight.numel() * weight.element_size()
+        for part in parts
+        if isinstance(part, Module)
+        for weight in (*part.parameters(), *part.buffers())
+    )
 
 
 def pick_device(name: str) -> torch.device:
@@ -155,7 +261,10 @@ def is_cached(spec: ModelSpec) -> bool:
         return True
     from huggingface_hub import try_to_load_from_cache
 
-    weights = f"unet/diffusion_pytorch_model{f'.{spec.variant}' if spec.variant else ''}.safetensors"
+    if spec.family == "flux":
+        weights = "transformer/diffusion_pytorch_model.safetensors.index.json"
+    else:
+        weights = f"unet/diffusion_pytorch_model{f'.{spec.variant}' if spec.variant else ''}.safetensors"
     return isinstance(try_to_load_from_cache(spec.repository, weights), str)
 
 

@@ -95,6 +95,17 @@ def device_name(device: torch.device) -> str:
     )
 
 
+def give_memory_back(device: torch.device) -> None:
+    """Drop what nobody holds any more, so that the next one starts with all there is."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 class _VramPeak:
     """torch's own peak counter. One per device, so stages on one device must not overlap (they hold its lock)."""
 

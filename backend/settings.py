@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from backend.errors import BadSettingError
+from backend.local_models import parse_model_path
 from backend.models import MODELS, ModelSpec
 
 PREFIX = "LATENT_RELAY_"
+LOW_MEMORY = ("none", "model", "group")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class Settings:
     endpoints: Mapping[str, EndpointPair] = field(default_factory=dict)
     remote_timeout: float = 120.0
     """Seconds a remote stage may take altogether."""
+    low_memory: str = "none"
+    """How to fit a model that is too large for the card: none, "model" (whole parts move) or "group" (layers do)."""
+    local_models: tuple[ModelSpec, ...] = ()
+    """The owner's own, by path; a visitor never names a path."""
     on_space: bool = False
 
     @property
@@ -49,7 +55,7 @@ class Settings:
         return EndpointPair(own.encode or spec.encode_endpoint, own.decode or spec.decode_endpoint)
 
 
-def parse_endpoint(text: str) -> tuple[str, EndpointPair]:
+def parse_endpoint(text: str, known: Collection[str] = MODELS) -> tuple[str, EndpointPair]:
     """`MODEL=URL` as (model, pair); `MODEL:encode=URL` or `MODEL:decode=URL` names one direction only.
 
     A bare URL is the base of another Latent Relay: `/encode` and `/decode` are appended.
@@ -64,9 +70,9 @@ def parse_endpoint(text: str) -> tuple[str, EndpointPair]:
             f"An endpoint is given as MODEL=URL, not as “{text}”.",
             "For example: sd-v1=http://192.0.2.7:7861/vae/sd-v1",
         )
-    if name not in MODELS:
+    if name not in known:
         raise BadSettingError(
-            f"There is no model called “{name}”.", f"Known models: {', '.join(sorted(MODELS))}."
+            f"There is no model called “{name}”.", f"Known models: {', '.join(sorted(known))}."
         )
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -79,11 +85,11 @@ def parse_endpoint(text: str) -> tuple[str, EndpointPair]:
     return name, EndpointPair(f"{base}/encode", f"{base}/decode")
 
 
-def merge_endpoints(texts: Sequence[str]) -> dict[str, EndpointPair]:
+def merge_endpoints(texts: Sequence[str], known: Collection[str] = MODELS) -> dict[str, EndpointPair]:
     """Several `parse_endpoint` texts as one table; later ones win direction by direction."""
     table: dict[str, EndpointPair] = {}
     for text in texts:
-        name, pair = parse_endpoint(text)
+        name, pair = parse_endpoint(text, known)
         before = table.get(name, EndpointPair())
         table[name] = EndpointPair(pair.encode or before.encode, pair.decode or before.decode)
     return table
@@ -99,11 +105,16 @@ def read_settings(
     """
     env = os.environ if environ is None else environ
     options = _parser(env).parse_args(arguments)
-    if options.model not in ("auto", *MODELS):
+    own = tuple(
+        parse_model_path(text) for text in options.model_path or env.get(PREFIX + "MODEL_PATHS", "").split()
+    )
+    known = {*MODELS, *(spec.name for spec in own)}
+    if options.model not in ("auto", *known):
         raise BadSettingError(
-            f"There is no model called “{options.model}”.",
-            f"Known models: auto, {', '.join(sorted(MODELS))}.",
+            f"There is no model called “{options.model}”.", f"Known models: auto, {', '.join(sorted(known))}."
         )
+    if options.low_memory not in LOW_MEMORY:
+        raise BadSettingError(f"--low-memory takes {', '.join(LOW_MEMORY)}, not “{options.low_memory}”.")
     if options.remote_timeout <= 0:
         raise BadSettingError("The remote timeout must be more than 0 seconds.")
     return Settings(
@@ -112,8 +123,10 @@ def read_settings(
         model=options.model,
         device=options.device,
         share=options.share,
-        endpoints=merge_endpoints(options.endpoint or env.get(PREFIX + "ENDPOINTS", "").split()),
+        endpoints=merge_endpoints(options.endpoint or env.get(PREFIX + "ENDPOINTS", "").split(), known),
         remote_timeout=options.remote_timeout,
+        low_memory=options.low_memory,
+        local_models=own,
         on_space="SPACE_ID" in env,
     )
 
@@ -152,6 +165,20 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
         "--device",
         default=default("DEVICE", "auto"),
         help="Where to compute: auto, cpu, cuda, cuda:1, mps. [LATENT_RELAY_DEVICE] (now: %(default)s)",
+    )
+    parser.add_argument(
+        "--model-path",
+        action="append",
+        metavar="NAME=PATH",
+        help="A model of your own: a folder in diffusers' format or a .safetensors checkpoint; may be repeated. "
+        "[LATENT_RELAY_MODEL_PATHS, separated by spaces]",
+    )
+    parser.add_argument(
+        "--low-memory",
+        default=default("LOW_MEMORY", "none"),
+        metavar="HOW",
+        help="For a graphics card that is too small: model keeps one network on it at a time, group one layer at a "
+        "time, which is slower. [LATENT_RELAY_LOW_MEMORY] (now: %(default)s)",
     )
     parser.add_argument(
         "--share",

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from backend.errors import BadSettingError, ModelUnavailableError, OutOfMemoryError
+from backend import precision
+from backend.errors import BadSettingError, ModelUnavailableError, NonFiniteError, OutOfMemoryError
 from backend.interrupt import interruptible, raise_if_stopped
 from backend.job import Event, StageStarted, VaeOptions, Waiting
 from backend.loading import Loader
-from backend.measure import Meter, device_name, free_bytes
+from backend.measure import Meter, device_name, free_bytes, give_memory_back
 from backend.models import LatentSpec, ModelSpec
 from backend.report import Stage, StageReport, Traffic
 from backend.settings import EndpointPair, Settings
@@ -115,17 +116,18 @@ class Stages:
         device = self.loader.device
         if choice.mode == "remote":
             return self._run_remote(work, choice, stop, notify)
-        if not self.loader.has_vae(work.spec):
-            notify(Waiting(f"Loading the VAE of {work.spec.title}"))
-        module = self.loader.vae(work.spec)
-        options = work.options
-        vae = local_vae(choice.mode, module, work.spec.latents, options.tile_size, options.tile_overlap)
         where = device_name(device)
-        with self.loader.turns.hold(stop, lambda n: notify(turn_message(n))), interruptible(module, stop):
+        tiny = choice.mode == "tiny"
+        # Loading waits for its turn too: it may free what another's job is using.
+        with self.loader.turns.hold(stop, lambda n: notify(turn_message(n))):
+            if not self.loader.has_vae(work.spec, tiny):
+                notify(Waiting(f"Loading the {'tiny ' if tiny else ''}VAE of {work.spec.title}"))
+            module = self.loader.vae(work.spec, tiny)
             notify(StageStarted(work.stage, choice.mode, choice.reason, where))
             with Meter(device) as meter:
-                output = _apply(vae, work)
-        return output, _report(work, choice, where, meter, dtype=str(vae.dtype).removeprefix("torch."))
+                output, dtype, climbed = _climb(choice.mode, module, work, stop)
+        choice = Choice(choice.mode, f"{choice.reason} {climbed}".strip())
+        return output, _report(work, choice, where, meter, dtype=dtype)
 
     def _run_remote(
         self, work: Work, choice: Choice, stop: threading.Event | None, notify: Notify
@@ -149,6 +151,26 @@ class Stages:
         return output, _report(work, choice, where, meter, traffic=vae.traffic)
 
 
+def _climb(mode: str, module: Any, work: Work, stop: threading.Event | None) -> tuple[torch.Tensor, str, str]:
+    """(output, dtype, what to say about it): the stage, again in a wider number format as long as one overflows."""
+    said = ""
+    while True:
+        options = work.options
+        vae = local_vae(mode, module, work.spec.latents, options.tile_size, options.tile_overlap)
+        dtype = str(vae.dtype).removeprefix("torch.")
+        try:
+            with interruptible(module, stop):
+                return _apply(vae, work), dtype, said
+        except NonFiniteError:
+            following = precision.wider(vae.dtype, vae.device)
+            if following is None:
+                raise
+        said = (
+            f"{said} {dtype} overflowed, so it ran again in {str(following).removeprefix('torch.')}.".strip()
+        )
+        module = precision.in_dtype(module, following)
+
+
 def _apply(vae: VAE, work: Work) -> torch.Tensor:
     output = vae.encode(work.tensor) if work.stage == "encode" else vae.decode(work.tensor)
     return output.cpu()
@@ -162,12 +184,15 @@ def local_vae(mode: str, module: Any, spec: LatentSpec, tile_size: int, tile_ove
     """
     from backend.vae.streamed import Streamed
     from backend.vae.tiled import Tiled
+    from backend.vae.tiny import Tiny
     from backend.vae.whole import Whole
 
     if mode == "whole":
         return Whole(module, spec)
     if mode == "streamed":
         return Streamed(module, spec)
+    if mode == "tiny":
+        return Tiny(module, spec)
     if mode == "tiled":
         return Tiled(module, spec, tile_size=tile_size, tile_overlap=tile_overlap)
     raise BadSettingError(f"The VAE mode “{mode}” cannot run here.")
@@ -197,14 +222,3 @@ def _report(
 def turn_message(ahead: int) -> Waiting:
     """What a person reads while others use the device."""
     return Waiting("Waiting for 1 other to finish" if ahead == 1 else f"Waiting for {ahead} others to finish")
-
-
-def give_memory_back(device: torch.device) -> None:
-    """Drop what a failed attempt left behind, so that the next one starts with all there is."""
-    import gc
-
-    import torch
-
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -14,7 +14,7 @@ from PIL import Image
 from backend import images, img2img
 from backend.job import Event, Job, VaeOptions
 from backend.loading import Loader, default_model
-from backend.models import MODELS, ModelSpec, find_model
+from backend.models import MODELS, ModelSpec, add_model, find_model
 from backend.report import StageReport
 from backend.settings import Settings
 from backend.stages import Notify, Stages, Work
@@ -32,6 +32,8 @@ class Studio:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        for spec in settings.local_models:
+            add_model(spec)
         self.own_url: str | None = None
         """Base URL of this app once it listens, e.g. http://127.0.0.1:7860; the built-in model's remote."""
         self.loader = Loader(settings)
@@ -48,8 +50,9 @@ class Studio:
             LatentRelayError: the model cannot be had; the first job would say the same.
         """
         spec = find_model(model) if model else self.default_model()[0]
-        self.loader.vae(spec)
-        self.loader.denoiser(spec)
+        with self.loader.turns.hold():
+            self.loader.vae(spec)
+            self.loader.denoiser(spec)
 
     def img2img(self, job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
         """Run a job; see `backend.img2img.run`. Setting `stop` or closing the generator cancels it."""

@@ -24,7 +24,17 @@ def test_every_flag_has_its_variable_and_help_names_it(capsys: pytest.CaptureFix
         read_settings(["--help"], {})
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for name in ("HOST", "PORT", "MODEL", "DEVICE", "SHARE", "ENDPOINTS", "REMOTE_TIMEOUT"):
+    for name in (
+        "HOST",
+        "PORT",
+        "MODEL",
+        "DEVICE",
+        "SHARE",
+        "ENDPOINTS",
+        "REMOTE_TIMEOUT",
+        "MODEL_PATHS",
+        "LOW_MEMORY",
+    ):
         assert f"LATENT_RELAY_{name}" in text
 
 

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from backend.errors import BadSettingError
+from backend.local_models import local_model, parse_model_path
+from backend.models import BUILTIN, SD_V1, SD_V2, SDXL
+from backend.settings import read_settings
+
+
+def folder(path: Path, pipeline: str = "StableDiffusionXLPipeline", **vae: object) -> Path:
+    """A model folder with configs and no weights."""
+    config = {"latent_channels": 4, "block_out_channels": [8, 8, 8, 8], "scaling_factor": 0.5} | vae
+    for name, content in (
+        ("model_index.json", {"_class_name": pipeline}),
+        ("vae/config.json", config),
+        ("unet/config.json", {"sample_size": 96}),
+    ):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(json.dumps(content))
+    return path
+
+
+def test_a_folder_says_what_its_latents_mean(tmp_path: Path) -> None:
+    spec = local_model("mine", folder(tmp_path))
+    assert (spec.family, spec.pipeline) == ("sdxl", SDXL.pipeline)
+    assert spec.latents.scaling_factor == 0.5 and spec.vae_block_out_channels == (8, 8, 8, 8)
+    assert spec.native_size == 768 and spec.vae_repository is None and spec.is_local
+    assert spec.encode_endpoint is None, "the public endpoints hold other weights"
+
+
+def test_the_built_in_model_is_such_a_folder() -> None:
+    spec = local_model("again", Path(BUILTIN.repository))
+    assert spec.latents == BUILTIN.latents and spec.native_size == BUILTIN.native_size and spec.family == "sd"
+
+
+def test_half_precision_files_are_found(tmp_path: Path) -> None:
+    folder(tmp_path)
+    half = tmp_path / "unet" / "diffusion_pytorch_model.fp16.safetensors"
+    half.touch()
+    assert local_model("mine", tmp_path).variant == "fp16"
+    half.rename(half.with_name("diffusion_pytorch_model.safetensors"))
+    assert local_model("mine", tmp_path).variant is None
+
+
+@pytest.mark.parametrize(
+    ("tensor", "family"),
+    [
+        ("cond_stage_model.transformer.text_model.x", SD_V1),
+        ("cond_stage_model.model.x", SD_V2),
+        ("conditioner.embedders.1.model.x", SDXL),
+    ],
+)
+def test_a_checkpoint_tells_its_family_by_its_tensors(tmp_path: Path, tensor: str, family: object) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file({tensor: torch.zeros(1)}, file)
+    spec = local_model("mine", file)
+    assert spec.is_checkpoint and spec.family == family.family  # type: ignore[attr-defined]
+    assert spec.native_size == family.native_size  # type: ignore[attr-defined]
+
+
+def test_what_is_no_model_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "text.safetensors").write_text("hello there, this is text")
+    save_file({"lora": torch.zeros(1)}, tmp_path / "lora.safetensors")
+    (tmp_path / "empty").mkdir()
+    for name in ("text.safetensors", "lora.safetensors", "empty", "missing"):
+        with pytest.raises(BadSettingError, match=r"\.$|safetensors|missing"):
+            local_model("mine", tmp_path / name)
+    with pytest.raises(BadSettingError, match="cannot run"):
+        local_model("mine", folder(tmp_path / "sd3", "StableDiffusion3Pipeline"))
+    with pytest.raises(BadSettingError, match="8 channels"):
+        local_model("mine", folder(tmp_path / "odd", latent_channels=8))
+
+
+@pytest.mark.parametrize("text", ["", "mine", "mine=", "=x", "../up=x", "a b=x"])
+def test_the_flag_s_form(text: str) -> None:
+    with pytest.raises(BadSettingError):
+        parse_model_path(text)
+
+
+def test_own_models_come_from_flags_or_the_environment(tmp_path: Path) -> None:
+    folder(tmp_path / "a")
+    folder(tmp_path / "b")
+    paths = f"a={tmp_path / 'a'} b={tmp_path / 'b'}"
+    settings = read_settings(["--model", "b"], {"LATENT_RELAY_MODEL_PATHS": paths})
+    assert [spec.name for spec in settings.local_models] == ["a", "b"] and settings.model == "b"
+    settings = read_settings(
+        ["--model-path", f"c={tmp_path / 'a'}", "--endpoint", "c=http://box/"],
+        {"LATENT_RELAY_MODEL_PATHS": paths},
+    )
+    assert [spec.name for spec in settings.local_models] == ["c"] and "c" in settings.endpoints
+    with pytest.raises(BadSettingError, match="low-memory"):
+        read_settings(["--low-memory", "much"], {})
