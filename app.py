@@ -1,0 +1,70 @@
+"""Latent Relay: `python app.py` reads the settings, opens the page, and warms the model up behind it.
+
+The page and the VAE routes share one process and one port, so every running app can be another app's remote VAE.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+# Libraries read these when they are imported, so they come first. Anything the owner has set stays as it is.
+for name, value in {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_SSR_MODE": "False",  # Node would answer in place of the VAE routes
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+}.items():
+    os.environ.setdefault(name, value)
+
+from backend.errors import LatentRelayError
+from backend.settings import Settings, read_settings
+from backend.studio import Studio
+
+
+def main() -> int:
+    """Run until stopped; 2 if the settings make no sense, as argparse does."""
+    try:
+        settings = read_settings()
+    except LatentRelayError as error:
+        print(f"app.py: {error.sentence}", file=sys.stderr)
+        return 2
+    serve(settings)
+    return 0
+
+
+def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
+    """Open the page and the VAE routes; returns the studio and the local URL (at once if not `block`)."""
+    from ui.page import build_page, launch_options
+
+    studio = Studio(settings)
+    page = build_page(studio)
+    _, local_url, _ = page.launch(
+        server_name=settings.host,
+        server_port=settings.port,
+        share=settings.share,
+        prevent_thread_lock=True,
+        ssr_mode=False,
+        enable_monitoring=False,
+        app_kwargs={"routes": studio.routes()},
+        **launch_options(),
+    )
+    studio.own_url = local_url
+    threading.Thread(target=_warm_up, args=(studio,), name="warm-up", daemon=True).start()
+    if block:
+        page.block_thread()
+    return studio, local_url
+
+
+def _warm_up(studio: Studio) -> None:
+    """The first picture should not wait for imports; a failure here is told again, properly, by the first job."""
+    try:
+        studio.warm_up()
+    except LatentRelayError as error:
+        print(f"Not ready yet: {error.sentence}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
