@@ -7,6 +7,8 @@
     service.py   what is served, limits, and the path from a request to a reply
     lane.py      one device's bounded queue and the one thread that computes on it
     app.py       the HTTP edge: routes, bodies, statuses, JSON errors
+    metrics.py   what /metrics tells Prometheus
+    openapi.py   the machine-readable description
     source.py    a folder or repository → a VAE to serve
 
 Importing this package does not import torch: the routes exist before the first page is up.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -38,9 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         host=options.host,
         port=options.port,
         log_level=options.log_level,
+        timeout_keep_alive=30,
         timeout_graceful_shutdown=int(options.deadline) + 5,
     )
+    # uvicorn finishes what is inside, then raises the signal anew for whoever was there before it; nobody was, and
+    # the default would end the process as if it had failed.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     uvicorn.Server(config).run()
+    log.info("stopped; everything inside was %s", "answered" if service.close(5.0) else "given up")
     return 0
 
 

@@ -24,6 +24,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from backend import wire
+from backend.endpoint.openapi import describe_api
 from backend.endpoint.service import MEBI, Action, Reply, Served, Service
 from backend.errors import (
     BusyError,
@@ -83,12 +84,19 @@ def routes(service: Service, prefixes: tuple[str, ...] = ("", "/gradio_api")) ->
 
 
 def build_app(service: Service) -> Starlette:
-    """An app of its own: the VAE's routes, `POST /` as on the public endpoints, health and readiness."""
+    """An app of its own: the VAE's routes, `POST /` as on the public endpoints, health, metrics, OpenAPI."""
+    if service.metrics is None:
+        # Here and not at the top: next to the page nobody asks for them.
+        from backend.endpoint.metrics import Metrics
+
+        service.metrics = Metrics(service.lanes)
     edge = Edge(service)
     own = [
         Route("/", edge.guarded(edge.root), methods=METHODS),
         Route("/health", edge.guarded(edge.health), methods=METHODS),
         Route("/ready", edge.guarded(edge.ready), methods=METHODS),
+        Route("/metrics", edge.guarded(edge.metrics), methods=METHODS),
+        Route("/openapi.json", edge.guarded(edge.openapi), methods=METHODS),
     ]
     return Starlette(
         routes=[*own, *routes(service, ("",))],
@@ -106,6 +114,16 @@ class Edge:
         """`handler` with every failure turned into a JSON answer."""
 
         async def guard(request: Request) -> Response:
+            response = await answer(request)
+            if self.service.metrics is not None:
+                self.service.metrics.count_request(
+                    getattr(request.state, "vae", ""),
+                    getattr(request.state, "action", ""),
+                    response.status_code,
+                )
+            return response
+
+        async def answer(request: Request) -> Response:
             try:
                 return await handler(request)
             except LatentRelayError as error:
@@ -143,6 +161,16 @@ class Edge:
             raise BusyError(f"Still loading: {', '.join(loading)}.", retry_after=5)
         return JSONResponse({"status": "ready"})
 
+    async def metrics(self, request: Request) -> Response:
+        only(request, "GET", "HEAD")
+        self._authorise(request)
+        assert self.service.metrics is not None, "build_app makes them"
+        return Response(self.service.metrics.text(), media_type=self.service.metrics.content_type)
+
+    async def openapi(self, request: Request) -> Response:
+        only(request, "GET", "HEAD")
+        return JSONResponse(describe_api(self.service))
+
     async def encode(self, request: Request) -> Response:
         return await self._work(request, "encode", request.path_params["model"])
 
@@ -171,6 +199,7 @@ class Edge:
         self._authorise(request)
         service = self.service
         served = service.find(name)
+        request.state.vae, request.state.action = served.name, action or ""
         deadline = asyncio.get_running_loop().time() + service.limits.deadline
         query = wire.parse_query(request.scope["query_string"].decode("latin-1"))
         headers = {key.lower(): value for key, value in request.headers.items()}
@@ -186,6 +215,7 @@ class Edge:
                     body = await read_body(request, service.limits.max_body_bytes)
                     if action is None:
                         action = wire.guess_action(query, headers, body, served.spec.channels)
+                        request.state.action = action
                     gone = asyncio.create_task(_gone(request))
                     try:
                         reply = await self._answer(served, action, query, headers, body, gone)
@@ -197,6 +227,8 @@ class Edge:
                     "Try again later, or send a smaller picture.",
                     retry_after=5,
                 ) from None
+            if service.metrics is not None:
+                service.metrics.count_work(served.name, action, len(body), reply)
             # The place is kept until the reply has left, so that slow readers count as well.
             return HeldResponse(reply, place.pop_all(), service.limits.deadline)
 

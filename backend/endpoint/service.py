@@ -6,6 +6,7 @@ one thread a device (`lane.py`) computes. So packing one picture overlaps with c
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,12 +18,16 @@ from backend import wire
 from backend.endpoint.lane import Done, Lane, Task
 from backend.errors import OutOfMemoryError, TooLargeError, UnknownVAEError
 from backend.models import LatentSpec
+from backend.report import Cost
 from backend.turns import Turns
 
 if TYPE_CHECKING:
     import torch
 
+    from backend.endpoint.metrics import Metrics
     from backend.vae.base import VAE
+
+log = logging.getLogger(__name__)
 
 Action = Literal["encode", "decode"]
 
@@ -68,6 +73,10 @@ class Limits:
 class Reply:
     headers: Mapping[str, str]
     body: bytes
+    stages: Mapping[str, float]
+    """Seconds of parse, queue, compute and encode."""
+    cost: Cost
+    """Of the computing, with its peak memory."""
 
 
 class Service:
@@ -78,9 +87,11 @@ class Service:
         served: Iterable[Served] | Callable[[], Iterable[Served]],
         limits: Limits | None = None,
         token: str | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.token = token
+        self.metrics = metrics
         self._served = served if callable(served) else tuple(served)
         self._lanes: dict[int, Lane] = {}
         self._guard = threading.Lock()
@@ -88,6 +99,11 @@ class Service:
 
     def all(self) -> tuple[Served, ...]:
         return tuple(self._served() if callable(self._served) else self._served)
+
+    def lanes(self) -> list[Lane]:
+        """The queues that were used so far, one a device."""
+        with self._guard:
+            return list(self._lanes.values())
 
     def find(self, name: str | None) -> Served:
         """The VAE of that name; with None the only one.
@@ -201,7 +217,7 @@ class Service:
             pixels = item.shape[0] * item.shape[2] * item.shape[3]
         key = (served.name, action, tuple(item.shape[1:]), str(item.dtype), request.scaling)
 
-        def run(items: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        def run(items: Sequence[torch.Tensor]) -> Sequence[tuple[torch.Tensor, Cost]]:
             return _compute_together(served, action, items, request.scaling)
 
         return self.lane(served).submit(Task(key, pixels, item, run))
@@ -211,23 +227,29 @@ class Service:
     ) -> Reply:
         """The reply's headers and body, with `Server-Timing` in milliseconds."""
         started = time.perf_counter()
+        tensor, cost = done.value
         if isinstance(request, wire.DecodeRequest):
             dtype = str(request.latents.dtype).removeprefix("torch.")
             headers, body = wire.pack_decode_reply(
-                done.value,
+                tensor,
                 request.output,
                 "float32" if dtype == "uint8" else dtype,
                 base64_reply=request.base64_reply,
             )
         else:
-            headers, body = wire.pack_tensor_reply(done.value, base64_reply=request.base64_reply)
+            headers, body = wire.pack_tensor_reply(tensor, base64_reply=request.base64_reply)
         stages = {
             "parse": parse_seconds,
             "queue": done.queue_seconds,
             "compute": done.compute_seconds,
             "encode": time.perf_counter() - started,
         }
-        return Reply({**headers, "server-timing": wire.pack_timing(stages)}, body)
+        headers["server-timing"] = wire.pack_timing(stages)
+        if cost.peak_bytes is not None:
+            headers["x-peak-memory"] = f"{cost.peak_bytes}; kind={cost.memory_kind}"
+        if done.batch > 1:
+            headers["x-batch"] = str(done.batch)
+        return Reply(headers, body, stages, cost)
 
     def close(self, timeout: float | None = None) -> bool:
         """Take no more work and wait for what is inside; False if it took longer than `timeout` seconds."""
@@ -241,19 +263,33 @@ class Service:
 
 def _compute_together(
     served: Served, action: Action, items: Sequence[torch.Tensor], scaling: wire.Scaling
-) -> Sequence[torch.Tensor]:
+) -> Sequence[tuple[torch.Tensor, Cost]]:
+    """Each item's result, and what all of them together cost; one try in a leaner mode if memory runs out."""
     import torch
 
     sizes = [item.shape[0] for item in items]
     stacked = items[0] if len(items) == 1 else torch.cat(list(items))
     with served.turns.hold():
         try:
-            result = _compute(served, served.load(), action, stacked, scaling)
+            result, cost = _measured(served, served.load(), action, stacked, scaling)
         except OutOfMemoryError:
             if served.load_leaner is None:
                 raise
-            result = _compute(served, served.load_leaner(), action, stacked, scaling)
-    return result.split(sizes)
+            log.warning("%s: out of memory, trying a leaner mode", served.name)
+            result, cost = _measured(served, served.load_leaner(), action, stacked, scaling)
+    return [(part, cost) for part in result.split(sizes)]
+
+
+def _measured(
+    served: Served, vae: VAE, action: Action, tensor: torch.Tensor, scaling: wire.Scaling
+) -> tuple[torch.Tensor, Cost]:
+    import torch
+
+    from backend.measure import Meter
+
+    with Meter(getattr(vae, "device", torch.device("cpu"))) as meter:
+        result = _compute(served, vae, action, tensor, scaling)
+    return result, meter.cost
 
 
 def _compute(

@@ -169,6 +169,6 @@ def spec_from_config(config: dict[str, Any]) -> LatentSpec:
         channels=int(config.get("latent_channels", 4)),
         downscale=2 ** (len(blocks) - 1),
         scaling_factor=float(config.get("scaling_factor") or 1.0),
-        shift_factor=config.get("shift_factor"),
-        packed=int(config.get("latent_channels", 4)) == 16 and config.get("shift_factor") is not None,
+        shift_factor=config.get("shift_factor") or None,
+        packed=int(config.get("latent_channels", 4)) == 16 and bool(config.get("shift_factor")),
     )
