@@ -159,8 +159,7 @@ def case(
     with torch.inference_mode():
         for variant, run in runs.items():  # the warm-up
             try:
-                rows[variant].allocated_bytes = allocated_peak(run, device)
-                rows[variant].rss_bytes, result = rss_peak(run) if device.type == "cpu" else (None, run())
+                rows[variant].allocated_bytes, rows[variant].rss_bytes, result = peaks(run, device)
                 results[variant] = result.float().cpu()
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 rows[variant].error = str(error).splitlines()[0]
@@ -250,7 +249,17 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def allocated_peak(run: Run, device: torch.device) -> int | None:
+def peaks(run: Run, device: torch.device) -> tuple[int | None, int | None, Tensor]:
+    """Allocated and resident bytes at the peak, and the result."""
+    if device.type != "cpu":
+        results: list[Tensor] = []
+        return allocated_peak(lambda: results.append(run()), device), None, results[0]
+    found: list[tuple[int | None, Tensor]] = []
+    allocated = allocated_peak(lambda: found.append(rss_peak(run)), device)
+    return allocated, *found[0]
+
+
+def allocated_peak(run: Callable[[], object], device: torch.device) -> int | None:
     """The highest sum of bytes that torch had allocated during `run`, above what there was before."""
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -67,18 +67,37 @@ def winograd_conv(conv: nn.Conv2d) -> Kernel:
 
 
 def upsampling_conv(conv: nn.Conv2d) -> Kernel:
-    """(1, C, n + 2, W) to (1, O, 2n, 2W): nearest x2, then a 3x3 convolution with padding 1.
+    """(1, C, n + 2, W) to (1, O, 2n, 2W): nearest x2, then a 3x3 convolution with padding 1."""
+    if uses_phases(conv.weight.dtype):
+        return phase_conv(conv)
+    weight = _packed(conv.weight)
+
+    def apply(window: Tensor) -> Tensor:
+        doubled = F.interpolate(window, scale_factor=2.0, mode="nearest")
+        return F.conv2d(doubled[:, :, 1:-1], weight, conv.bias, padding=(0, 1))
+
+    return apply
+
+
+def uses_phases(dtype: torch.dtype) -> bool:
+    """Only in float32: rounding the summed taps to half precision costs 0.2 dB of a decode."""
+    return dtype == torch.float32
+
+
+def phase_conv(conv: nn.Conv2d) -> Kernel:
+    """`upsampling_conv` without the upsampled map.
 
     In the upsampled map neighbours repeat, so each output phase (even or odd, per axis) sees only two distinct inputs
     per axis: even ones the kernel's taps (w0, w1 + w2), odd ones (w0 + w1, w2). Four 2x2 convolutions with summed taps
     do the work of the 3x3 one: 16 multiplications for four outputs instead of 36.
     """
     channels = conv.out_channels
-    weights = [
-        _packed(torch.cat([_phase(rows, 3, dx) for dx in (0, 1)]).to(conv.weight.dtype))
-        for rows in (_phase(conv.weight.float(), 2, dy) for dy in (0, 1))
-    ]
+    weights = []
+    for dy in (0, 1):
+        rows = _phase(conv.weight, 2, dy)
+        weights.append(_packed(torch.cat([_phase(rows, 3, dx) for dx in (0, 1)])))
     bias = None if conv.bias is None else conv.bias.repeat(2)
+    del rows
 
     def apply(window: Tensor) -> Tensor:
         count, width = window.shape[2] - 2, window.shape[3]

@@ -17,7 +17,7 @@ from torch import nn
 
 from backend.errors import UnsupportedVAEError
 from backend.vae.streamed.arena import Slot
-from backend.vae.streamed.kernels import uses_winograd
+from backend.vae.streamed.kernels import uses_phases, uses_winograd
 
 Direction = Literal["encode", "decode"]
 Kind = Literal["conv_in", "resnet", "split_resnet", "attention", "upsample", "downsample", "move", "conv_out"]
@@ -138,6 +138,18 @@ def plan(
     return smallest
 
 
+@dataclass(frozen=True)
+class _Demand:
+    """Bytes that reading a map strip by strip takes: `strip` for the one handed out, `held` between two strips, and
+    `peak` while one is computed, itself included."""
+
+    strip: int = 0
+    held: int = 0
+    peak: int = 0
+    dense: bool = True
+    """Whether strips can be used as they are; otherwise a norm or a 1x1 convolution copies them first."""
+
+
 class _Builder:
     """Walks the module, keeps track of where the one live map lies, and appends a step for every layer."""
 
@@ -164,7 +176,7 @@ class _Builder:
         self.factor = 2 ** (len(list(module.encoder.down_blocks)) - 1)
         self.picture = (height, width)
         self.height = self.width = self.channels = 0  # of the present map
-        self.stream_bytes = 0  # what a stream takes each time it is read
+        self.stream = _Demand()  # of the present map while it is a stream
         self.steps: list[Step] = []
         self.size = 0
         self.live: Slot | None = None
@@ -229,38 +241,37 @@ class _Builder:
     def _conv_in(self, conv: nn.Conv2d, height: int, width: int) -> None:
         # So few input channels that computing it anew is cheaper than keeping it.
         self.height, self.width, self.channels = height, width, conv.out_channels
-        self.stream_bytes = self._conv_bytes(conv, self._rows(conv.out_channels))
-        self._append("conv_in", conv, self._rows(conv.out_channels), 0)
+        rows = self._rows(conv.out_channels)
+        self.stream = self._convolve(_Demand(), conv, rows, normed=False)
+        self._append("conv_in", conv, rows, self.stream.peak)
 
     def _resnet(self, resnet: Any, *, finest: bool) -> None:
         source, inside, outside = self.live, resnet.conv1.out_channels, resnet.conv2.out_channels
         rows = self._rows(max(self.channels, inside, outside))
-        first = self._conv_bytes(resnet.conv1, rows, source=source, normed=True)
-        second = self._conv_bytes(resnet.conv2, rows, normed=True)
-        strip = rows * self.width * outside * self.dtype.itemsize
+        x = self._read(source, rows)
         kind: Kind = "resnet"
         hidden: Slot | None
-        if source is None:  # the input is computed twice more: for conv1 and for the sum
+        if source is None:
             hidden = target = self._place(inside)
-            first += 2 * self.stream_bytes
-            second += 2 * self.stream_bytes + strip
         elif resnet.conv_shortcut is None:
             target = source
-            if self.replay and finest:
-                hidden, second = None, first + second
-            else:
-                hidden = self.twin or self._place(inside)
+            hidden = None if self.replay and finest else self.twin or self._place(inside)
         elif 2 * inside <= source.channels and not self.host:
             # Narrowing: each pixel's channels are replaced by [hidden | shortcut], so no further map is needed.
-            # Not from host memory, where copies must be of whole rows to be fast, and where there is room.
+            # Not in host memory: there is room, and copies must be of whole rows to be fast.
             kind = "split_resnet"
             hidden = replace(source, channels=inside)
             target = replace(hidden, offset=source.offset + inside)
-            first += strip
         else:
             hidden = target = self._place(inside)
-            second += strip + (strip // outside * self.channels if source.pitch > source.channels else 0)
-        self._append(kind, resnet, rows, max(first, second), target=target, hidden=hidden)
+        first = self._convolve(x, resnet.conv1, rows)
+        if kind == "split_resnet":
+            first = self._add(first, x, rows, outside)
+            second = self._convolve(self._read(hidden, rows), resnet.conv2, rows)
+        else:
+            second = self._convolve(first if hidden is None else self._read(hidden, rows), resnet.conv2, rows)
+            second = self._add(second, x, rows, outside if resnet.conv_shortcut is not None else 0)
+        self._append(kind, resnet, rows, max(first.peak, second.peak), target=target, hidden=hidden)
         self.twin = hidden if kind == "split_resnet" else self.twin if target is source else None
         self._now(target)
 
@@ -272,7 +283,8 @@ class _Builder:
         rows = max(
             1, min(self._rows(self.channels), ATTENTION_BYTES // (4 * tokens * layer.heads * self.width))
         )
-        workspace = 5 * (rows + 1) * row
+        # Normalised, query, mixed, result; torch's half-precision kernel works on copies.
+        workspace = (5 if self.dtype == torch.float32 else 7) * (rows + 1) * row
         if self.host:
             keys_values = None
             workspace += 2 * self.height * row
@@ -312,17 +324,27 @@ class _Builder:
         if source.pitch > self.channels or (source.offset > 0 if lazy else source.offset < 3 * size):
             rows = self._rows(self.channels)
             row = self.width * self.channels * self.dtype.itemsize
-            self._append("move", None, rows, 2 * (rows + 1) * row, target=moved)
+            self._append("move", None, rows, (rows + 1) * row, target=moved)
         else:
             moved = source
         self._now(moved)
         self.height, self.width = 2 * self.height, 2 * self.width
         rows = self._rows(self.channels)
-        strip = rows * self.width * self.channels * self.dtype.itemsize
-        window = (rows // 2 + 3) * (self.width // 2) * self.channels * self.dtype.itemsize
-        workspace = 2 * strip + window + conv.weight.numel() // 9 * 16 * self.dtype.itemsize
+        unit = (
+            self.width * self.channels * self.dtype.itemsize
+        )  # a row of the result; four source rows take two
+        weights = conv.weight.numel() * self.dtype.itemsize
+        held = (rows // 2 + 3) * unit // 2
+        if uses_phases(self.dtype):
+            held += weights * 16 // 9
+            beside = (rows // 2 + 1) * unit + weights * 8 // 9
+        else:
+            held += weights
+            beside = (rows + 6) * unit + weights
+        result = _Demand((rows + 2) * unit, held, held + (rows + 2) * unit + beside)
+        workspace = result.peak
         if lazy:
-            self.stream_bytes = workspace
+            self.stream = result
             self._append("upsample", conv, rows, workspace)
             self.base, self.live = moved, None
         else:
@@ -332,8 +354,8 @@ class _Builder:
 
     def _conv_out(self, net: Any) -> None:
         rows = self._rows(self.channels)
-        workspace = self._conv_bytes(net.conv_out, rows, source=self.live, normed=True)
-        self._append("conv_out", net, rows, workspace)
+        image = self._convolve(self._read(self.live, rows), net.conv_out, rows)
+        self._append("conv_out", net, rows, image.peak)
 
     # ---- arithmetic
 
@@ -372,22 +394,41 @@ class _Builder:
         rows = -(-self.height // -(-self.height // most))
         return rows if rows == 1 else rows + rows % 2
 
-    def _conv_bytes(
-        self, conv: nn.Conv2d, rows: int, *, source: Slot | None = None, normed: bool = False
-    ) -> int:
-        """Bytes that a 3x3 convolution of the map takes beside its input, see `strips.windows`."""
-        taller = min(rows, self.height)
-        window = (taller + 3) * self.width * conv.in_channels
-        strip_in, strip_out = ((taller + 1) * self.width * c for c in (conv.in_channels, conv.out_channels))
-        weights = conv.weight.numel()
-        before = (
-            strip_in * (2 if source is not None and source.pitch > source.channels else 1) if normed else 0
-        )
-        after = strip_out
+    def _row(self, channels: int) -> int:
+        return self.width * channels * self.dtype.itemsize
+
+    def _read(self, slot: Slot | None, rows: int) -> _Demand:
+        """What `Map.strips` takes, or the present stream's."""
+        if slot is None:
+            return self.stream
+        coming = 2 * (rows + 1) * self._row(slot.channels) if self.host else 0  # this strip and the next
+        return _Demand(coming, 0, coming, dense=slot.pitch == slot.channels)
+
+    def _convolve(self, x: _Demand, conv: nn.Conv2d, rows: int, *, normed: bool = True) -> _Demand:
+        """What `strips.convolve` takes: first rows are normalised into a window, then the window is convolved."""
+        taller = min(rows, self.height) + 1  # the first and the last strip may have a row more
+        window = (taller + 2) * self._row(conv.in_channels)
+        normalised = taller * self._row(conv.in_channels) * (0 if not normed else 1 if x.dense else 2)
+        out = taller * self._row(conv.out_channels)
+        weights = scratch = (
+            conv.weight.numel() * self.dtype.itemsize
+        )  # the library keeps a copy during a call
         if uses_winograd(conv, self.dtype, self.device_type):
-            weights += weights * 4 // 3
-            after += (strip_in + strip_out) // 2
-        return (weights + window + max(before, after)) * self.dtype.itemsize
+            scratch = (
+                weights // 3 + taller * (self._row(conv.in_channels) + self._row(conv.out_channels)) // 2
+            )
+            weights = weights * 7 // 3
+        held = x.held + weights + window
+        peak = max(weights + window + x.peak, held + x.strip + normalised, held + out + scratch)
+        return _Demand(out, held, peak)
+
+    def _add(self, y: _Demand, x: _Demand, rows: int, shortcut_channels: int) -> _Demand:
+        """What `strips.add` takes: a strip of y is there while the same rows of x are read and perhaps convolved."""
+        short = (rows + 1) * self._row(shortcut_channels)
+        following = x.peak + x.strip  # strips of a stream are joined to fit
+        dense = 0 if x.dense or not shortcut_channels else (rows + 1) * self._row(self.channels)
+        beside = max(following, x.held + x.strip + dense + short)
+        return _Demand(y.strip, y.held + x.held, max(y.peak + x.held, y.held + y.strip + beside))
 
 
 # ---- which modules are understood
