@@ -92,6 +92,8 @@ class Bench:
             if is_cached(spec):
                 self._modules[spec.name] = (self.loader.vae(spec), "real")
             else:
+                from backend.vae.architecture import random_vae
+
                 self._modules[spec.name] = (random_vae(spec, self.dtype(spec), self.loader.device), "random")
         return self._modules[spec.name]
 
@@ -135,25 +137,6 @@ class Bench:
             memory_percent=_highest([_percent(cost) for cost in costs]),
             memory_kind=costs[0].memory_kind,
         )
-
-
-def random_vae(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Any:
-    """An AutoencoderKL of the model's architecture with random weights: the same work, not the same pictures."""
-    import torch
-    from diffusers import AutoencoderKL
-
-    channels = spec.vae_block_out_channels
-    torch.manual_seed(0)
-    vae = AutoencoderKL(
-        block_out_channels=channels,
-        down_block_types=("DownEncoderBlock2D",) * len(channels),
-        up_block_types=("UpDecoderBlock2D",) * len(channels),
-        layers_per_block=2,
-        latent_channels=spec.latents.channels,
-        use_quant_conv=spec.family != "flux",
-        use_post_quant_conv=spec.family != "flux",
-    )
-    return vae.to(device, dtype).eval().requires_grad_(False)
 
 
 def _work(case: Case, vae: LocalVAE, generator: torch.Generator) -> Callable[[], object]:

@@ -5,13 +5,13 @@ import threading
 import pytest
 import torch
 
-from backend import bench
 from backend.bench import OOM, Bench, Case, Measured, table
 from backend.errors import Cancelled
 from backend.loading import Loader
 from backend.models import BUILTIN, SD_V1
 from backend.published import CARDS, cells
 from backend.settings import Settings
+from backend.vae.architecture import random_vae
 from backend.vae.whole import Whole
 
 
@@ -57,7 +57,7 @@ def test_stopping_keeps_what_was_measured(loader: Loader) -> None:
 
 def test_random_weights_have_the_architecture_s_size() -> None:
     """83.7 million parameters, as the SD v1 VAE has."""
-    vae = bench.random_vae(SD_V1, torch.bfloat16, torch.device("meta"))
+    vae = random_vae(SD_V1, torch.bfloat16, torch.device("meta"))
     assert sum(p.numel() for p in vae.parameters()) == 83_653_863
 
 

@@ -1,0 +1,131 @@
+"""Will it fit? Memory of each VAE mode on a given card, forecast next to what was published.
+
+The published peaks are what torch held on the card with cuDNN at work, which is more than the feature maps: for
+SD v1 2.9 times the maps, encode and decode alike; SDXL's decode twice that again, as it was run in float32. So for a
+card of the tables' kind the forecast is `fixed + bytes_per_pixel * pixels`, fitted to the untiled and tiled cells at
+once. The error that is left (14 % at most, tests/test_fit.py) is the cards': convolutions choose their workspace by
+the card and by what is free, and near a full card they take less. For other models SD v1's ratio is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backend.forecast import Direction, vae_peak_bytes
+from backend.models import ModelSpec
+from backend.published import CARDS, DEFAULT_TILE, Cell, cells
+
+MIB = 2**20
+DIRECTIONS: tuple[Direction, ...] = ("encode", "decode")
+
+_FITTED: dict[tuple[str, str], tuple[float, float]] = {
+    ("encode", "sd-v1"): (162 * MIB, 3000.0),
+    ("decode", "sd-v1"): (198 * MIB, 4554.0),
+    ("encode", "sdxl"): (272 * MIB, 4066.0),
+    ("decode", "sdxl"): (357 * MIB, 8750.0),
+}
+"""(fixed bytes, bytes a pixel): least worst error over the published cells that did not run out of memory."""
+
+_WORKSPACE_RATIO = 2.95
+_FIXED = 180 * MIB
+_USABLE = 0.96
+"""Of a card: the driver and the display take the rest; the published cells end there, too."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One mode for one direction on one card. Bytes; `seconds` only where it was published for this very card."""
+
+    direction: Direction
+    mode: str
+    forecast_bytes: int
+    card_bytes: int
+    seconds: float | None = None
+    published: Cell | None = None
+
+    @property
+    def fits(self) -> bool:
+        return self.forecast_bytes <= self.card_bytes * _USABLE
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.forecast_bytes / self.card_bytes
+
+
+def card_forecast(
+    model: ModelSpec, direction: Direction, width: int, height: int, tile: int | None = None
+) -> int:
+    """Bytes that diffusers' VAE holds at its peak on an NVIDIA card in half precision, whole or in tiles of `tile`."""
+    fixed, per_pixel = _FITTED.get((direction, model.name), (_FIXED, 0.0))
+    if not per_pixel:
+        per_pixel = _WORKSPACE_RATIO * vae_peak_bytes(model.vae_block_out_channels, direction, 1, 1, 2)
+    if tile is not None:
+        width, height = min(width, tile), min(height, tile)
+    return round(fixed + per_pixel * width * height)
+
+
+def streamed_forecast(model: ModelSpec, direction: Direction, width: int, height: int) -> int:
+    """Bytes of the streamed mode in half precision on a card: its plan, which is exact, and the weights."""
+    import torch
+
+    from backend.vae.architecture import weightless_vae
+    from backend.vae.streamed import plan
+
+    module = weightless_vae(model)
+    weights = sum(p.numel() for p in module.parameters()) * 2
+    chosen = plan(module, height, width, direction=direction, dtype=torch.float16, device="cuda")
+    return int(weights + chosen.peak_bytes)
+
+
+def will_it_fit(
+    model: ModelSpec, width: int, height: int, card_bytes: int, gpu: str | None = None
+) -> list[Fit]:
+    """Whole, streamed and tiled, for encode and for decode, on a card of that much memory.
+
+    `gpu`: a name of the published tables, to show their figures beside; only square pictures have any.
+    """
+    tile = DEFAULT_TILE.get(model.name, 512)
+    fits = []
+    for direction in DIRECTIONS:
+        for mode in ("whole", "streamed", "tiled"):
+            if mode == "streamed":
+                forecast = streamed_forecast(model, direction, width, height)
+            else:
+                forecast = card_forecast(model, direction, width, height, tile if mode == "tiled" else None)
+            cell = None
+            if mode != "streamed" and width == height:
+                cell = _published(direction, model.name, gpu, width, tiled=mode == "tiled")
+            fits.append(Fit(direction, mode, forecast, card_bytes, cell.seconds if cell else None, cell))
+    return fits
+
+
+def choose(fits: Sequence[Fit], direction: Direction) -> tuple[str, str]:
+    """(mode, reason): the whole picture where it fits, else the exact mode that does, else tiles, else elsewhere."""
+    of = {fit.mode: fit for fit in fits if fit.direction == direction}
+    whole = of["whole"]
+    if whole.fits:
+        return "whole", f"The whole picture fits: {_gb(whole.forecast_bytes)} of {_gb(whole.card_bytes)}."
+    short = f"the whole picture needs {_gb(whole.forecast_bytes)}, the card has {_gb(whole.card_bytes)}"
+    if of["streamed"].fits:
+        return (
+            "streamed",
+            f"Streamed gives the same picture in {_gb(of['streamed'].forecast_bytes)}; {short}.",
+        )
+    if of["tiled"].fits:
+        return "tiled", f"Only tiles fit, in {_gb(of['tiled'].forecast_bytes)}, and seams may show; {short}."
+    return "remote", f"Nothing fits on this card; {short}."
+
+
+def card_choices() -> dict[str, int]:
+    """The published cards by name, with their memory in bytes."""
+    return {name.removeprefix("NVIDIA GeForce "): size for name, size in CARDS.items()}
+
+
+def _published(direction: Direction, model: str, gpu: str | None, size: int, *, tiled: bool) -> Cell | None:
+    key = (direction, model, gpu, size, tiled)
+    return next((c for c in cells() if (c.stage, c.model, c.gpu, c.size, c.tiled) == key), None)
+
+
+def _gb(count: int) -> str:
+    return f"{count / 2**30:.1f} GB"
