@@ -29,6 +29,8 @@ _FITTED: dict[tuple[str, str], tuple[float, float]] = {
 
 _WORKSPACE_RATIO = 2.95
 _FIXED = 180 * MIB
+_COMFORTABLE = 80.0
+"""Percent of a card above which a stage leaves no room for a denoiser beside it."""
 _USABLE = 0.96
 """Of a card: the driver and the display take the rest; the published cells end there, too."""
 
@@ -46,7 +48,16 @@ class Fit:
 
     @property
     def fits(self) -> bool:
+        """As published for this very card, where it was; near its limit a card makes do with less workspace."""
+        if self.published is not None:
+            return not self.published.out_of_memory
         return self.forecast_bytes <= self.card_bytes * _USABLE
+
+    @property
+    def tight(self) -> bool:
+        """Whether it fits with hardly anything left for the rest of the model."""
+        measured = self.published.memory_percent if self.published is not None else None
+        return self.fits and (self.percent if measured is None else measured) > _COMFORTABLE
 
     @property
     def percent(self) -> float:
@@ -104,9 +115,13 @@ def choose(fits: Sequence[Fit], direction: Direction) -> tuple[str, str]:
     """(mode, reason): the whole picture where it fits, else the exact mode that does, else tiles, else elsewhere."""
     of = {fit.mode: fit for fit in fits if fit.direction == direction}
     whole = of["whole"]
-    if whole.fits:
+    if whole.fits and not whole.tight:
         return "whole", f"The whole picture fits: {_gb(whole.forecast_bytes)} of {_gb(whole.card_bytes)}."
-    short = f"the whole picture needs {_gb(whole.forecast_bytes)}, the card has {_gb(whole.card_bytes)}"
+    card = _gb(whole.card_bytes)
+    if whole.fits:
+        short = f"the whole picture would leave nothing of the card's {card} to the painter"
+    else:
+        short = f"the whole picture needs {_gb(whole.forecast_bytes)}, the card has {card}"
     if of["streamed"].fits:
         return (
             "streamed",

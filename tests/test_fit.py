@@ -64,6 +64,14 @@ def test_the_choice_and_its_reason(sizes: tuple[float, float, float], mode: str)
     assert chosen == mode and f"{sizes[0]:.1f} GB" in reason and reason.endswith(".")
 
 
+def test_a_card_that_is_filled_to_the_brim_fits_only_just() -> None:
+    fits = will_it_fit(SD_V1, 2048, 2048, 8 * GIB, "NVIDIA GeForce RTX 3070")
+    assert fits[0].fits and fits[0].tight, "published: 96 % of the card"
+    mode, reason = choose(fits, "encode")
+    assert mode == "streamed" and "leave nothing" in reason
+    assert not fits[2].tight
+
+
 @pytest.mark.parametrize("model", [BUILTIN, FLUX, *(m for m in MODELS.values() if m.family == "sdxl")])
 def test_every_model_has_a_forecast(model: object) -> None:
     for fit in will_it_fit(model, 512, 768, 8 * GIB):  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from backend.studio import Studio
-from ui import api, decode, encode, img2img
+from ui import api, benchmark, compare, decode, encode, fit, img2img
 from ui.runs import Runs
 from ui.text import I18N, T, say
 from ui.theme import ASSETS, css, theme
@@ -28,6 +28,12 @@ def build_page(studio: Studio, folder: Path = RUNS_FOLDER) -> gr.Blocks:
             for name, tab in (("img2img", img2img), ("encode", encode), ("decode", decode)):
                 with gr.Tab(T(f"tab_{name}"), id=name):
                     wirings.append(tab.build(studio, runs))
+            with gr.Tab(T("tab_compare"), id="compare"):
+                wirings.append(compare.build(studio, runs))
+            with gr.Tab(T("tab_fit"), id="fit") as fit_tab:
+                wirings.append(fit.build(studio, fit_tab))
+            with gr.Tab(T("tab_benchmark"), id="benchmark"):
+                wirings.append(benchmark.build(studio, runs))
         for wire in wirings:
             wire()
         api.build(studio, runs)

@@ -1,0 +1,217 @@
+"""The Compare tab: one picture, or one latents file, through several VAE modes, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from backend import images, quality
+from backend.compare import Row, compare, conclusion
+from backend.errors import BadImageError, Cancelled, LatentRelayError
+from backend.job import VAE_MODES, VaeOptions, fit_size
+from backend.latents import load_latents
+from backend.models import find_model
+from backend.studio import Studio
+from ui.pictures import file_url, open_picture
+from ui.render import seconds, size
+from ui.runs import Runs
+from ui.text import T, locale_of, say
+from ui.widgets import html, model_choices, picture_input, shows, viewer
+
+MODES = tuple(mode for mode in VAE_MODES if mode != "auto")
+COLUMNS = ("mode", "time", "memory", "bytes", "psnr", "ssim", "colour", "seam")
+
+
+def build(studio: Studio, runs: Runs) -> Callable[[], None]:
+    spec, _ = studio.default_model()
+    html(f'<p class="lr-intro">{escape(say("en", "compare_intro"))}</p>')
+    run_id = gr.State()
+    with gr.Row(equal_height=False, elem_classes="lr-columns"):
+        with gr.Column(scale=5, min_width=320):
+            picture = picture_input(label=T("picture"), height=260, buttons=[], elem_id="lr-compare-picture")
+            with gr.Accordion(T("compare_latents"), open=False):
+                file = gr.File(label=T("latents_file"), file_types=[".safetensors"], height=120)
+            model = gr.Dropdown(model_choices(), value=spec.name, label=T("compare_model"), filterable=False)
+            modes = gr.CheckboxGroup(
+                [(T(f"mode_name_{mode}"), mode) for mode in MODES],
+                value=["whole", "streamed", "tiled"],
+                label=T("compare_modes"),
+                elem_id="lr-compare-modes",
+            )
+            with gr.Row():
+                tile = gr.Slider(64, 1024, 128, step=64, label=T("tile_size"), buttons=[])
+                overlap = gr.Slider(0, 256, 32, step=16, label=T("tile_overlap"), buttons=[])
+            with gr.Row(elem_classes="lr-go"):
+                start = gr.Button(T("compare_button"), variant="primary", scale=4, elem_id="lr-compare")
+                stop = gr.Button(T("stop"), variant="stop", scale=1, min_width=90, interactive=False)
+        with gr.Column(scale=6, min_width=320):
+            verdict = html(_verdict(say("en", "compare_idle")), elem_id="lr-compare-verdict")
+            view = viewer("lr-compare-viewer", "compare")
+            with gr.Row():
+                left = gr.Dropdown([], label=T("compare_left"), interactive=True, filterable=False)
+                right = gr.Dropdown([], label=T("compare_right"), interactive=True, filterable=False)
+            figures = html(table((), "en"), elem_id="lr-compare-table")
+            with gr.Accordion(T("compare_heat"), open=False):
+                html(f'<p class="lr-quiet">{escape(say("en", "compare_heat_text"))}</p>')
+                heat = gr.Image(
+                    show_label=False, interactive=False, format="png", buttons=[], elem_id="lr-compare-heat"
+                )
+    outputs = [run_id, verdict, view, left, right, figures, heat, start, stop]
+
+    def run(
+        picture: str | None,
+        file: str | None,
+        model: str,
+        modes: list[str],
+        tile: float,
+        overlap: float,
+        request: gr.Request,
+    ) -> Iterator[dict[Any, Any]]:
+        locale = locale_of(request)
+        run = runs.start()
+        rows: list[Row] = []
+        try:
+            options = VaeOptions("whole", int(tile), int(overlap)).checked()
+            source, name = _source(picture, file, model, locale)
+            working = say(locale, "compare_working", mode=say(locale, "mode_name_whole"))
+            yield {
+                run_id: run.id,
+                verdict: _verdict(working),
+                figures: table((), locale),
+                heat: None,
+                start: gr.update(interactive=False),
+                stop: gr.update(interactive=True),
+            }
+            for row in compare(studio, source, name, modes, options, run.stop):
+                rows.append(row)
+                if row.image is not None:
+                    row.image.save(run.folder / f"{row.mode}.png")
+                yield {figures: table(rows, locale)}
+            made = [row.mode for row in rows if row.image is not None]
+            choices = [(say(locale, f"mode_name_{mode}"), mode) for mode in made]
+            first, last = (made[0], made[-1]) if made else (None, None)
+            yield {
+                verdict: _verdict(conclusion(rows)),
+                left: gr.update(choices=choices, value=first),
+                right: gr.update(choices=choices, value=last),
+                view: _pair(run.folder, first, last, locale),
+                heat: _heat(run.folder, first, last),
+            }
+        except Cancelled:
+            yield {verdict: _verdict(say(locale, "state_stopped"))}
+        except LatentRelayError as error:
+            yield {verdict: _verdict(error.sentence)}
+            raise gr.Error(error.sentence, print_exception=False) from error
+        finally:
+            runs.finish(run)
+            yield {start: gr.update(interactive=True), stop: gr.update(interactive=False)}
+
+    def switch(key: str | None, left: str | None, right: str | None, request: gr.Request) -> tuple[Any, Any]:
+        folder = runs.find(key or "")
+        if folder is None or not {left, right} <= set(MODES):
+            return gr.skip(), gr.skip()
+        return _pair(folder, left, right, locale_of(request)), _heat(folder, left, right)
+
+    def wire() -> None:
+        start.click(
+            run,
+            [picture, file, model, modes, tile, overlap],
+            outputs,
+            show_progress="hidden",
+            concurrency_limit=4,
+            trigger_mode="once",
+            api_visibility="private",
+        )
+        stop.click(runs.stop, run_id, None, queue=False, show_progress="hidden", api_visibility="private")
+        gr.on(
+            [left.input, right.input],
+            switch,
+            [run_id, left, right],
+            [view, heat],
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+
+    return wire
+
+
+def _source(picture: str | None, file: str | None, model: str, locale: str) -> tuple[Any, str]:
+    """(picture at the size worked at, or latents; model): a latents file, where given, wins and names its model."""
+    if file:
+        latents = load_latents(Path(file))
+        return latents.latents, latents.model
+    if not picture:
+        raise BadImageError(say(locale, "compare_needs"))
+    image = images.to_rgb(open_picture(picture, locale))
+    return images.resize(image, *fit_size(image.size, find_model(model))), model
+
+
+def _pair(folder: Path, left: str | None, right: str | None, locale: str) -> dict[str, Any]:
+    if left is None or right is None:
+        return shows(locale, tab="compare")
+    names = {side: say(locale, f"mode_name_{mode}") for side, mode in (("before", left), ("after", right))}
+    value = shows(
+        locale,
+        before=file_url(folder / f"{left}.png"),
+        after=file_url(folder / f"{right}.png"),
+        tab="compare",
+    )
+    return (
+        value
+        | {f"label_{side}": name for side, name in names.items()}
+        | {f"alt_{side}": name for side, name in names.items()}
+    )
+
+
+def _heat(folder: Path, left: str | None, right: str | None) -> Any:
+    if left is None or right is None:
+        return None
+    from PIL import Image
+
+    with Image.open(folder / f"{left}.png") as a, Image.open(folder / f"{right}.png") as b:
+        return quality.difference_picture(a, b)
+
+
+def _verdict(sentence: str) -> str:
+    return f'<p class="lr-verdict" role="status">{escape(sentence)}</p>'
+
+
+def table(rows: Sequence[Row], locale: str) -> str:
+    """A row a mode; unknown is a dash, a failure its sentence."""
+    if not rows:
+        return f'<p class="lr-quiet">{escape(say(locale, "compare_no_rows"))}</p>'
+    head = "".join(f'<th scope="col">{escape(say(locale, f"compare_{name}"))}</th>' for name in COLUMNS)
+    body = "".join(_row(row, locale) for row in rows)
+    return (
+        f'<div class="lr-scroll" tabindex="0" role="group" aria-label="{escape(say(locale, "numbers"))}">'
+        f'<table class="lr-table lr-figures"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def _row(row: Row, locale: str) -> str:
+    name = f'<th scope="row">{escape(say(locale, f"mode_name_{row.mode}"))}</th>'
+    if row.error is not None:
+        return f'<tr>{name}<td colspan="{len(COLUMNS) - 1}">{escape(row.error)}</td></tr>'
+    share = "" if row.peak_percent is None else f" ({row.peak_percent:.1f} %)"
+    reference = row.mode == "whole"
+    cells = (
+        seconds(row.seconds),
+        size(row.peak_bytes) + share,
+        size(row.wire_bytes),
+        say(locale, "compare_reference") if reference else _figure(row.psnr, "{:.1f} dB"),
+        "" if reference else _figure(row.ssim, "{:.4f}"),
+        "" if reference else _figure(row.colour_difference, "{:.2f}"),
+        "" if reference else _figure(row.seam_score, "{:.2f}"),
+    )
+    return f"<tr>{name}{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+
+
+def _figure(value: float | None, form: str) -> str:
+    if value is None:
+        return "–"
+    return "∞" if value == float("inf") else form.format(value)

@@ -1,0 +1,113 @@
+"""The tab "Will it fit?": a card, a model and a size in, what each VAE mode would need out, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+
+import gradio as gr
+
+from backend.errors import BadSettingError
+from backend.fit import DIRECTIONS, Fit, card_choices, choose, will_it_fit
+from backend.models import find_model
+from backend.studio import Studio
+from ui.render import seconds
+from ui.text import T, locale_of, say
+from ui.widgets import html, model_choices
+
+OWN = "own"
+SIZES = (256, 512, 768, 1024, 1536, 2048, 3072, 4096)
+GIB = 2**30
+FIRST = "RTX 3070"
+
+
+def build(studio: Studio, tab: gr.Tab) -> Callable[[], None]:
+    """The forecast is made when `tab` is opened: the streamed mode's plan needs torch, which the first page does not
+    wait for."""
+    spec, _ = studio.default_model()
+    # Nobody asks whether the built-in model fits.
+    model_name = "sd-v1" if spec.name == "builtin" else spec.name
+    cards = card_choices()
+    html(f'<p class="lr-intro">{escape(say("en", "fit_intro"))}</p>')
+    with gr.Row(elem_classes="lr-fit-form"):
+        card = gr.Dropdown(
+            [*((f"{name}, {size // GIB} GB", name) for name, size in cards.items()), (T("fit_own"), OWN)],
+            value=FIRST,
+            label=T("fit_card"),
+            filterable=False,
+            elem_id="lr-fit-card",
+        )
+        memory = gr.Number(8, label=T("fit_memory"), minimum=1, maximum=1000, elem_id="lr-fit-memory")
+        model = gr.Dropdown(model_choices(), value=model_name, label=T("fit_model"), filterable=False)
+        side = gr.Dropdown(
+            [(f"{size} × {size}", size) for size in SIZES], value=2048, label=T("fit_size"), filterable=False
+        )
+    thinking = f'<p class="lr-quiet">{escape(say("en", "fit_thinking"))}</p>'
+    answer = html(thinking, elem_id="lr-fit-answer")
+
+    def forecast(card: str, memory: float, model: str, side: int, request: gr.Request) -> str:
+        return _answer(card, memory, model, int(side), locale_of(request))
+
+    def take_memory(card: str) -> dict[str, object]:
+        return gr.skip() if card == OWN else gr.update(value=cards[card] // GIB)
+
+    def wire() -> None:
+        quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        card.input(take_memory, card, memory, **quiet)
+        memory.input(lambda: OWN, None, card, **quiet)
+        gr.on(
+            [tab.select, card.change, memory.change, model.change, side.change],
+            forecast,
+            [card, memory, model, side],
+            answer,
+            show_progress="minimal",
+            trigger_mode="always_last",
+            concurrency_limit=4,
+            api_visibility="private",
+        )
+
+    return wire
+
+
+def _answer(card: str, gigabytes: float, model: str, side: int, locale: str) -> str:
+    if not gigabytes or not 0 < gigabytes <= 1000:
+        raise gr.Error(BadSettingError(say(locale, "fit_bad_memory")).sentence, print_exception=False)
+    gpu = None if card == OWN else f"NVIDIA GeForce {card}"
+    fits = will_it_fit(find_model(model), side, side, int(gigabytes * GIB), gpu)
+    parts = []
+    for direction in DIRECTIONS:
+        _, reason = choose(fits, direction)
+        said = say(locale, "fit_choice", stage=say(locale, f"stage_{direction}"), reason=reason)
+        parts.append(f'<p class="lr-verdict">{escape(said)}</p>')
+    return "".join(parts) + table(fits, locale)
+
+
+def table(fits: Sequence[Fit], locale: str) -> str:
+    columns = ("stage", "mode", "forecast", "share", "fits", "published", "time")
+    head = "".join(f'<th scope="col">{escape(say(locale, f"fit_col_{name}"))}</th>' for name in columns)
+    body = "".join(_row(fit, locale) for fit in fits)
+    return (
+        f'<div class="lr-scroll" tabindex="0" role="group" aria-label="{escape(say(locale, "numbers"))}">'
+        f'<table class="lr-table lr-figures"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def _row(fit: Fit, locale: str) -> str:
+    published = "–"
+    if fit.published is not None:
+        percent = fit.published.memory_percent
+        published = say(locale, "fit_oom") if percent is None else f"{percent:.1f} %"
+    state = "no" if not fit.fits else "tight" if fit.tight else "yes"
+    cells = (
+        say(locale, f"mode_name_{fit.mode}"),
+        f"{fit.forecast_bytes / GIB:.1f} GB",
+        f"{fit.percent:.0f} %",
+        say(locale, f"fit_{state}"),
+        published,
+        seconds(fit.seconds),
+    )
+    return (
+        f'<tr data-fits="{state}"><th scope="row"><i class="lr-dot lr-{fit.direction}"></i>'
+        f"{escape(say(locale, f'stage_{fit.direction}'))}</th>"
+        f"{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+    )
