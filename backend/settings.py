@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from backend.errors import BadSettingError
 from backend.models import MODELS, ModelSpec
+from backend.secret import Token
 
 PREFIX = "LATENT_RELAY_"
 
@@ -34,6 +35,8 @@ class Settings:
     device: str = "auto"
     share: bool = False
     endpoints: Mapping[str, EndpointPair] = field(default_factory=dict)
+    tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """A bearer token a model, for the owner's endpoints of that model only."""
     remote_timeout: float = 120.0
     """Seconds a remote stage may take altogether."""
     on_space: bool = False
@@ -47,6 +50,12 @@ class Settings:
         """The owner's endpoints for this model, else the public defaults of its family (which may be gone)."""
         own = self.endpoints.get(spec.name, EndpointPair())
         return EndpointPair(own.encode or spec.encode_endpoint, own.decode or spec.decode_endpoint)
+
+    def endpoint_token(self, spec: ModelSpec) -> Token | None:
+        """The model's token, bound to the owner's own endpoints: a public default never sees it."""
+        own = self.endpoints.get(spec.name, EndpointPair())
+        value = self.tokens.get(spec.name)
+        return Token.bound_to(value, own.encode, own.decode) if value else None
 
 
 def parse_endpoint(text: str) -> tuple[str, EndpointPair]:
@@ -89,6 +98,24 @@ def merge_endpoints(texts: Sequence[str]) -> dict[str, EndpointPair]:
     return table
 
 
+def parse_tokens(text: str) -> dict[str, str]:
+    """`MODEL=TOKEN` pairs, separated by spaces, as a table. Errors never quote the text: it holds secrets.
+
+    Raises:
+        BadSettingError: not of that form, or an unknown model.
+    """
+    tokens = {}
+    for pair in text.split():
+        name, separator, value = pair.partition("=")
+        if not separator or not value or name not in MODELS:
+            raise BadSettingError(
+                f"The tokens in {PREFIX}TOKENS are given as MODEL=TOKEN, separated by spaces.",
+                f"Known models: {', '.join(sorted(MODELS))}.",
+            )
+        tokens[name] = value
+    return tokens
+
+
 def read_settings(
     arguments: Sequence[str] | None = None, environ: Mapping[str, str] | None = None
 ) -> Settings:
@@ -113,6 +140,8 @@ def read_settings(
         device=options.device,
         share=options.share,
         endpoints=merge_endpoints(options.endpoint or env.get(PREFIX + "ENDPOINTS", "").split()),
+        # From the environment only: flags are shown to every user of the machine by `ps`.
+        tokens=parse_tokens(env.get(PREFIX + "TOKENS", "")),
         remote_timeout=options.remote_timeout,
         on_space="SPACE_ID" in env,
     )
