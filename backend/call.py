@@ -28,6 +28,7 @@ from backend.errors import (
     RemoteUnreachableError,
 )
 from backend.net import Watched, bare_url
+from backend.secret import Token
 from backend.wire import Message
 
 CONNECT_SECONDS = 10.0
@@ -66,13 +67,10 @@ class Caller:
     session: requests.Session
     timeout: float = 120.0
     """Seconds for everything together, retries and waits included."""
-    token: str | None = None
+    token: Token | None = None
     stop: threading.Event | None = None
     notify: Callable[[str], None] = lambda _: None
     retries: Retry = RETRIES
-
-    def __repr__(self) -> str:
-        return f"Caller(timeout={self.timeout})"  # never the token
 
     def post(self, url: str, message: Message, most_bytes: int) -> Answer:
         """Post `message` and give the reply, of at most `most_bytes`.
@@ -135,8 +133,8 @@ class Caller:
         started = time.monotonic()
         left = deadline - started
         headers = dict(message.headers)
-        if self.token:
-            headers["authorization"] = f"Bearer {self.token}"
+        if self.token is not None and (value := self.token.for_url(url)):
+            headers["authorization"] = f"Bearer {value}"
         try:
             with self.session.post(
                 url,

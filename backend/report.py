@@ -5,7 +5,7 @@ A number that was not or could not be measured is None, never 0.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 Stage = Literal["encode", "denoise", "decode"]
@@ -48,6 +48,24 @@ class Traffic:
     server_seconds: float | None = None
     """From the reply's `Server-Timing` header."""
     requests: int = 1
+    """Posts, tries that failed included."""
+    parts: int = 1
+    """Pieces that the picture was sent in and blended from; above 1 the result is not exact."""
+    transfer: str | None = None
+    """The form that the picture travelled in."""
+    lossless: bool | None = None
+    """Whether that form keeps every value of an 8-bit picture."""
+
+    def plus(self, other: Traffic) -> Traffic:
+        """Both together; server seconds are unknown as soon as one of them is."""
+        known = self.server_seconds is not None and other.server_seconds is not None
+        return replace(
+            other,
+            bytes_sent=self.bytes_sent + other.bytes_sent,
+            bytes_received=self.bytes_received + other.bytes_received,
+            server_seconds=(self.server_seconds or 0.0) + (other.server_seconds or 0.0) if known else None,
+            requests=self.requests + other.requests,
+        )
 
     def network_seconds(self, total: float) -> float | None:
         """What of `total` seconds the server did not account for."""

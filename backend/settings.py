@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from backend.errors import BadSettingError
 from backend.local_models import parse_model_path
 from backend.models import MODELS, ModelSpec
+from backend.secret import Token
 
 PREFIX = "LATENT_RELAY_"
 LOW_MEMORY = ("none", "model", "group")
@@ -36,6 +37,8 @@ class Settings:
     device: str = "auto"
     share: bool = False
     endpoints: Mapping[str, EndpointPair] = field(default_factory=dict)
+    tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """A bearer token a model, for the owner's endpoints of that model only."""
     remote_timeout: float = 120.0
     """Seconds a remote stage may take altogether."""
     low_memory: str = "none"
@@ -53,6 +56,12 @@ class Settings:
         """The owner's endpoints for this model, else the public defaults of its family (which may be gone)."""
         own = self.endpoints.get(spec.name, EndpointPair())
         return EndpointPair(own.encode or spec.encode_endpoint, own.decode or spec.decode_endpoint)
+
+    def endpoint_token(self, spec: ModelSpec) -> Token | None:
+        """The model's token, bound to the owner's own endpoints: a public default never sees it."""
+        own = self.endpoints.get(spec.name, EndpointPair())
+        value = self.tokens.get(spec.name)
+        return Token.bound_to(value, own.encode, own.decode) if value else None
 
 
 def parse_endpoint(text: str, known: Collection[str] = MODELS) -> tuple[str, EndpointPair]:
@@ -95,6 +104,24 @@ def merge_endpoints(texts: Sequence[str], known: Collection[str] = MODELS) -> di
     return table
 
 
+def parse_tokens(text: str) -> dict[str, str]:
+    """`MODEL=TOKEN` pairs, separated by spaces, as a table. Errors never quote the text: it holds secrets.
+
+    Raises:
+        BadSettingError: not of that form, or an unknown model.
+    """
+    tokens = {}
+    for pair in text.split():
+        name, separator, value = pair.partition("=")
+        if not separator or not value or name not in MODELS:
+            raise BadSettingError(
+                f"The tokens in {PREFIX}TOKENS are given as MODEL=TOKEN, separated by spaces.",
+                f"Known models: {', '.join(sorted(MODELS))}.",
+            )
+        tokens[name] = value
+    return tokens
+
+
 def read_settings(
     arguments: Sequence[str] | None = None, environ: Mapping[str, str] | None = None
 ) -> Settings:
@@ -124,6 +151,8 @@ def read_settings(
         device=options.device,
         share=options.share,
         endpoints=merge_endpoints(options.endpoint or env.get(PREFIX + "ENDPOINTS", "").split(), known),
+        # From the environment only: flags are shown to every user of the machine by `ps`.
+        tokens=parse_tokens(env.get(PREFIX + "TOKENS", "")),
         remote_timeout=options.remote_timeout,
         low_memory=options.low_memory,
         local_models=own,

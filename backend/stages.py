@@ -143,7 +143,13 @@ class Stages:
             )
         where = urlsplit(url).netloc.rpartition("@")[2]
         vae = Remote(
-            work.spec.latents, pair.encode, pair.decode, timeout=self.settings.remote_timeout, stop=stop
+            work.spec.latents,
+            pair.encode,
+            pair.decode,
+            timeout=self.settings.remote_timeout,
+            token=self.settings.endpoint_token(work.spec),
+            stop=stop,
+            notify=lambda sentence: notify(Waiting(sentence)),
         )
         notify(StageStarted(work.stage, "remote", choice.reason, where))
         with Meter(self.loader.device) as meter:

@@ -21,7 +21,7 @@ from backend.turns import Turns
 
 log = logging.getLogger("backend.endpoint")
 
-TOKEN_VARIABLE = "LATENT_RELAY_ENDPOINT_TOKEN"
+TOKEN_VARIABLE = "LATENT_RELAY_SERVE_TOKEN"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

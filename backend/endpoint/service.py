@@ -144,6 +144,7 @@ class Service:
             "scaling_factor": spec.scaling_factor,
             "shift_factor": spec.shift_factor,
             "packed": spec.packed,
+            "fixed_scale": served.fixed_scale,
             "ready": served.is_ready(),
             "limits": {
                 "max_pixels": self.limits.max_pixels,

@@ -49,6 +49,7 @@ from backend.wire.requests import (
     parse_encode_request,
     peek_decode,
     peek_encode,
+    read_json,
 )
 from backend.wire.tensors import DTYPES, pack_latents, pack_tensor, parse_tensor, unpack_latents
 
@@ -88,6 +89,7 @@ __all__ = [
     "peek_decode",
     "peek_encode",
     "pixels_to_image",
+    "read_json",
     "read_shape",
     "refuse_batch",
     "sniff",

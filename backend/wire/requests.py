@@ -331,6 +331,18 @@ def may_be_json(headers: Mapping[str, str], parameters: Mapping[str, Any]) -> bo
     return "base64" in kind or "json" in kind or parameters.get("input_tensor_type") == "base64"
 
 
+def read_json(body: bytes) -> Any:
+    """The body as JSON.
+
+    Raises:
+        WireError: it is none.
+    """
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise WireError("The body is no JSON, or was cut off on its way.") from None
+
+
 def unwrap(
     query: Iterable[tuple[str, str]], headers: Mapping[str, str], body: bytes
 ) -> tuple[dict[str, Any], bytes, bool]:
@@ -348,10 +360,7 @@ def unwrap(
         return parameters, body, False
     text: Any = body
     if body.lstrip()[:1] in (b"{", b'"'):
-        try:
-            document = json.loads(body)
-        except (ValueError, RecursionError):
-            raise WireError("The body is no JSON, or was cut off on its way.") from None
+        document = read_json(body)
         if isinstance(document, dict):
             more = document.get("parameters") or {}
             if not isinstance(more, dict):

@@ -83,7 +83,7 @@ class Process:
 def server(folders: Path) -> Iterator[Process]:
     vaes = {"builtin": BUILTIN.repository, "sixteen": folders / "kl", "tiny": folders / "tiny"}
     flags = [part for name, folder in vaes.items() for part in ("--vae", f"{name}={folder}")]
-    process = Process(*flags, LATENT_RELAY_ENDPOINT_TOKEN="s3cret")
+    process = Process(*flags, LATENT_RELAY_SERVE_TOKEN="s3cret")
     yield process
     process.end()
 
@@ -111,9 +111,9 @@ def test_one_process_serves_many_and_stops_without_losing_anyone(server: Process
     answers: list[Any] = []
 
     def post() -> None:
-        query = "shape=1&shape=4&shape=96&shape=96&dtype=uint8&scaling_factor=100"
+        query = "shape=1&shape=4&shape=56&shape=56&dtype=uint8&scaling_factor=100"
         url = f"{server.url}/vae/builtin/decode?{query}"
-        answers.append(requests.post(url, data=bytes(4 * 96 * 96), headers=headers, timeout=60))
+        answers.append(requests.post(url, data=bytes(4 * 56 * 56), headers=headers, timeout=60))
 
     threads = [threading.Thread(target=post) for _ in range(3)]
     for thread in threads:

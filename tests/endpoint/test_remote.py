@@ -106,7 +106,7 @@ def test_the_token_goes_along_and_is_never_told() -> None:
         with pytest.raises(RemoteRefusedError, match="token") as caught:
             vae.decode(LATENTS)
     assert script.requests[0][1]["authorization"] == "Bearer s3cret"
-    assert "s3cret" not in caught.value.sentence + repr(vae) + repr(vae._caller) + caught.value.url
+    assert "s3cret" not in caught.value.sentence + repr(vae) + repr(vae.caller) + caught.value.url
     assert caught.value.status == 401 and len(script.requests) == 1
 
 

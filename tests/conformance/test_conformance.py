@@ -1,0 +1,126 @@
+"""Our endpoint passes every check of `backend.conformance`, and the checks notice endpoints that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import requests
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from backend.conformance import CHECKS, Check, Target, look_up, main, run_check
+from backend.endpoint import Service, build_app
+from backend.models import BUILTIN, LatentSpec
+from tests.endpoint.conftest import FLUX_LIKE, builtin, flux_like, service  # noqa: F401 - fixtures
+from tests.serving import serve
+
+
+@pytest.fixture(scope="module")
+def url(service: Service) -> Iterator[str]:  # noqa: F811
+    with serve(build_app(service)) as base:
+        yield base
+
+
+@pytest.fixture(
+    scope="module", params=[("builtin", BUILTIN.latents), ("flux", FLUX_LIKE)], ids=["builtin", "flux"]
+)
+def target(url: str, request: pytest.FixtureRequest) -> Target:
+    name, spec = request.param
+    return Target(f"{url}/vae/{name}/encode", f"{url}/vae/{name}/decode", spec)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: f"{check.direction}: {check.name}")
+def test_ours(target: Target, check: Check) -> None:
+    check.run(target)
+
+
+def test_the_command_prints_a_table(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"{url}/vae/flux"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.endswith(f"{len(CHECKS)} ok, 0 FAILED, 0 skipped\n")
+    assert look_up(f"{url}/vae/flux")[2]["shift_factor"] == 0.1159
+
+
+def names(outcomes: dict[str, str], verdict: str) -> set[str]:
+    return {name for name, found in outcomes.items() if found == verdict}
+
+
+@pytest.fixture
+def faulty(url: str, request: pytest.FixtureRequest) -> Iterator[Target]:
+    """Our endpoint behind something that spoils it in one way."""
+    spoil = request.param
+
+    def forward(request: Request, body: bytes) -> Response:
+        query = [
+            pair for pair in request.query_params.multi_items() if spoil != "deaf" or "scal" not in pair[0]
+        ]
+        if spoil == "old" and request.query_params.get("do_scaling") is None:
+            query.append(("do_scaling", "True"))
+        reply = requests.post(
+            f"{url}/vae/builtin{request.url.path}",
+            params=query,
+            data=body,
+            headers={
+                key: request.headers[key] for key in ("content-type", "accept") if key in request.headers
+            },
+            timeout=30,
+        )
+        if not reply.ok and spoil == "html":
+            return HTMLResponse("<h1>Bad Gateway</h1>", status_code=502)
+        content = reply.content[:-1] if spoil == "cut" else reply.content
+        kept = {
+            key: value for key, value in reply.headers.items() if key in ("shape", "dtype", "content-type")
+        }
+        return Response(content, reply.status_code, kept)
+
+    async def handle(request: Request) -> Response:
+        from starlette.concurrency import run_in_threadpool
+
+        return await run_in_threadpool(forward, request, await request.body())
+
+    with serve(
+        Starlette(routes=[Route(path, handle, methods=["POST"]) for path in ("/encode", "/decode")])
+    ) as base:
+        yield Target(f"{base}/encode", f"{base}/decode", BUILTIN.latents)
+
+
+@pytest.mark.parametrize(
+    ("faulty", "failing"),
+    [
+        ("html", {"error: a GIF is 415 in JSON", "error: a body of the wrong length is 400 in JSON"}),
+        (
+            "cut",
+            {
+                "pt is float, NCHW, in [-1, 1]",
+                "a PNG without a type gives raw latents, shape and dtype in headers",
+            },
+        ),
+        (
+            "deaf",
+            {
+                "other factors",
+                "scaling_factor and shift_factor",
+            },
+        ),
+        ("old", {"today's diffusers without scaling: nothing said means none"}),
+    ],
+    indirect=["faulty"],
+)
+def test_a_faulty_endpoint_is_noticed(faulty: Target, failing: set[str]) -> None:
+    outcomes = {check.name: run_check(faulty, check).verdict for check in CHECKS if check.name in failing}
+    assert names(outcomes, "FAILED") == failing
+
+
+def test_nobody_there_fails_without_a_crash(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["http://127.0.0.1:9/"]) == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+def test_one_direction_alone(url: str) -> None:
+    target = Target(None, f"{url}/vae/builtin/decode", LatentSpec(4, 8, 1.0))
+    assert {run_check(target, check).verdict for check in CHECKS if check.direction == "encode"} == {
+        "skipped"
+    }
