@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
@@ -15,9 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from backend.errors import UnsupportedVAEError
 from backend.vae.streamed.arena import Slot
 from backend.vae.streamed.kernels import uses_phases, uses_winograd
+from backend.vae.streamed.support import check_supported
 
 Direction = Literal["encode", "decode"]
 Kind = Literal["conv_in", "resnet", "split_resnet", "attention", "upsample", "downsample", "move", "conv_out"]
@@ -109,9 +108,9 @@ def plan(
 ) -> Plan:
     """The fastest plan for pictures (batch, 3, height, width) whose peak stays within `max_memory` bytes.
 
-    `dtype` and `device` default to the module's. With a cap, strips are made smaller first, then the widest maps are
-    replayed instead of kept, then (on CUDA) maps go to host memory; `strip_bytes`, `replay` and `host` settle one of
-    these choices. If nothing fits, the smallest plan is returned: compare its `peak_bytes` with the cap.
+    `dtype` and `device` default to the module's (meta: the CPU). With a cap, strips get smaller first, then the
+    widest maps are replayed instead of kept, then (on CUDA) maps go to host memory; `strip_bytes`, `replay` and
+    `host` settle one of these choices. If nothing fits, the smallest plan is returned: compare its `peak_bytes`.
 
     Raises:
         UnsupportedVAEError: the module is not an AutoencoderKL of the usual blocks.
@@ -119,8 +118,9 @@ def plan(
     check_supported(module)
     weight = next(module.parameters())
     dtype = dtype or weight.dtype
-    kind = torch.device(device).type if device is not None else weight.device.type
-    elements = CPU_STRIP_ELEMENTS if kind in ("cpu", "meta") else CARD_STRIP_ELEMENTS
+    kind = torch.device(device or weight.device).type
+    kind = "cpu" if kind == "meta" else kind
+    elements = CPU_STRIP_ELEMENTS if kind == "cpu" else CARD_STRIP_ELEMENTS
     largest = strip_bytes or elements * dtype.itemsize
     sizes = [largest] if strip_bytes else [largest >> shift for shift in range(0, 12, 2)]
     hosts = [host] if host is not None else [False, True] if kind == "cuda" else [False]
@@ -238,6 +238,7 @@ class _Builder:
             self._resnet(resnet, finest=False)
 
     # ---- one method a layer: choose places, then append the step
+
     def _conv_in(self, conv: nn.Conv2d, height: int, width: int) -> None:
         # So few input channels that computing it anew is cheaper than keeping it.
         self.height, self.width, self.channels = height, width, conv.out_channels
@@ -279,10 +280,9 @@ class _Builder:
         source = self.live
         assert source is not None
         tokens = self.height * self.width
-        row = self.width * self.channels * self.dtype.itemsize
-        rows = max(
-            1, min(self._rows(self.channels), ATTENTION_BYTES // (4 * tokens * layer.heads * self.width))
-        )
+        row = self._row(self.channels)
+        affordable = ATTENTION_BYTES // (4 * tokens * layer.heads * self.width)
+        rows = max(1, min(self._rows(self.channels), affordable))
         # Normalised, query, mixed, result; torch's half-precision kernel works on copies.
         workspace = (5 if self.dtype == torch.float32 else 7) * (rows + 1) * row
         if self.host:
@@ -296,16 +296,14 @@ class _Builder:
     def _downsample(self, conv: nn.Conv2d) -> None:
         source = self.live
         assert source is not None
-        itemsize, old_width = self.dtype.itemsize, self.width
+        input_row = self._row(self.channels)
         self.height, self.width = self.height // 2, self.width // 2
         # In place: row r is written after row 2r + 2 has been read.
         target = Slot(source.offset, self.channels, self.height, self.width, self.channels)
         rows = self._rows(2 * self.channels)
-        window = (2 * rows + 3) * (old_width + 1) * self.channels
-        out = rows * self.width * self.channels
-        self._append(
-            "downsample", conv, rows, (window + 2 * out + conv.weight.numel()) * itemsize, target=target
-        )
+        weights = 2 * conv.weight.numel() * self.dtype.itemsize
+        workspace = weights + (2 * rows + 3) * input_row + (rows + 1) * self._row(self.channels)
+        self._append("downsample", conv, rows, workspace, target=target)
         self._now(target)
 
     def _upsample(self, conv: nn.Conv2d, *, to_finest: bool) -> None:
@@ -323,16 +321,13 @@ class _Builder:
         moved = Slot(start, self.channels, self.height, self.width, self.channels)
         if source.pitch > self.channels or (source.offset > 0 if lazy else source.offset < 3 * size):
             rows = self._rows(self.channels)
-            row = self.width * self.channels * self.dtype.itemsize
-            self._append("move", None, rows, (rows + 1) * row, target=moved)
+            self._append("move", None, rows, (rows + 1) * self._row(self.channels), target=moved)
         else:
             moved = source
         self._now(moved)
         self.height, self.width = 2 * self.height, 2 * self.width
         rows = self._rows(self.channels)
-        unit = (
-            self.width * self.channels * self.dtype.itemsize
-        )  # a row of the result; four source rows take two
+        unit = self._row(self.channels)  # of the result; a row of the source is half as long
         weights = conv.weight.numel() * self.dtype.itemsize
         held = (rows // 2 + 3) * unit // 2
         if uses_phases(self.dtype):
@@ -341,15 +336,15 @@ class _Builder:
         else:
             held += weights
             beside = (rows + 6) * unit + weights
-        result = _Demand((rows + 2) * unit, held, held + (rows + 2) * unit + beside)
-        workspace = result.peak
+        strip = (rows + 2) * unit
+        result = _Demand(strip, held, held + strip + beside)
         if lazy:
             self.stream = result
-            self._append("upsample", conv, rows, workspace)
-            self.base, self.live = moved, None
+            self._append("upsample", conv, rows, result.peak)
+            self.live = None
         else:
             target = Slot(0, self.channels, self.height, self.width, self.channels)
-            self._append("upsample", conv, rows, workspace, target=target)
+            self._append("upsample", conv, rows, result.peak, target=target)
             self._now(target)
 
     def _conv_out(self, net: Any) -> None:
@@ -410,13 +405,11 @@ class _Builder:
         window = (taller + 2) * self._row(conv.in_channels)
         normalised = taller * self._row(conv.in_channels) * (0 if not normed else 1 if x.dense else 2)
         out = taller * self._row(conv.out_channels)
-        weights = scratch = (
-            conv.weight.numel() * self.dtype.itemsize
-        )  # the library keeps a copy during a call
+        weights = conv.weight.numel() * self.dtype.itemsize
+        scratch = weights  # the library rearranges them for each call
         if uses_winograd(conv, self.dtype, self.device_type):
-            scratch = (
-                weights // 3 + taller * (self._row(conv.in_channels) + self._row(conv.out_channels)) // 2
-            )
+            halves = self._row(conv.in_channels) + self._row(conv.out_channels)
+            scratch = weights // 3 + taller * halves // 2
             weights = weights * 7 // 3
         held = x.held + weights + window
         peak = max(weights + window + x.peak, held + x.strip + normalised, held + out + scratch)
@@ -429,79 +422,3 @@ class _Builder:
         dense = 0 if x.dense or not shortcut_channels else (rows + 1) * self._row(self.channels)
         beside = max(following, x.held + x.strip + dense + short)
         return _Demand(y.strip, y.held + x.held, max(y.peak + x.held, y.held + y.strip + beside))
-
-
-# ---- which modules are understood
-
-
-def check_supported(module: Any) -> None:
-    """Raise UnsupportedVAEError with a plain sentence unless every layer of `module` is one that `strips` knows."""
-    name = type(module).__name__
-    for part, blocks in (("encoder", "down_blocks"), ("decoder", "up_blocks")):
-        net = getattr(module, part, None)
-        if not all(
-            hasattr(net, attribute) for attribute in ("conv_in", blocks, "mid_block", "conv_norm_out")
-        ):
-            raise UnsupportedVAEError(f"{name} is not built like an AutoencoderKL, so it cannot be streamed.")
-        for problem in _problems(net, blocks):
-            raise UnsupportedVAEError(f"This {name} cannot be streamed: {problem}.")
-
-
-def _problems(net: Any, blocks: str) -> Iterator[str]:
-    known = {"DownEncoderBlock2D", "UpDecoderBlock2D", "UNetMidBlock2D"}
-    for block in (*getattr(net, blocks), net.mid_block):
-        if type(block).__name__ not in known:
-            yield f"it contains the unknown block {type(block).__name__}"
-            return
-    for resnet in _resnets(net, blocks):
-        plain = type(resnet).__name__ == "ResnetBlock2D" and isinstance(resnet.nonlinearity, nn.SiLU)
-        if not plain or resnet.time_emb_proj is not None or resnet.output_scale_factor != 1:
-            yield "one of its residual blocks is not the plain kind"
-        if resnet.upsample is not None or resnet.downsample is not None:
-            yield "one of its residual blocks changes the size"
-    for attention in net.mid_block.attentions:
-        if attention is not None and not _plain_attention(attention):
-            yield "its attention is not the plain kind"
-    for block in getattr(net, blocks):
-        for layer in (
-            *(getattr(block, "upsamplers", None) or ()),
-            *(getattr(block, "downsamplers", None) or ()),
-        ):
-            if not _plain_resampling(layer):
-                yield f"its {type(layer).__name__} is not the plain kind"
-    norms_and_act = isinstance(net.conv_norm_out, nn.GroupNorm) and isinstance(net.conv_act, nn.SiLU)
-    if not norms_and_act:
-        yield "its last norm is not a GroupNorm followed by SiLU"
-    for conv in net.modules():
-        if isinstance(conv, nn.Conv2d) and (
-            conv.groups != 1 or conv.padding_mode != "zeros" or conv.dilation != (1, 1)
-        ):
-            yield "one of its convolutions is not the plain kind"
-
-
-def _resnets(net: Any, blocks: str) -> Iterable[Any]:
-    for block in (*getattr(net, blocks), net.mid_block):
-        yield from block.resnets
-
-
-def _plain_resampling(layer: Any) -> bool:
-    conv = getattr(layer, "conv", None)
-    padding = (0, 0) if type(layer).__name__ == "Downsample2D" else (1, 1)
-    return (
-        isinstance(conv, nn.Conv2d)
-        and conv.in_channels == conv.out_channels
-        and conv.kernel_size == (3, 3)
-        and conv.padding == padding
-        and layer.norm is None
-    )
-
-
-def _plain_attention(layer: Any) -> bool:
-    return (
-        isinstance(layer.group_norm, nn.GroupNorm)
-        and layer.spatial_norm is None
-        and layer.norm_q is None
-        and layer.norm_k is None
-        and layer.residual_connection
-        and layer.rescale_output_factor == 1
-    )

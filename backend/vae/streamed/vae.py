@@ -11,7 +11,7 @@ from backend.errors import OutOfMemoryError
 from backend.models import LatentSpec
 from backend.vae.base import LocalVAE
 from backend.vae.streamed.arena import Arena
-from backend.vae.streamed.plan import Direction, Plan, Step, check_supported, plan
+from backend.vae.streamed.plan import Direction, Plan, Step, plan
 from backend.vae.streamed.strips import (
     Map,
     Rows,
@@ -25,6 +25,7 @@ from backend.vae.streamed.strips import (
     split,
     upsample,
 )
+from backend.vae.streamed.support import check_supported
 
 
 class Streamed(LocalVAE):
