@@ -107,7 +107,7 @@ EN: dict[str, str] = {
     "col_memory": "Peak memory",
     "col_traffic": "Sent / received",
     "col_wire": "Server / network",
-    "col_why": "Why there",
+    "why": "Why there: {reason}",
     "total": "Total",
     "asked_for": "asked for: {mode}",
     "unreadable": "This file is not a picture that can be read here. PNG, JPEG, WebP and GIF work.",

@@ -116,10 +116,10 @@ def bar(reports: Sequence[StageReport], locale: str) -> str:
 
 
 def cost_table(reports: Sequence[StageReport], locale: str) -> str:
-    """The numbers, one row a stage; unknown is a dash, never 0."""
+    """The numbers, one row a stage and its reason under it; unknown is a dash, never 0."""
     if not reports:
         return f'<p class="lr-quiet">{escape(say(locale, "no_numbers"))}</p>'
-    columns = ("stage", "where", "time", "memory", "traffic", "wire", "why")
+    columns = ("stage", "where", "time", "memory", "traffic", "wire")
     head = "".join(f'<th scope="col">{escape(say(locale, f"col_{name}"))}</th>' for name in columns)
     rows = "".join(_row(report, locale) for report in reports)
     total = seconds(sum(report.cost.seconds for report in reports))
@@ -127,7 +127,7 @@ def cost_table(reports: Sequence[StageReport], locale: str) -> str:
         f'<div class="lr-scroll" tabindex="0" role="group" aria-label="{escape(say(locale, "numbers"))}">'
         f'<table class="lr-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>'
         f'<tfoot><tr><th scope="row">{escape(say(locale, "total"))}</th><td></td><td>{total}</td>'
-        f'<td colspan="4"></td></tr></tfoot></table></div>'
+        f'<td colspan="3"></td></tr></tfoot></table></div>'
     )
 
 
@@ -146,5 +146,6 @@ def _row(report: StageReport, locale: str) -> str:
     return (
         f'<tr><th scope="row"><i class="lr-dot lr-{report.stage}"></i>{escape(name)}</th>'
         f"<td>{escape(mode)} · {escape(report.where)}{asked}</td><td>{seconds(report.cost.seconds)}</td>"
-        f"<td>{memory(report)}</td><td>{moved}</td><td>{wire}</td><td>{escape(report.reason)}</td></tr>"
+        f"<td>{memory(report)}</td><td>{moved}</td><td>{wire}</td></tr>"
+        f'<tr class="lr-why"><td></td><td colspan="5">{escape(say(locale, "why", reason=report.reason))}</td></tr>'
     )

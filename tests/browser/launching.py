@@ -55,3 +55,42 @@ def browser() -> Iterator[Any]:
             yield chromium
         finally:
             chromium.close()
+
+
+class Watched:
+    """Opens pages and notes what a quiet page never does: console errors, and requests to other hosts."""
+
+    def __init__(self, chromium: Any) -> None:
+        self.chromium = chromium
+        self.complaints: list[str] = []
+        self.contexts: list[Any] = []
+
+    def open(self, url: str, *, width: int = 1280, height: int = 900, **context: Any) -> Any:
+        """A page of its own context, once the big button is there."""
+        settings = {"locale": "en-US", "reduced_motion": "reduce"} | context
+        self.contexts.append(
+            self.chromium.new_context(viewport={"width": width, "height": height}, **settings)
+        )
+        page = self.contexts[-1].new_page()
+        page.set_default_timeout(60_000)
+        page.on("console", lambda m: self._complain(f"console: {m.text}") if m.type == "error" else None)
+        page.on("pageerror", lambda error: self._complain(f"error: {error}"))
+        page.on("request", lambda request: self._request(request.url))
+        page.goto(url)
+        page.locator("#lr-paint").wait_for()
+        # Gradio covers the page until it is ready for clicks.
+        page.locator(".gradio-container > .wrap.translucent, .wrap.full.translucent").first.wait_for(
+            state="hidden"
+        )
+        return page
+
+    def _complain(self, text: str) -> None:
+        self.complaints.append(text)
+
+    def _request(self, url: str) -> None:
+        if not url.startswith(("http://127.0.0.1:", "data:", "blob:")):
+            self._complain(f"request to {url}")
+
+    def close(self) -> None:
+        for context in self.contexts:
+            context.close()

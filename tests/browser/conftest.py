@@ -1,0 +1,44 @@
+"""Fixtures of the browser tests. Without a Chromium they are skipped, and say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from backend.settings import Settings
+from backend.studio import Studio
+from tests.browser.launching import CHROMIUM, Watched, browser, page_of
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "/browser/" in str(item.path):
+            item.add_marker(pytest.mark.browser)
+            # One browser and one model for all of them.
+            item.add_marker(pytest.mark.xdist_group("browser"))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    with browser() as chromium:
+        yield chromium
+
+
+@pytest.fixture(scope="session")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The page of a real Studio on the built-in model."""
+    with page_of(Studio(Settings(device="cpu", model="builtin")), tmp_path_factory.mktemp("runs")) as url:
+        yield url
+
+
+@pytest.fixture
+def watched(chromium: Any) -> Iterator[Watched]:
+    """Opens pages that must stay without a console error and without a request to another host."""
+    watched = Watched(chromium)
+    yield watched
+    watched.close()
+    assert not watched.complaints

@@ -1,0 +1,81 @@
+"""The main job in a real browser, on the real built-in model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from backend.job import VAE_MODES
+from tests.browser.launching import Watched
+from ui.theme import ASSETS
+
+
+def upload(page: Any, path: Path = ASSETS / "mountains.png") -> None:
+    page.locator("#lr-picture input[type=file]").set_input_files(path)
+    page.locator("#lr-picture img").first.wait_for()
+
+
+def paint(page: Any) -> None:
+    page.locator("#lr-paint").click()
+    page.locator("#lr-stop").click(trial=True)  # enabled: the run has begun
+    page.locator("#lr-viewer .lr-frame[data-state=done]").wait_for()
+
+
+def saved(page: Any, button: str) -> Path:
+    with page.expect_download() as download:
+        page.locator(button).click()
+    return Path(download.value.path())
+
+
+@pytest.mark.parametrize("mode", VAE_MODES)
+def test_upload_choose_a_mode_and_see_picture_bar_and_numbers(watched: Watched, url: str, mode: str) -> None:
+    page = watched.open(url)
+    upload(page)
+    page.locator("#lr-prompt textarea").fill("mountains in winter, snow")
+    page.locator(f"#lr-mode input[value={mode}]").check()
+    paint(page)
+    assert page.locator("#lr-panel .lr-bar i").count() == 3
+    assert page.locator("#lr-panel .lr-stage[data-state=done]").count() == 3
+    table = page.locator("#lr-numbers table").inner_text()
+    assert "Encode" in table and "Paint" in table and "Decode" in table
+    if mode == "remote":
+        assert "kB" in table and "127.0.0.1" in table
+    with Image.open(saved(page, "#lr-save-picture")) as image:
+        story = json.loads(image.text["latent-relay"])  # type: ignore[attr-defined]
+    assert story["recipe"]["prompt"] == "mountains in winter, snow"
+    assert {stage["stage"] for stage in story["stages"]} == {"encode", "denoise", "decode"}
+    if mode != "auto":
+        assert [story["stages"][index]["mode"] for index in (0, 2)] == [mode, mode]
+
+
+def test_no_picture_is_said_kindly(watched: Watched, url: str) -> None:
+    page = watched.open(url)
+    page.locator("#lr-paint").click()
+    page.get_by_text("Please choose a picture first").first.wait_for()
+    page.locator("#lr-paint").click(trial=True)
+
+
+def test_encode_then_decode_the_file(watched: Watched, url: str) -> None:
+    page = watched.open(url)
+    page.get_by_role("tab", name="Encode").click()
+    page.locator("#lr-encode-picture input[type=file]").set_input_files(ASSETS / "sea.png")
+    page.locator("#lr-encode-picture img").first.wait_for()
+    page.locator("#lr-encode").click()
+    page.locator("#lr-encode-viewer .lr-frame[data-state=before]").wait_for()
+    assert "4 channels of 32 × 32" in page.locator("#lr-encode-panel").inner_text()
+    latents = saved(page, "#lr-encode-save")
+    page.locator("#lr-round-trip").click()
+    page.locator("#lr-encode-viewer .lr-frame[data-state=done]").wait_for()
+    assert "PSNR" in page.locator("#lr-encode-panel").inner_text()
+    page.get_by_role("tab", name="Decode").click()
+    file = latents.with_suffix(".safetensors")
+    file.write_bytes(latents.read_bytes())
+    page.locator("#lr-latents-file input[type=file]").set_input_files(file)
+    page.locator("#lr-latents-file").get_by_text(".safetensors").first.wait_for()
+    page.locator("#lr-decode").click()
+    page.locator("#lr-decode-viewer .lr-frame[data-state=before]").wait_for()
+    assert "256 × 256 pixels" in page.locator("#lr-decode-panel").inner_text()

@@ -1,0 +1,175 @@
+"""The page driven through its own events and its named endpoints, on a Studio that answers at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from backend.errors import OutOfMemoryError
+from backend.job import VAE_MODES
+from backend.latents import load_latents
+from tests.browser.launching import page_of
+from tests.fakes import FakeStudio, wait_until
+from ui.form import Values
+from ui.runs import Runs
+from ui.theme import ASSETS
+
+EXAMPLE = str(ASSETS / "mountains.png")
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    with page_of(FakeStudio(), tmp_path_factory.mktemp("runs")) as url:
+        yield Client(url, verbose=False, download_files=str(tmp_path_factory.mktemp("downloads")))
+
+
+def test_a_picture_and_a_sentence_are_enough(client: Client) -> None:
+    picture, latents, told = client.predict(handle_file(EXAMPLE), "a lake at sunset", api_name="/img2img")
+    assert told["recipe"]["prompt"] == "a lake at sunset"
+    assert [stage["stage"] for stage in told["stages"]] == ["encode", "denoise", "decode"]
+    with Image.open(picture) as image:
+        assert image.size == (256, 256)
+        assert "a lake at sunset" in image.text["parameters"]  # type: ignore[attr-defined]
+    assert load_latents(Path(latents)).model == "builtin"
+
+
+def test_every_parameter_can_be_said(client: Client) -> None:
+    *_, told = client.predict(
+        handle_file(EXAMPLE),
+        "x",
+        strength=0.5,
+        steps=30,
+        guidance=3,
+        seed=11,
+        scheduler="DDIM",
+        width=320,
+        height=192,
+        mode="tiled",
+        decode_mode="whole",
+        tile_size=128,
+        tile_overlap=32,
+        api_name="/img2img",
+    )
+    assert told["recipe"] | {} == {
+        "prompt": "x",
+        "negative_prompt": "",
+        "model": "builtin",
+        "strength": 0.5,
+        "num_inference_steps": 30,
+        "guidance_scale": 3,
+        "seed": 11,
+        "scheduler": "DDIM",
+        "width": 320,
+        "height": 192,
+        "encode_mode": "tiled",
+        "decode_mode": "whole",
+        "tile_size": 128,
+        "tile_overlap": 32,
+    }
+    assert told["stages"][1]["steps"] == 15
+
+
+def test_encode_decode_and_round_trip(client: Client) -> None:
+    latents, channels, told = client.predict(handle_file(EXAMPLE), api_name="/encode")
+    assert told["latents"]["shape"] == [1, 4, 32, 32]
+    with Image.open(channels) as image:
+        assert image.width > 64
+    picture, told = client.predict(handle_file(latents), api_name="/decode")
+    assert told["model"] == "builtin"
+    with Image.open(picture) as image:
+        assert image.size == (256, 256)
+    _, told = client.predict(handle_file(EXAMPLE), api_name="/round_trip")
+    assert told["psnr"] > 0 and len(told["stages"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"mode": "sideways"}, "no VAE mode called"),
+        ({"strength": 2}, "strength must be between"),
+        ({"model": "dall-e"}, "no model called"),
+        ({"width": 9}, "Width and height"),
+        ({"tile_size": 1}, "tile size"),
+    ],
+)
+def test_wrong_settings_get_a_sentence(client: Client, settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(AppError, match=sentence):
+        client.predict(handle_file(EXAMPLE), "x", api_name="/img2img", **settings)
+
+
+def test_a_file_that_is_no_picture_gets_a_sentence(client: Client, tmp_path: Path) -> None:
+    note = tmp_path / "note.png"
+    note.write_text("not a picture")
+    with pytest.raises(AppError, match="not a picture that can be read"):
+        client.predict(handle_file(note), "x", api_name="/img2img")
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(b"\0\0\0\x18ftypheic" + bytes(32))
+    with pytest.raises(AppError, match="HEIC"):
+        client.predict(handle_file(photo), "x", api_name="/img2img")
+
+
+def test_a_failure_says_what_happened(tmp_path: Path) -> None:
+    studio = FakeStudio(fail={"decode": OutOfMemoryError("Too little memory.", "Try tiles.")})
+    with page_of(studio, tmp_path) as url:
+        client = Client(url, verbose=False)
+        with pytest.raises(AppError, match=r"Too little memory\. Try tiles\."):
+            client.predict(handle_file(EXAMPLE), "x", api_name="/img2img")
+
+
+def test_the_modes_of_the_form_become_the_modes_of_the_job() -> None:
+    values = Values(EXAMPLE, "x", mode="tiled", decode_mode="remote")
+    assert (values.vae("encode").mode, values.vae("decode").mode) == ("tiled", "remote")
+
+
+@pytest.mark.parametrize("mode", VAE_MODES)
+def test_every_mode_the_backend_knows_has_its_sentence(mode: str) -> None:
+    from ui.text import say
+
+    assert say("en", f"mode_{mode}") and say("en", f"mode_name_{mode}")
+
+
+def test_stopping_reaches_the_run_and_only_that_run(tmp_path: Path) -> None:
+    runs = Runs(tmp_path)
+    one, other = runs.start(), runs.start()
+    runs.stop(one.id)
+    runs.stop("someone else's guess")
+    runs.stop(None)
+    assert one.stop.is_set() and not other.stop.is_set()
+    runs.finish(one)
+    runs.finish(other)
+
+
+def test_a_run_is_found_by_its_id_and_nothing_else_is(tmp_path: Path) -> None:
+    runs = Runs(tmp_path / "runs")
+    run = runs.start()
+    (tmp_path / "secret-secret-secret").mkdir()
+    assert runs.find(run.id) == run.folder
+    for guess in ("", "..", "../secret-secret-secret", "/etc", "x" * 20):
+        assert runs.find(guess) is None
+
+
+def test_a_stop_in_the_middle_keeps_the_latents(tmp_path: Path) -> None:
+    from tests.following import follow_page
+
+    studio = FakeStudio(pause=0.05)
+    runs = Runs(tmp_path)
+    seen, view = follow_page(studio, runs, Values(EXAMPLE, "x"))
+    first = next(seen)
+    assert first[view.stop]["interactive"] is True
+    changes: list[dict[Any, Any]] = []
+    worker = threading.Thread(target=lambda: changes.extend(seen))
+    worker.start()
+    wait_until(lambda: any("step 2" in change.get(view.panel, "") for change in changes))
+    runs.stop(first[view.run_id])
+    worker.join(20)
+    last = changes[-1]
+    assert "Stopped" in last[view.panel]
+    assert last[view.latents]["interactive"] is True
+    assert last[view.paint]["interactive"] is True
