@@ -69,7 +69,7 @@ def main() -> None:
     publish(name, {"machine": machine(), "rows": [r.as_dict() for r in rows]}, save=not options.no_save)
 
 
-LOCAL_MODES = ("whole", "tiled")
+LOCAL_MODES = ("whole", "streamed", "tiled")
 
 
 def write(name: str, rows: Sequence[Measured], markdown: str) -> None:

@@ -68,10 +68,9 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             status = html(_status(say("en", "bench_idle")), elem_id="lr-bench-status")
             figures = html(table((), "en"), elem_id="lr-bench-table")
             save = gr.DownloadButton(T("bench_save"), interactive=False, elem_id="lr-bench-save")
-            empty = frame((), "decode", "sd-v1", ())
             with gr.Row():
-                times = _plot(empty, "seconds", "bench_times")
-                memory = _plot(empty, "memory", "bench_memory")
+                times = _plot("seconds", "bench_times")
+                memory = _plot("memory", "bench_memory")
     outputs = [run_id, status, figures, save, times, memory, start, stop]
 
     def run(
@@ -94,6 +93,8 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
                 run_id: run.id,
                 status: _status(say(locale, "bench_working", done=0, count=len(wanted))),
                 figures: table((), locale),
+                times: None,
+                memory: None,
                 save: gr.update(value=None, interactive=False),
                 start: gr.update(interactive=False),
                 stop: gr.update(interactive=True),
@@ -214,9 +215,9 @@ def _row(row: Measured, locale: str) -> str:
     return f'<tr><th scope="row">{row.size} × {row.size}</th><td>{mode}</td>{figures}</tr>'
 
 
-def _plot(data: pd.DataFrame, y: str, title: str) -> gr.LinePlot:
+def _plot(y: str, title: str) -> gr.LinePlot:
+    """An empty plot. Not an empty table: Gradio keeps the list of lines of the first table it was given."""
     return gr.LinePlot(
-        data,
         x="size",
         y=y,
         color="series",
