@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,12 @@ ARGUMENTS = [
 def page_of(studio: Any, folder: Path) -> Iterator[str]:
     """Serve the page of `studio`; gives its address with a slash at the end."""
     demo = build_page(studio, folder)
+    with socket.socket() as probe:  # Gradio's own search leaves a socket open for each port it finds taken
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     _, url, _ = demo.launch(
         server_name="127.0.0.1",
+        server_port=port,
         prevent_thread_lock=True,
         quiet=True,
         ssr_mode=False,

@@ -1,0 +1,46 @@
+"""Compare, Will it fit? and Benchmark in a real browser, on the built-in model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.browser.launching import Watched
+from ui.theme import ASSETS
+
+
+def open_tab(page: Any, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+
+
+def test_compare_reads_a_row_for_each_way_and_a_conclusion(watched: Watched, url: str) -> None:
+    page = watched.open(url)
+    open_tab(page, "Compare")
+    page.locator("#lr-compare-picture input[type=file]").set_input_files(ASSETS / "sea.png")
+    page.locator("#lr-compare-picture img").first.wait_for()
+    page.locator("#lr-compare").click()
+    page.locator("#lr-compare-viewer .lr-frame[data-state=done]").wait_for()
+    rows = page.locator("#lr-compare-table tbody tr")
+    names = [name.strip() for name in page.locator("#lr-compare-table tbody th").all_inner_texts()]
+    assert names == ["whole", "streamed", "tiled"]
+    assert "the measure" in rows.nth(0).inner_text() and "dB" in rows.nth(2).inner_text()
+    assert "picture" in page.locator("#lr-compare-verdict").inner_text()
+
+
+def test_will_it_fit_answers_before_anything_is_pressed(watched: Watched, url: str) -> None:
+    page = watched.open(url)
+    open_tab(page, "Will it fit?")
+    page.locator("#lr-fit-answer table").wait_for()
+    text = page.locator("#lr-fit-answer").inner_text()
+    assert "96.1 %" in text and "only just" in text and "Streamed gives the same picture" in text
+
+
+def test_benchmark_measures_row_by_row_and_draws(watched: Watched, url: str) -> None:
+    page = watched.open(url)
+    open_tab(page, "Benchmark")
+    for size in ("256", "512"):
+        page.locator("#lr-bench-sizes").get_by_label(size, exact=True).uncheck()
+    page.locator("#lr-bench").click()
+    page.locator("#lr-bench-status").get_by_text("Time is the median").wait_for()
+    assert page.locator("#lr-bench-table tbody tr").count() == 3
+    assert "128 × 128" in page.locator("#lr-bench-table").inner_text()
+    page.locator("#lr-plot-seconds svg path, #lr-plot-seconds canvas").first.wait_for()
