@@ -3,13 +3,22 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test check format clean
+.PHONY: run test check format clean cluster-test
 
 run: $(VENV)/.app
 	$(BIN)/python app.py $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
+
+# Ray lives in an environment of its own: it is large, and only a cluster needs it.
+cluster-test: $(VENV)-cluster/.done
+	$(VENV)-cluster/bin/python -m pytest -s tests/cluster $(ARGS)
+
+$(VENV)-cluster/.done: requirements-cluster.txt requirements-dev.txt requirements.txt
+	$(PYTHON) -m venv $(VENV)-cluster
+	$(VENV)-cluster/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-cluster.txt -r requirements-dev.txt
+	@touch $@
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

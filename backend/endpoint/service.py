@@ -219,7 +219,7 @@ class Service:
         key = (served.name, action, tuple(item.shape[1:]), str(item.dtype), request.scaling)
 
         def run(items: Sequence[torch.Tensor]) -> Sequence[tuple[torch.Tensor, Cost]]:
-            return _compute_together(served, action, items, request.scaling)
+            return compute_together(served, action, items, request.scaling)
 
         return self.lane(served).submit(Task(key, pixels, item, run))
 
@@ -262,7 +262,7 @@ class Service:
         return emptied
 
 
-def _compute_together(
+def compute_together(
     served: Served, action: Action, items: Sequence[torch.Tensor], scaling: wire.Scaling
 ) -> Sequence[tuple[torch.Tensor, Cost]]:
     """Each item's result, and what all of them together cost; one try in a leaner mode if memory runs out."""

@@ -1,0 +1,111 @@
+"""The endpoint on a local Ray with two workers: the same protocol, and no request lost when one is killed.
+
+Needs requirements-cluster.txt; `make cluster-test` runs it.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from backend.cluster import NAME, Plan, run
+from backend.conformance import CHECKS, Check, Target
+from backend.endpoint import Limits
+from backend.models import BUILTIN
+from backend.wire import parse_timing
+
+ray = pytest.importorskip("ray", reason="needs requirements-cluster.txt")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),
+]  # Ray's own warnings are not ours to fix
+
+SHAPE = (
+    "shape=1&shape=4&shape=16&shape=16&dtype=float32&scaling_factor=1&output_type=pt&partial_postprocess=true"
+)
+BODY = bytes(4 * 16 * 16 * 4)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    from ray import serve
+
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    ray.init(num_cpus=4, include_dashboard=False, configure_logging=False, log_to_driver=False)
+    plan = Plan(
+        (("builtin", BUILTIN.repository),), device="cpu", replicas=2, limits=Limits(max_pixels=512 * 512)
+    )
+    run(plan, "127.0.0.1", port)
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def target(url: str) -> Target:
+    return Target(f"{url}/vae/builtin/encode", f"{url}/vae/builtin/decode", BUILTIN.latents)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: f"{check.direction}: {check.name}")
+def test_conformance(target: Target, check: Check) -> None:
+    check.run(target)
+
+
+def test_the_rest_of_the_service(url: str) -> None:
+    assert requests.get(f"{url}/health", timeout=10).json() == {"status": "alive"}
+    assert requests.get(f"{url}/vae", timeout=10).json()["vaes"][0]["name"] == "builtin"
+    assert b"latent_relay_requests" in requests.get(f"{url}/metrics", timeout=10).content
+    reply = requests.post(f"{url}/?{SHAPE}", data=BODY, timeout=60)
+    assert reply.status_code == 200 and set(parse_timing(reply.headers["server-timing"])) >= {
+        "queue",
+        "compute",
+    }
+    assert requests.post(f"{url}/vae/nobody/decode", timeout=10).json()["code"] == "unknown_vae"
+
+
+def workers() -> list[str]:
+    found = ray.util.list_named_actors(all_namespaces=True)
+    return [actor["name"] for actor in found if f"{NAME}#Worker#" in actor["name"]]
+
+
+def test_a_killed_worker_loses_no_request(url: str) -> None:
+    deadline = time.monotonic() + 30
+    while len(workers()) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    statuses: Counter[Any] = Counter()
+    guard, stop = threading.Lock(), threading.Event()
+
+    def post() -> None:
+        with requests.Session() as session:
+            while not stop.is_set():
+                try:
+                    status: Any = session.post(f"{url}/?{SHAPE}", data=BODY, timeout=60).status_code
+                except requests.RequestException as error:
+                    status = type(error).__name__
+                with guard:
+                    statuses[status] += 1
+
+    threads = [threading.Thread(target=post) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    time.sleep(2)
+    before = statuses[200]
+    ray.kill(ray.get_actor(workers()[0], namespace="serve"))
+    time.sleep(6)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    print(f"answers: {dict(statuses)}, {before} of them before a worker was killed")  # noqa: T201 - shown by make
+    assert before > 0 and statuses[200] > before
+    assert set(statuses) == {200}, statuses
