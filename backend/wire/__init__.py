@@ -15,7 +15,7 @@ can refuse a request before its body arrives.
 
 from __future__ import annotations
 
-from backend.wire.parameters import OWN, RAW, Scaling, merge_query, parse_query, read_shape
+from backend.wire.parameters import OWN, RAW, Scaling, merge_query, parse_query, parse_scaling, read_shape
 from backend.wire.pictures import (
     PICTURE_TYPES,
     image_to_pixels,
@@ -83,6 +83,7 @@ __all__ = [
     "parse_encode_request",
     "parse_picture",
     "parse_query",
+    "parse_scaling",
     "parse_tensor",
     "parse_tensor_reply",
     "parse_timing",

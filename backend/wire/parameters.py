@@ -160,6 +160,11 @@ def scaling_of(parameters: Mapping[str, Any], *, legacy: bool) -> Scaling:
     return OWN if wanted or legacy else RAW
 
 
+def parse_scaling(query: Iterable[tuple[str, str]]) -> Scaling:
+    """The scaling that a query means."""
+    return scaling_of(merge_query(query), legacy=False)
+
+
 def scaling_query(scaling: Scaling) -> list[tuple[str, str]]:
     """The parameters that say `scaling` to old servers and new ones alike: never by leaving something out."""
     if scaling.own:

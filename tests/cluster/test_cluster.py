@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -73,16 +73,20 @@ def test_the_rest_of_the_service(url: str) -> None:
     assert requests.post(f"{url}/vae/nobody/decode", timeout=10).json()["code"] == "unknown_vae"
 
 
+def wait_until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert condition()
+
+
 def workers() -> list[str]:
     found = ray.util.list_named_actors(all_namespaces=True)
     return [actor["name"] for actor in found if f"{NAME}#Worker#" in actor["name"]]
 
 
 def test_a_killed_worker_loses_no_request(url: str) -> None:
-    deadline = time.monotonic() + 30
-    while len(workers()) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_until(lambda: len(workers()) == 2)
     statuses: Counter[Any] = Counter()
     guard, stop = threading.Lock(), threading.Event()
 
@@ -99,10 +103,10 @@ def test_a_killed_worker_loses_no_request(url: str) -> None:
     threads = [threading.Thread(target=post) for _ in range(6)]
     for thread in threads:
         thread.start()
-    time.sleep(2)
+    wait_until(lambda: sum(statuses.values()) >= 12)
     before = statuses[200]
     ray.kill(ray.get_actor(workers()[0], namespace="serve"))
-    time.sleep(6)
+    wait_until(lambda: sum(statuses.values()) >= before + 60)
     stop.set()
     for thread in threads:
         thread.join()
