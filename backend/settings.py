@@ -39,6 +39,8 @@ class Settings:
     endpoints: Mapping[str, EndpointPair] = field(default_factory=dict)
     tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
     """A bearer token a model, for the owner's endpoints of that model only."""
+    serve_token: str | None = field(default=None, repr=False)
+    """What others must send to use this app's own VAE routes; None lets everybody in who reaches the page."""
     remote_timeout: float = 120.0
     """Seconds a remote stage may take altogether."""
     low_memory: str = "none"
@@ -104,7 +106,7 @@ def merge_endpoints(texts: Sequence[str], known: Collection[str] = MODELS) -> di
     return table
 
 
-def parse_tokens(text: str) -> dict[str, str]:
+def parse_tokens(text: str, known: Collection[str] = MODELS) -> dict[str, str]:
     """`MODEL=TOKEN` pairs, separated by spaces, as a table. Errors never quote the text: it holds secrets.
 
     Raises:
@@ -113,10 +115,10 @@ def parse_tokens(text: str) -> dict[str, str]:
     tokens = {}
     for pair in text.split():
         name, separator, value = pair.partition("=")
-        if not separator or not value or name not in MODELS:
+        if not separator or not value or name not in known:
             raise BadSettingError(
                 f"The tokens in {PREFIX}TOKENS are given as MODEL=TOKEN, separated by spaces.",
-                f"Known models: {', '.join(sorted(MODELS))}.",
+                f"Known models: {', '.join(sorted(known))}.",
             )
         tokens[name] = value
     return tokens
@@ -152,7 +154,8 @@ def read_settings(
         share=options.share,
         endpoints=merge_endpoints(options.endpoint or env.get(PREFIX + "ENDPOINTS", "").split(), known),
         # From the environment only: flags are shown to every user of the machine by `ps`.
-        tokens=parse_tokens(env.get(PREFIX + "TOKENS", "")),
+        tokens=parse_tokens(env.get(PREFIX + "TOKENS", ""), known),
+        serve_token=env.get(PREFIX + "SERVE_TOKEN") or None,
         remote_timeout=options.remote_timeout,
         low_memory=options.low_memory,
         local_models=own,

@@ -16,6 +16,7 @@ from backend.loading import Loader
 from backend.measure import Meter, device_name, free_bytes, give_memory_back
 from backend.models import LatentSpec, ModelSpec
 from backend.report import Stage, StageReport, Traffic
+from backend.secret import Token
 from backend.settings import EndpointPair, Settings
 from backend.vae.auto import Choice, ladder
 
@@ -88,6 +89,13 @@ class Stages:
         base = f"{own.rstrip('/')}/vae/{spec.name}"
         return EndpointPair(pair.encode or f"{base}/encode", pair.decode or f"{base}/decode")
 
+    def _token(self, spec: ModelSpec, url: str) -> Token | None:
+        """The token that belongs to `url`: this app's own, or the owner's for that model's endpoints."""
+        own, value = self._own_url(), self.settings.serve_token
+        if own is not None and value is not None and url.startswith(f"{own.rstrip('/')}/vae/"):
+            return Token.bound_to(value, own)
+        return self.settings.endpoint_token(spec)
+
     def _choices(self, work: Work) -> list[Choice]:
         mode = work.options.mode
         if mode != "auto":
@@ -147,7 +155,7 @@ class Stages:
             pair.encode,
             pair.decode,
             timeout=self.settings.remote_timeout,
-            token=self.settings.endpoint_token(work.spec),
+            token=self._token(work.spec, url),
             stop=stop,
             notify=lambda sentence: notify(Waiting(sentence)),
         )

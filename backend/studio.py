@@ -90,7 +90,7 @@ class Studio:
         """The VAE endpoint's routes, for the app that serves the page; building them loads nothing."""
         from backend.endpoint import Service, routes
 
-        return routes(Service(self._served))
+        return routes(Service(self._served, token=self.settings.serve_token))
 
     def _served(self) -> list[Served]:
         """Every model that can run; its VAE is loaded with the first request and shared with the page."""
