@@ -130,9 +130,9 @@ def assert_same(result: Tensor, expected: Tensor) -> None:
 def test_every_way_of_running_gives_the_same_within_rounding(direction: str, shape: dict[str, Any]) -> None:
     module = build(**shape)
     spec = spec_of(module)
-    given = picture(72, 120) if direction == "encode" else codes(module, 9, 15)
+    given = picture(56, 72) if direction == "encode" else codes(module, 7, 9)
     expected = getattr(Streamed(module, spec), direction)(given)
-    for strip_bytes in (1, 2_000, 30_000, 10**9):
+    for strip_bytes in (1, 4_000, 10**9):
         for replay in (False, True):
             for host in (False, True):
                 vae = Streamed(module, spec, strip_bytes=strip_bytes, replay=replay, host=host)
@@ -157,18 +157,16 @@ def half_formats() -> list[Any]:
 @pytest.mark.parametrize("direction", ["encode", "decode"])
 def test_half_precision_is_as_near_to_float32_as_diffusers_is(dtype: torch.dtype, direction: str) -> None:
     gaps = []
-    for seed in range(3):  # one picture's rounding errors are a sample; their average is not far off
-        wide = build((32, 64, 128), 8, 2, seed=seed).to(dtype).float()
-        narrow = build((32, 64, 128), 8, 2, seed=seed).to(dtype)
-        given = (picture(96, 96) if direction == "encode" else codes(wide, 24, 24)).to(dtype)
+    for seed in range(8):  # one model's rounding errors are a sample (±0.3 dB); the average is what counts
+        wide = build((16, 32, 64), 8, seed=seed).to(dtype).float()
+        narrow = build((16, 32, 64), 8, seed=seed).to(dtype)
+        given = (picture(64, 64, 4) if direction == "encode" else codes(wide, 16, 16, 2)).to(dtype)
         spec = spec_of(wide)
         with torch.inference_mode():
             exact = getattr(Whole(wide, spec), "_" + direction)(given.float())
             theirs = psnr(getattr(Whole(narrow, spec), "_" + direction)(given).float(), exact)
-            ours = psnr(
-                getattr(Streamed(narrow, spec, strip_bytes=20_000), "_" + direction)(given).float(), exact
-            )
-        gaps.append(ours - theirs)
+            vae = Streamed(narrow, spec, strip_bytes=20_000)
+            gaps.append(psnr(getattr(vae, "_" + direction)(given).float(), exact) - theirs)
     assert sum(gaps) / len(gaps) > -0.1
 
 

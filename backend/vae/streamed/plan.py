@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import chain, product
 from typing import Any, Literal
 
 import torch
@@ -23,10 +23,12 @@ Kind = Literal["conv_in", "resnet", "split_resnet", "attention", "upsample", "do
 
 CPU_STRIP_ELEMENTS = 2 << 20
 """Small enough for the strips of a layer to stay in the last-level cache."""
-CARD_STRIP_ELEMENTS = 32 << 20
-"""Large enough for the launches of a strip (about ten) to take less time than its arithmetic."""
-ATTENTION_BYTES = 64 << 20
-"""Bound for the attention weights of one strip of queries, should torch have no fused kernel for them."""
+CARD_STRIP_ELEMENTS = 16 << 20
+"""Large enough for the launches of a strip (about ten) not to outlast its arithmetic by much; not yet measured."""
+CPU_QUERIES = 1 << 10
+CARD_QUERIES = 8 << 10
+"""Queries of one attention call: enough for a kernel that gives each block of some 64 queries to one multiprocessor.
+Should torch have no fused kernel on a device, the call also takes this many rows of attention weights."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,9 @@ def plan(
     """The fastest plan for pictures (batch, 3, height, width) whose peak stays within `max_memory` bytes.
 
     `dtype` and `device` default to the module's (meta: the CPU). With a cap, strips get smaller first, then the
-    widest maps are replayed instead of kept, then (on CUDA) maps go to host memory; `strip_bytes`, `replay` and
-    `host` settle one of these choices. If nothing fits, the smallest plan is returned: compare its `peak_bytes`.
+    widest maps are replayed instead of kept, then (on CUDA) maps go to host memory, and at last strips get so small
+    that they cost time; `strip_bytes`, `replay` and `host` settle one of these choices. If nothing fits, the smallest
+    plan is returned: compare its `peak_bytes`.
 
     Raises:
         UnsupportedVAEError: the module is not an AutoencoderKL of the usual blocks.
@@ -122,13 +125,14 @@ def plan(
     kind = "cpu" if kind == "meta" else kind
     elements = CPU_STRIP_ELEMENTS if kind == "cpu" else CARD_STRIP_ELEMENTS
     largest = strip_bytes or elements * dtype.itemsize
-    sizes = [largest] if strip_bytes else [largest >> shift for shift in range(0, 12, 2)]
+    shifts = ((0,),) if strip_bytes else ((0, 2), (4, 6, 8, 10))
     hosts = [host] if host is not None else [False, True] if kind == "cuda" else [False]
     # An encoder's replay is one convolution of its 128 channels more: 2 % of the time for half of the memory.
     replays = [replay] if replay is not None else [True] if direction == "encode" else [False, True]
     smallest: Plan | None = None
-    for on_host, again, size in product(hosts, replays, sizes):
-        builder = _Builder(module, height, width, direction, dtype, kind, size, host=on_host, replay=again)
+    for on_host, again, shift in chain(*(product(hosts, replays, group) for group in shifts)):
+        strip = largest >> shift
+        builder = _Builder(module, height, width, direction, dtype, kind, strip, host=on_host, replay=again)
         candidate = builder.plan(batch)
         if max_memory is None or candidate.peak_bytes <= max_memory:
             return candidate
@@ -279,10 +283,9 @@ class _Builder:
     def _attention(self, layer: Any) -> None:
         source = self.live
         assert source is not None
-        tokens = self.height * self.width
         row = self._row(self.channels)
-        affordable = ATTENTION_BYTES // (4 * tokens * layer.heads * self.width)
-        rows = max(1, min(self._rows(self.channels), affordable))
+        queries = CPU_QUERIES if self.device_type == "cpu" else CARD_QUERIES
+        rows = max(1, min(self._rows(self.channels), queries // self.width))
         # Normalised, query, mixed, result; torch's half-precision kernel works on copies.
         workspace = (5 if self.dtype == torch.float32 else 7) * (rows + 1) * row
         if self.host:
