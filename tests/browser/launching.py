@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,13 @@ ARGUMENTS = [
 @contextlib.contextmanager
 def page_of(studio: Any, folder: Path) -> Iterator[str]:
     """Serve the page of `studio`; gives its address with a slash at the end."""
+    with socket.socket() as probe:  # Gradio's own search for a free port leaves a socket open for each taken one
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     demo = build_page(studio, folder)
     _, url, _ = demo.launch(
         server_name="127.0.0.1",
+        server_port=port,
         prevent_thread_lock=True,
         quiet=True,
         ssr_mode=False,
