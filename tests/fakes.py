@@ -13,6 +13,7 @@ from backend.errors import Cancelled, LatentRelayError
 from backend.job import Event, Job, Result, StageDone, StageStarted, Step, VaeOptions, Waiting
 from backend.models import MODELS, ModelSpec, find_model
 from backend.report import Cost, Stage, StageReport, Traffic
+from backend.settings import Settings
 
 HERE = "this computer’s processor"
 
@@ -41,6 +42,7 @@ class FakeStudio:
         self.fail = fail or {}
         self.pause = pause
         self.jobs: list[Job] = []
+        self.settings = Settings(model="builtin")
         self.own_url: str | None = None
 
     def default_model(self) -> tuple[ModelSpec, str]:

@@ -8,12 +8,13 @@ from typing import Any
 import gradio as gr
 
 from ui.form import Values
-from ui.img2img import View, follow
+from ui.running import Bench, View, follow
 from ui.runs import Runs
 
 
 def follow_page(studio: Any, runs: Runs, values: Values) -> tuple[Iterator[dict[Any, Any]], View]:
     with gr.Blocks():
+        buttons = {name: gr.Button() for name in ("paint", "stop", "use", "again", "four", "sweep")}
         view = View(
             run_id=gr.State(),
             viewer=gr.HTML(),
@@ -21,7 +22,9 @@ def follow_page(studio: Any, runs: Runs, values: Values) -> tuple[Iterator[dict[
             table=gr.HTML(),
             picture=gr.DownloadButton(),
             latents=gr.DownloadButton(),
-            paint=gr.Button(),
-            stop=gr.Button(),
+            finish=gr.Row(),  # type: ignore[arg-type]
+            gallery=gr.Gallery(),
+            ids=gr.BrowserState([], secret="test"),
+            **buttons,
         )
-    return follow(studio, runs, values, view, "en"), view
+    return follow(Bench(studio, runs, view, "en"), values), view

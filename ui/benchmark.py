@@ -21,7 +21,7 @@ from backend.studio import Studio
 from ui.render import seconds, size
 from ui.runs import Runs
 from ui.text import T, locale_of, say
-from ui.widgets import html, model_choices
+from ui.widgets import html, intro, local, model_choices, quiet
 
 SIZES = (64, 128, 256, 512, 1024, 2048)
 MODES = tuple(mode for mode in VAE_MODES if mode not in ("auto", "remote", "tiny"))
@@ -31,7 +31,7 @@ COLUMNS = ("size", "seconds", "memory", "series")
 
 def build(studio: Studio, runs: Runs) -> Callable[[], None]:
     spec, _ = studio.default_model()
-    html(f'<p class="lr-intro">{escape(say("en", "bench_intro"))}</p>')
+    intro("bench_intro")
     run_id = gr.State()
     with gr.Row(equal_height=False, elem_classes="lr-columns"):
         with gr.Column(scale=4, min_width=300):
@@ -66,7 +66,8 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
                 stop = gr.Button(T("stop"), variant="stop", scale=1, min_width=90, interactive=False)
         with gr.Column(scale=7, min_width=320):
             status = html(_status(say("en", "bench_idle")), elem_id="lr-bench-status")
-            figures = html(table((), "en"), elem_id="lr-bench-table")
+            local(status, lambda locale: _status(say(locale, "bench_idle")))
+            figures = local(html(table((), "en"), elem_id="lr-bench-table"), lambda locale: table((), locale))
             save = gr.DownloadButton(T("bench_save"), interactive=False, elem_id="lr-bench-save")
             with gr.Row():
                 times = _plot("seconds", "bench_times")
@@ -131,7 +132,7 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             trigger_mode="once",
             api_visibility="private",
         )
-        stop.click(runs.stop, run_id, None, queue=False, show_progress="hidden", api_visibility="private")
+        stop.click(runs.stop, run_id, None, **quiet())
 
     return wire
 

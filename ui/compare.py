@@ -12,7 +12,7 @@ import gradio as gr
 from backend import images, quality
 from backend.compare import Row, compare, conclusion
 from backend.errors import BadImageError, Cancelled, LatentRelayError
-from backend.job import VAE_MODES, VaeOptions, fit_size
+from backend.job import VAE_MODES, VaeOptions, fit_size, vae_modes
 from backend.latents import load_latents
 from backend.models import find_model
 from backend.studio import Studio
@@ -20,15 +20,16 @@ from ui.pictures import file_url, open_picture
 from ui.render import seconds, size
 from ui.runs import Runs
 from ui.text import T, locale_of, say
-from ui.widgets import html, model_choices, picture_input, shows, viewer
+from ui.widgets import html, intro, local, model_choices, picture_input, quiet, shows, viewer
 
 MODES = tuple(mode for mode in VAE_MODES if mode != "auto")
+FIRST = ("whole", "streamed", "tiled")
 COLUMNS = ("mode", "time", "memory", "bytes", "psnr", "ssim", "colour", "seam")
 
 
 def build(studio: Studio, runs: Runs) -> Callable[[], None]:
     spec, _ = studio.default_model()
-    html(f'<p class="lr-intro">{escape(say("en", "compare_intro"))}</p>')
+    intro("compare_intro")
     run_id = gr.State()
     with gr.Row(equal_height=False, elem_classes="lr-columns"):
         with gr.Column(scale=5, min_width=320):
@@ -37,8 +38,8 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
                 file = gr.File(label=T("latents_file"), file_types=[".safetensors"], height=120)
             model = gr.Dropdown(model_choices(), value=spec.name, label=T("compare_model"), filterable=False)
             modes = gr.CheckboxGroup(
-                [(T(f"mode_name_{mode}"), mode) for mode in MODES],
-                value=["whole", "streamed", "tiled"],
+                ways(spec.name),
+                value=list(FIRST),
                 label=T("compare_modes"),
                 elem_id="lr-compare-modes",
             )
@@ -50,13 +51,16 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
                 stop = gr.Button(T("stop"), variant="stop", scale=1, min_width=90, interactive=False)
         with gr.Column(scale=6, min_width=320):
             verdict = html(_verdict(say("en", "compare_idle")), elem_id="lr-compare-verdict")
+            local(verdict, lambda locale: _verdict(say(locale, "compare_idle")))
             view = viewer("lr-compare-viewer", "compare")
             with gr.Row():
                 left = gr.Dropdown([], label=T("compare_left"), interactive=True, filterable=False)
                 right = gr.Dropdown([], label=T("compare_right"), interactive=True, filterable=False)
-            figures = html(table((), "en"), elem_id="lr-compare-table")
+            figures = local(
+                html(table((), "en"), elem_id="lr-compare-table"), lambda locale: table((), locale)
+            )
             with gr.Accordion(T("compare_heat"), open=False):
-                html(f'<p class="lr-quiet">{escape(say("en", "compare_heat_text"))}</p>')
+                intro("compare_heat_text", "lr-quiet")
                 heat = gr.Image(
                     show_label=False, interactive=False, format="png", buttons=[], elem_id="lr-compare-heat"
                 )
@@ -126,18 +130,16 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             trigger_mode="once",
             api_visibility="private",
         )
-        stop.click(runs.stop, run_id, None, queue=False, show_progress="hidden", api_visibility="private")
-        gr.on(
-            [left.input, right.input],
-            switch,
-            [run_id, left, right],
-            [view, heat],
-            queue=False,
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        stop.click(runs.stop, run_id, None, **quiet())
+        gr.on([left.input, right.input], switch, [run_id, left, right], [view, heat], **quiet())
+        model.input(lambda name: gr.update(choices=ways(name), value=list(FIRST)), model, modes, **quiet())
 
     return wire
+
+
+def ways(model: str) -> list[tuple[Any, str]]:
+    """The modes of that model, as check boxes."""
+    return [(T(f"mode_name_{mode}"), mode) for mode in vae_modes(find_model(model)) if mode != "auto"]
 
 
 def _source(picture: str | None, file: str | None, model: str, locale: str) -> tuple[Any, str]:

@@ -19,7 +19,7 @@ from ui.pictures import file_url
 from ui.render import Progress, cost_table, panel
 from ui.runs import Runs
 from ui.text import T, locale_of, say
-from ui.widgets import html, mode_choices, shows, viewer
+from ui.widgets import html, local, mode_choices, shows, viewer
 
 SHOWN: tuple[Stage, ...] = ("decode",)
 """The stages this tab has to do with."""
@@ -42,15 +42,20 @@ def decode_file(
     return target, file, report
 
 
+def intro(locale: str) -> str:
+    return f'<p class="lr-intro">{escape(say(locale, "decode_intro"))}</p>'
+
+
 def build(studio: Studio, runs: Runs) -> Callable[[], None]:
-    html(f'<p class="lr-intro">{escape(say("en", "decode_intro"))}</p>')
+    spec, _ = studio.default_model()
+    local(html(intro("en")), intro)
     with gr.Row(equal_height=False, elem_classes="lr-columns"):
         with gr.Column(scale=5, min_width=320):
             upload = gr.File(
                 label=T("latents_file"), file_types=[".safetensors"], elem_id="lr-latents-file", height=160
             )
             mode = gr.Radio(
-                mode_choices(),
+                mode_choices(spec),
                 value="auto",
                 label=T("where"),
                 elem_classes="lr-list",

@@ -19,7 +19,7 @@ from ui.pictures import file_url, open_picture
 from ui.render import Progress, cost_table, panel, seconds
 from ui.runs import Runs
 from ui.text import T, locale_of, say
-from ui.widgets import html, mode_choices, model_choices, picture_input, shows, viewer
+from ui.widgets import html, local, mode_choices, model_choices, picture_input, shows, viewer
 
 SHOWN: tuple[Stage, ...] = ("encode", "decode")
 """The stages this tab has to do with."""
@@ -81,9 +81,13 @@ def finished(reports: list[StageReport], message: str, locale: str, shown: Seque
     return panel(Progress(f"{took} {message}", fraction=1.0, reports=tuple(reports)), locale, shown)
 
 
+def intro(locale: str) -> str:
+    return f'<p class="lr-intro">{escape(say(locale, "encode_intro"))}</p>'
+
+
 def build(studio: Studio, runs: Runs) -> Callable[[], None]:
     spec, _ = studio.default_model()
-    html(f'<p class="lr-intro">{escape(say("en", "encode_intro"))}</p>')
+    local(html(intro("en")), intro)
     with gr.Row(equal_height=False, elem_classes="lr-columns"):
         with gr.Column(scale=5, min_width=320):
             image = picture_input(
@@ -94,7 +98,7 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             )
             model = gr.Dropdown(model_choices(), value=spec.name, label=T("model"), filterable=False)
             mode = gr.Radio(
-                mode_choices(),
+                mode_choices(spec),
                 value="auto",
                 label=T("where"),
                 elem_classes="lr-list",

@@ -13,7 +13,7 @@ from backend.models import find_model
 from backend.studio import Studio
 from ui.render import seconds
 from ui.text import T, locale_of, say
-from ui.widgets import html, model_choices
+from ui.widgets import intro, model_choices, quiet
 
 OWN = "own"
 SIZES = (256, 512, 768, 1024, 1536, 2048, 3072, 4096)
@@ -28,7 +28,7 @@ def build(studio: Studio, tab: gr.Tab) -> Callable[[], None]:
     # Nobody asks whether the built-in model fits.
     model_name = "sd-v1" if spec.name == "builtin" else spec.name
     cards = card_choices()
-    html(f'<p class="lr-intro">{escape(say("en", "fit_intro"))}</p>')
+    intro("fit_intro")
     with gr.Row(elem_classes="lr-fit-form"):
         card = gr.Dropdown(
             [*((f"{name}, {size // GIB} GB", name) for name, size in cards.items()), (T("fit_own"), OWN)],
@@ -42,8 +42,7 @@ def build(studio: Studio, tab: gr.Tab) -> Callable[[], None]:
         side = gr.Dropdown(
             [(f"{size} × {size}", size) for size in SIZES], value=2048, label=T("fit_size"), filterable=False
         )
-    thinking = f'<p class="lr-quiet">{escape(say("en", "fit_thinking"))}</p>'
-    answer = html(thinking, elem_id="lr-fit-answer")
+    answer = intro("fit_thinking", "lr-quiet", elem_id="lr-fit-answer")
 
     def forecast(card: str, memory: float, model: str, side: int, request: gr.Request) -> str:
         return _answer(card, memory, model, int(side), locale_of(request))
@@ -52,9 +51,8 @@ def build(studio: Studio, tab: gr.Tab) -> Callable[[], None]:
         return gr.skip() if card == OWN else gr.update(value=cards[card] // GIB)
 
     def wire() -> None:
-        quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        card.input(take_memory, card, memory, **quiet)
-        memory.input(lambda: OWN, None, card, **quiet)
+        card.input(take_memory, card, memory, **quiet())
+        memory.input(lambda: OWN, None, card, **quiet())
         gr.on(
             [tab.select, card.change, memory.change, model.change, side.change],
             forecast,

@@ -10,8 +10,18 @@ from gradio.components import Component
 from PIL import Image
 
 from backend import images
-from backend.job import Job, VaeOptions, fit_size
-from backend.models import find_model
+from backend.job import (
+    MAX_PROMPT,
+    MAX_SEED,
+    MAX_SIDE,
+    MAX_STEPS,
+    SCHEDULERS,
+    VAE_MODES,
+    Job,
+    VaeOptions,
+    fit_size,
+)
+from backend.models import MODELS, find_model
 from ui.pictures import open_picture
 
 AS_ABOVE = "same"
@@ -69,6 +79,44 @@ class Values:
         )
 
 
+def clean(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings that the form can show, with the form's types. `raw` may come from a file or a link,
+    so what makes no sense is left out rather than refused."""
+    settings: dict[str, Any] = {}
+    for name, (kind, low, high) in _NUMBERS.items():
+        try:
+            value = kind(float(raw[name]))
+        except (KeyError, TypeError, ValueError, OverflowError):
+            continue
+        if low <= value <= high:
+            settings[name] = value
+    for name in ("prompt", "negative_prompt"):
+        if isinstance(raw.get(name), str):
+            settings[name] = raw[name][:MAX_PROMPT]
+    modes = (*VAE_MODES, AS_ABOVE)
+    choices = {
+        "model": [spec.name for spec in MODELS.values() if spec.available],
+        "scheduler": ["default", *SCHEDULERS],
+        "fit": ["crop", "fit", "stretch"],
+        "mode": VAE_MODES,
+        "encode_mode": modes,
+        "decode_mode": modes,
+    }
+    return settings | {name: raw[name] for name, known in choices.items() if raw.get(name) in known}
+
+
+_NUMBERS: dict[str, tuple[type, float, float]] = {
+    "strength": (float, 0, 1),
+    "steps": (int, 1, MAX_STEPS),
+    "guidance": (float, 0, 50),
+    "seed": (int, -1, MAX_SEED),
+    "width": (int, 0, MAX_SIDE),
+    "height": (int, 0, MAX_SIDE),
+    "tile_size": (int, 64, 1024),
+    "tile_overlap": (int, 0, 256),
+}
+
+
 def _or_none(side: float | None) -> int | None:
     """An empty field and 0 both mean "as the picture is"."""
     return int(side) if side else None
@@ -101,3 +149,7 @@ class Form:
 
     def read(self, data: Mapping[Component, Any]) -> Values:
         return Values(**{field.name: data[getattr(self, field.name)] for field in fields(self)})
+
+    def shows(self, settings: Mapping[str, Any]) -> dict[Component, Any]:
+        """Values of the form, by their names, as changes to its widgets."""
+        return {getattr(self, name): value for name, value in settings.items() if name != "image"}

@@ -2,94 +2,96 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
 from gradio.components import Component
 
-from backend.errors import Cancelled, LatentRelayError
-from backend.job import SCHEDULERS, Result, StageDone, StageStarted, Step, Waiting
-from backend.models import ModelSpec, find_model
+from backend import families
+from backend.job import MAX_SEED, vae_modes
+from backend.models import MODELS, ModelSpec, find_model
 from backend.studio import Studio
-from ui.form import AS_ABOVE, Form, Values
-from ui.pictures import data_uri, file_url
-from ui.recipe import save_png
-from ui.render import Progress, cost_table, panel, seconds
-from ui.runs import Run, Runs
+from ui import history
+from ui.explain import explain
+from ui.form import AS_ABOVE, Form, Values, clean
+from ui.looks import LOOKS, with_look
+from ui.pictures import file_url
+from ui.recipe import settings_in, settings_of
+from ui.render import Progress, cost_table, panel, story
+from ui.running import Bench, Changes, View, finish_another_way, follow, follow_series, with_seed
+from ui.runs import Runs
 from ui.text import T, locale_of, say
 from ui.theme import ASSETS
-from ui.widgets import html, mode_choices, model_choices, own_mode_choices, picture_input, shows, viewer
-
-logger = logging.getLogger(__name__)
+from ui.widgets import (
+    html,
+    mode_choices,
+    mode_name_choices,
+    model_choices,
+    own_mode_choices,
+    picture_input,
+    quiet,
+    scheduler_choices,
+    shows,
+    viewer,
+)
 
 EXAMPLES = (
     ("mountains", "mountains with snow and a river, oil painting"),
     ("sea", "a boat on the sea at sunset"),
     ("castle", "a castle on a green hill, fantasy painting"),
 )
-_BEFORE_PAINTING, _AFTER_PAINTING = 0.08, 0.92
-"""Where painting begins and ends on the progress line; encode and decode take the ends."""
+SWEEP = (0.3, 0.5, 0.7, 0.9)
+"""The strengths that a sweep tries."""
+_TO_CLIPBOARD = """(query) => {
+  const link = location.origin + location.pathname + query;
+  if (navigator.clipboard) navigator.clipboard.writeText(link).catch(() => {});
+  return link;
+}"""
 
 
 @dataclass(frozen=True)
-class View:
-    """The widgets that a run writes to."""
+class Tab:
+    """What the page and the other tabs need of this one."""
 
-    run_id: gr.State
-    viewer: gr.HTML
-    panel: gr.HTML
-    table: gr.HTML
-    picture: gr.DownloadButton
-    latents: gr.DownloadButton
-    paint: gr.Button
-    stop: gr.Button
-
-    def widgets(self) -> list[Component]:
-        return list(vars(self).values())
+    form: Form
+    view: View
+    wire: Callable[[], None]
+    model_line: Component
+    why: str
+    link: Component
 
 
-def build(studio: Studio, runs: Runs) -> Callable[[], None]:
-    """Lay out the tab; gives a function that wires it, to be called once everything exists."""
+def build(studio: Studio, runs: Runs) -> Tab:
+    """Lay out the tab; `wire` connects it, to be called once everything exists."""
     spec, why = studio.default_model()
     with gr.Row(equal_height=False, elem_classes="lr-columns"):
         with gr.Column(scale=5, min_width=320, elem_classes="lr-form"):
-            form, model_line, examples, paint, stop = _form(spec, why)
+            form, parts = _form(spec, why)
         with gr.Column(scale=6, min_width=320, elem_classes="lr-result"):
-            view = View(
-                run_id=gr.State(),
-                viewer=viewer("lr-viewer"),
-                panel=html(panel(Progress(say("en", "state_idle")), "en"), elem_id="lr-panel"),
-                **_downloads(),
-                table=_numbers(),
-                paint=paint,
-                stop=stop,
-            )
-    return lambda: _wire(studio, runs, form, view, model_line, examples)
+            view, after = _result(parts["paint"], parts["stop"])
+    parts |= after
+
+    def wire() -> None:
+        _wire_running(studio, runs, form, view, parts)
+        _wire_form(form, parts)
+        _wire_results(runs, form, view)
+
+    return Tab(form, view, wire, parts["model_line"], why, parts["link"])
 
 
-def _downloads() -> dict[str, gr.DownloadButton]:
-    with gr.Row(elem_classes="lr-downloads"):
-        return {
-            "picture": gr.DownloadButton(T("download_picture"), interactive=False, elem_id="lr-save-picture"),
-            "latents": gr.DownloadButton(T("download_latents"), interactive=False, elem_id="lr-save-latents"),
-        }
+# -- layout ----------------------------------------------------------------------------------------------------
 
 
-def _numbers() -> gr.HTML:
-    with gr.Accordion(T("numbers"), open=True, elem_id="lr-numbers"):
-        return html(cost_table((), "en"))
-
-
-def _form(spec: ModelSpec, why: str) -> tuple[Form, gr.HTML, list[gr.Button], gr.Button, gr.Button]:
+def _form(spec: ModelSpec, why: str) -> tuple[Form, dict[str, Any]]:
     image = picture_input(
         sources=["upload", "clipboard", "webcam"],
         label=T("step_picture"),
-        placeholder="",
-        height=300,
+        height=280,
         elem_id="lr-picture",
         buttons=[],
     )
@@ -98,32 +100,42 @@ def _form(spec: ModelSpec, why: str) -> tuple[Form, gr.HTML, list[gr.Button], gr
             gr.Button(T(f"example_{name}"), icon=ASSETS / f"{name}.png", size="sm", min_width=80)
             for name, _ in EXAMPLES
         ]
-    prompt = gr.Textbox(
-        label=T("step_prompt"), placeholder=T("prompt_hint"), lines=2, max_lines=6, elem_id="lr-prompt"
-    )
-    with gr.Group(elem_classes="lr-change"):
+    with gr.Group(elem_classes="lr-plain"):
+        prompt = gr.Textbox(
+            label=T("step_prompt"),
+            placeholder=T("prompt_hint"),
+            lines=2,
+            max_lines=6,
+            elem_id="lr-prompt",
+            submit_btn=False,
+        )
+        with gr.Row(elem_classes="lr-looks", elem_id="lr-looks"):
+            looks = [gr.Button(T(f"look_{name}"), size="sm", min_width=60, scale=0) for name in LOOKS]
+    with gr.Group(elem_classes="lr-plain"):
         strength = gr.Slider(
             0, 1, spec.strength, step=0.05, label=T("step_change"), elem_id="lr-strength", buttons=[]
         )
-        words = html(strength_words(spec.strength, spec.num_inference_steps, "en"), elem_id="lr-words")
+        words = html(strength_words(spec, spec.strength, spec.num_inference_steps, "en"), elem_id="lr-words")
     with gr.Row(elem_classes="lr-go"):
         paint = gr.Button(T("paint"), variant="primary", size="lg", scale=4, elem_id="lr-paint")
         stop = gr.Button(
             T("stop"), variant="stop", size="lg", scale=1, min_width=90, interactive=False, elem_id="lr-stop"
         )
-    with gr.Group(elem_classes="lr-who"):
+    with gr.Group(elem_classes="lr-plain"):
         model = gr.Dropdown(
             model_choices(), value=spec.name, label=T("model"), filterable=False, elem_id="lr-model"
         )
-        model_line = html(_model_line(why), elem_id="lr-model-line")
-    mode = gr.Radio(
-        mode_choices(),
-        value="auto",
-        label=T("where"),
-        info=T("where_info"),
-        elem_id="lr-mode",
-        elem_classes="lr-list",
-    )
+        model_line = html(note(why), elem_id="lr-model-line")
+    with gr.Group(elem_classes="lr-plain"):
+        mode = gr.Radio(
+            mode_choices(spec),
+            value="auto",
+            label=T("where"),
+            info=T("where_info"),
+            elem_id="lr-mode",
+            elem_classes="lr-list",
+        )
+        explain("vae", "tiles", "leaves")
     with gr.Accordion(T("advanced"), open=False, elem_id="lr-advanced"):
         negative = gr.Textbox(
             label=T("negative_prompt"), placeholder=T("negative_hint"), elem_id="lr-negative"
@@ -152,11 +164,12 @@ def _form(spec: ModelSpec, why: str) -> tuple[Form, gr.HTML, list[gr.Button], gr
         with gr.Row():
             seed = gr.Number(-1, label=T("seed"), info=T("seed_info"), precision=0, elem_id="lr-seed")
             scheduler = gr.Dropdown(
-                [(T("scheduler_default"), "default"), *((name, name) for name in SCHEDULERS)],
+                scheduler_choices(spec),
                 value="default",
                 label=T("scheduler"),
-                elem_id="lr-scheduler",
+                info=T("scheduler_info"),
                 filterable=False,
+                elem_id="lr-scheduler",
             )
         with gr.Row():
             width = gr.Number(0, label=T("width"), info=T("size_info"), precision=0, elem_id="lr-width")
@@ -176,19 +189,24 @@ def _form(spec: ModelSpec, why: str) -> tuple[Form, gr.HTML, list[gr.Button], gr
             )
         with gr.Row():
             encode_mode = gr.Dropdown(
-                own_mode_choices(),
+                own_mode_choices(spec),
                 value=AS_ABOVE,
                 label=T("encode_where"),
                 filterable=False,
                 elem_id="lr-encode-mode",
             )
             decode_mode = gr.Dropdown(
-                own_mode_choices(),
+                own_mode_choices(spec),
                 value=AS_ABOVE,
                 label=T("decode_where"),
                 filterable=False,
                 elem_id="lr-decode-mode",
             )
+        explain("strength", "guidance", "seed")
+        make_link = gr.Button(T("link_button"), size="sm", elem_id="lr-make-link")
+        link = gr.Textbox(
+            label=T("link"), visible=False, interactive=False, buttons=["copy"], elem_id="lr-link"
+        )
     form = Form(
         image=image,
         prompt=prompt,
@@ -208,195 +226,265 @@ def _form(spec: ModelSpec, why: str) -> tuple[Form, gr.HTML, list[gr.Button], gr
         encode_mode=encode_mode,
         decode_mode=decode_mode,
     )
+    parts = {
+        "examples": examples,
+        "looks": looks,
+        "words": words,
+        "paint": paint,
+        "stop": stop,
+        "model_line": model_line,
+        "make_link": make_link,
+        "link": link,
+    }
+    return form, parts
 
-    def tell(strength: float, steps: float, request: gr.Request) -> str:
-        return strength_words(strength, int(steps), locale_of(request))
 
-    gr.on(
-        [strength.change, steps.change],
-        tell,
-        [strength, steps],
-        words,
-        queue=False,
-        show_progress="hidden",
-        trigger_mode="always_last",
-        api_visibility="private",
+def _result(paint: gr.Button, stop: gr.Button) -> tuple[View, dict[str, Any]]:
+    picture_view = viewer("lr-viewer")
+    status = html(panel(Progress(say("en", "state_idle")), "en"), elem_id="lr-panel")
+    with gr.Row(visible=False, equal_height=True, elem_id="lr-finish", elem_classes="lr-finish") as finish:
+        finish_mode = gr.Dropdown(
+            mode_name_choices(),
+            value="whole",
+            label=T("finish_where"),
+            filterable=False,
+            elem_id="lr-finish-mode",
+        )
+        finish_button = gr.Button(T("finish_button"), variant="primary", elem_id="lr-finish-button")
+    with gr.Row(elem_classes="lr-downloads"):
+        picture = gr.DownloadButton(
+            T("download_picture"), interactive=False, min_width=140, elem_id="lr-save-picture"
+        )
+        latents = gr.DownloadButton(
+            T("download_latents"), interactive=False, min_width=140, elem_id="lr-save-latents"
+        )
+    with gr.Row(elem_classes="lr-next"):
+        use, again, four, sweep = (
+            gr.Button(T(name), size="sm", min_width=120, interactive=name != "use", elem_id=f"lr-{name}")
+            for name in ("use", "again", "four", "sweep")
+        )
+    with gr.Accordion(T("numbers"), open=True, elem_id="lr-numbers"):
+        table = html(cost_table((), "en"))
+    gallery = gr.Gallery(
+        label=T("history"),
+        columns=6,
+        rows=1,
+        height="auto",
+        allow_preview=False,
+        object_fit="cover",
+        elem_id="lr-history",
+        buttons=[],
+        interactive=False,
     )
-    return form, model_line, examples, paint, stop
+    view = View(
+        run_id=gr.State(),
+        viewer=picture_view,
+        panel=status,
+        table=table,
+        picture=picture,
+        latents=latents,
+        paint=paint,
+        stop=stop,
+        use=use,
+        again=again,
+        four=four,
+        sweep=sweep,
+        finish=finish,
+        gallery=gallery,
+        # Ids only; without a secret of its own the list would not outlive a restart of the app.
+        ids=gr.BrowserState([], storage_key="latent-relay-history", secret="latent-relay"),
+    )
+    return view, {"finish_mode": finish_mode, "finish_button": finish_button}
 
 
-def _model_line(sentence: str) -> str:
-    from html import escape
-
+def note(sentence: str) -> str:
     return f'<p class="lr-note">{escape(sentence)}</p>'
 
 
-def strength_words(strength: float, steps: int, locale: str) -> str:
+def strength_words(spec: ModelSpec, strength: float, steps: int, locale: str) -> str:
     """The strength in words, and the number of steps it really means."""
     level = sum(strength > limit for limit in (0.0, 0.35, 0.65, 0.85))
-    count = min(int(steps * strength), steps)
-    sum_ = say(locale, "strength_steps", strength=f"{strength:g}", steps=steps, count=count)
-    return f'<p class="lr-words"><span>{say(locale, f"strength_{level}")}</span><small>{sum_}</small></p>'
+    count = families.steps_to_run(spec, steps, strength)
+    total = say(locale, "strength_steps", strength=f"{strength:g}", steps=steps, count=count)
+    sentence = escape(say(locale, f"strength_{level}"))
+    return f'<p class="lr-words"><span>{sentence}</span><small>{escape(total)}</small></p>'
 
 
-def _wire(
-    studio: Studio,
-    runs: Runs,
-    form: Form,
-    view: View,
-    model_line: gr.HTML,
-    examples: list[gr.Button],
-) -> None:
-    def paint(data: Mapping[Component, Any], request: gr.Request) -> Iterator[dict[Component, Any]]:
-        yield from follow(studio, runs, form.read(data), view, locale_of(request))
+# -- wiring ----------------------------------------------------------------------------------------------------
+
+
+def _wire_running(studio: Studio, runs: Runs, form: Form, view: View, parts: dict[str, Any]) -> None:
+    def bench(data: Mapping[Component, Any], request: gr.Request) -> Bench:
+        return Bench(studio, runs, view, locale_of(request), tuple(history.known(runs, data[view.ids])))
+
+    def paint(data: Mapping[Component, Any], request: gr.Request) -> Iterator[Changes]:
+        yield from follow(bench(data, request), form.read(data))
+
+    def again(data: Mapping[Component, Any], request: gr.Request) -> Iterator[Changes]:
+        values = with_seed(replace(form.read(data), seed=-1))
+        yield {form.seed: values.seed}
+        yield from follow(bench(data, request), values)
+
+    def four(data: Mapping[Component, Any], request: gr.Request) -> Iterator[Changes]:
+        first = with_seed(form.read(data))
+        assert first.seed is not None
+        series = [replace(first, seed=(first.seed + n) % (MAX_SEED + 1)) for n in range(4)]
+        yield from follow_series(bench(data, request), series, lambda values: f"seed {values.seed}")
+
+    def sweep(data: Mapping[Component, Any], request: gr.Request) -> Iterator[Changes]:
+        first = with_seed(form.read(data))
+        series = [replace(first, strength=strength) for strength in SWEEP]
+        yield from follow_series(bench(data, request), series, lambda values: f"strength {values.strength:g}")
+
+    def finish(data: Mapping[Component, Any], request: gr.Request) -> Iterator[Changes]:
+        yield from finish_another_way(bench(data, request), data[view.run_id], data[parts["finish_mode"]])
+
+    everything = {*form.widgets(), view.ids}
+    options = {
+        "outputs": [*view.widgets(), form.seed],
+        "show_progress": "hidden",
+        "concurrency_limit": 16,  # the backend gives turns on the device and says who waits
+        "trigger_mode": "once",
+        "api_visibility": "private",
+    }
+    gr.on([view.paint.click, form.prompt.submit], paint, everything, **options)
+    view.again.click(again, everything, **options)
+    view.four.click(four, everything, **options)
+    view.sweep.click(sweep, everything, **options)
+    parts["finish_button"].click(finish, {view.run_id, view.ids, parts["finish_mode"]}, **options)
+    view.stop.click(runs.stop, view.run_id, None, **quiet())
+
+
+def _wire_form(form: Form, parts: dict[str, Any]) -> None:
+    def tell(model: str, strength: float, steps: float, request: gr.Request) -> str:
+        return strength_words(find_model(model), strength or 0.0, int(steps or 1), locale_of(request))
 
     gr.on(
-        [view.paint.click, form.prompt.submit],
-        paint,
-        form.widgets(),
-        view.widgets(),
-        show_progress="hidden",
-        concurrency_limit=16,  # the backend gives turns on the device and says who waits
-        trigger_mode="once",
-        api_visibility="private",
-    )
-    view.stop.click(
-        runs.stop, view.run_id, None, queue=False, show_progress="hidden", api_visibility="private"
+        [form.strength.change, form.steps.change],
+        tell,
+        [form.model, form.strength, form.steps],
+        parts["words"],
+        trigger_mode="always_last",
+        **quiet(),
     )
 
-    def take_defaults(name: str) -> dict[Component, Any]:
+    def take_defaults(name: str, mode: str) -> Changes:
         spec = find_model(name)
+        modes = vae_modes(spec)
         return {
             form.strength: spec.strength,
             form.steps: spec.num_inference_steps,
             form.guidance: spec.guidance_scale,
-            model_line: _model_line(spec.plain),
+            form.scheduler: gr.update(choices=scheduler_choices(spec), value="default"),
+            form.mode: gr.update(choices=mode_choices(spec), value=mode if mode in modes else "auto"),
+            form.encode_mode: gr.update(choices=own_mode_choices(spec), value=AS_ABOVE),
+            form.decode_mode: gr.update(choices=own_mode_choices(spec), value=AS_ABOVE),
+            parts["model_line"]: note(spec.plain),
         }
 
-    form.model.input(
-        take_defaults,
-        form.model,
-        [form.strength, form.steps, form.guidance, model_line],
-        queue=False,
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    for button, (name, words) in zip(examples, EXAMPLES, strict=True):
+    changed = [
+        form.strength,
+        form.steps,
+        form.guidance,
+        form.scheduler,
+        form.mode,
+        form.encode_mode,
+        form.decode_mode,
+    ]
+    form.model.input(take_defaults, [form.model, form.mode], [*changed, parts["model_line"]], **quiet())
+
+    for button, (name, words) in zip(parts["examples"], EXAMPLES, strict=True):
         button.click(
             lambda name=name, words=words: (str(ASSETS / f"{name}.png"), words),
             None,
             [form.image, form.prompt],
-            queue=False,
-            show_progress="hidden",
-            api_visibility="private",
+            **quiet(),
         )
+    for button, look in zip(parts["looks"], LOOKS, strict=True):
+        button.click(lambda prompt, look=look: with_look(prompt, look), form.prompt, form.prompt, **quiet())
 
+    settings = sorted(form.widgets() - {form.image}, key=lambda widget: widget._id)
 
-def follow(
-    studio: Studio, runs: Runs, values: Values, view: View, locale: str
-) -> Iterator[dict[Component, Any]]:
-    """Run the job and say, event by event, what changes on the page. Inputs are never touched."""
-    run = runs.start()
-    progress = Progress(say(locale, "state_starting"), running=True)
-    picture = None
-    try:
-        picture = values.picture(locale)
-        before = run.folder / "before.png"
-        picture.save(before)
-        seen = {"before": file_url(before), "prompt": values.prompt}
-        yield {
-            view.run_id: run.id,
-            view.viewer: shows(locale, **seen),
-            view.panel: panel(progress, locale),
-            view.table: cost_table((), locale),
-            view.picture: gr.update(value=None, interactive=False),
-            view.latents: gr.update(value=None, interactive=False),
-            view.paint: gr.update(interactive=False),
-            view.stop: gr.update(interactive=True),
+    def restore(path: str | None, request: gr.Request) -> Changes:
+        """A picture that says how it was made brings its settings along."""
+        found = settings_in(Path(path)) if path else {}
+        if not found:
+            return {form.prompt: gr.skip()}
+        gr.Info(say(locale_of(request), "restored"))
+        return form.shows(_fitting(found))
+
+    form.image.upload(restore, form.image, settings, **quiet())
+
+    def query(data: Mapping[Component, Any]) -> Changes:
+        values = form.read({form.image: None, **data})
+        standard = Values(None)
+        told = {
+            field.name: getattr(values, field.name)
+            for field in fields(values)
+            if field.name != "image" and getattr(values, field.name) != getattr(standard, field.name)
         }
-        events = studio.img2img(values.job(picture), run.stop)
-        spec = find_model(values.model)
-        try:
-            for event in events:
-                changes: dict[Component, Any] = {}
-                if isinstance(event, Step) and event.preview is not None:
-                    changes[view.viewer] = shows(locale, after=data_uri(event.preview), running=True, **seen)
-                if isinstance(event, StageDone):
-                    run.reports.append(event.report)
-                    changes[view.table] = cost_table(run.reports, locale)
-                    if event.latents is not None:
-                        run.keep_latents(event.latents, spec, event.report.stage)
-                if isinstance(event, Result):
-                    changes |= _finished(run, event, view, locale, seen)
-                progress = advance(progress, event, locale)
-                changes[view.panel] = panel(progress, locale)
-                yield changes
-        finally:
-            events.close()
-    except Cancelled:
-        yield _over(run, view, replace(progress, message=say(locale, "state_stopped")), locale)
-    except LatentRelayError as error:
-        yield _over(
-            run, view, replace(progress, message=error.sentence, failed=progress.active, tone="bad"), locale
-        )
-        raise gr.Error(error.sentence, print_exception=False) from error
-    except Exception as error:
-        logger.exception("A run failed in a way that no error of ours describes")
-        sentence = say(locale, "unexpected")
-        yield _over(
-            run, view, replace(progress, message=sentence, failed=progress.active, tone="bad"), locale
-        )
-        raise gr.Error(sentence, print_exception=False) from error
-    else:
-        yield {view.paint: gr.update(interactive=True), view.stop: gr.update(interactive=False)}
-    finally:
-        runs.finish(run)
+        return {parts["link"]: gr.update(value="?" + urlencode(told), visible=True)}
+
+    parts["make_link"].click(query, set(settings), [parts["link"]], **quiet()).then(
+        None, parts["link"], parts["link"], js=_TO_CLIPBOARD, **quiet()
+    )
 
 
-def _finished(
-    run: Run, result: Result, view: View, locale: str, seen: dict[str, str]
-) -> dict[Component, Any]:
-    path = run.folder / f"latent-relay-{result.recipe['seed']}.png"
-    save_png(path, result.image, result.recipe, result.reports)
-    return {
-        view.viewer: shows(locale, after=file_url(path), **seen),
-        view.picture: gr.update(value=str(path), interactive=True),
-        view.latents: gr.update(value=str(run.latents), interactive=True),
-    }
+def _fitting(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings for the widgets' ranges, and for the model they name: not every model has every scheduler."""
+    settings = dict(settings)
+    if "steps" in settings:
+        settings["steps"] = min(settings["steps"], 100)
+    if "guidance" in settings:
+        settings["guidance"] = min(settings["guidance"], 20)
+    spec = MODELS.get(settings.get("model", "builtin"))
+    if spec is not None and settings.get("scheduler", "default") not in spec.schedulers:
+        settings["scheduler"] = "default"
+    return settings
 
 
-def _over(run: Run, view: View, progress: Progress, locale: str) -> dict[Component, Any]:
-    """The page after a run that gave no picture: reports and latents stay, the form is free again."""
-    kept: Path | None = run.latents
-    return {
-        view.panel: panel(replace(progress, running=False), locale),
-        view.table: cost_table(run.reports, locale),
-        view.latents: gr.update(value=str(kept) if kept else None, interactive=kept is not None),
-        view.paint: gr.update(interactive=True),
-        view.stop: gr.update(interactive=False),
-    }
+def from_link(form: Form, parameters: Mapping[str, str]) -> Changes:
+    """What a link's query says about the form; a link may come from anyone, so the prompt is never run by itself."""
+    return form.shows(_fitting(clean(dict(parameters))))
 
 
-def advance(progress: Progress, event: object, locale: str) -> Progress:
-    """The progress after one more event."""
-    match event:
-        case Waiting(message):
-            return replace(progress, message=message)
-        case StageStarted(stage, mode, _, where):
-            fraction = {"encode": 0.02, "denoise": _BEFORE_PAINTING, "decode": _AFTER_PAINTING}[stage]
-            place = f"{say(locale, f'mode_name_{mode}')} · {where}"
-            message = say(locale, f"state_{stage}", where=place)
-            return replace(progress, message=message, fraction=fraction, active=stage, where=place, mode=mode)
-        case Step(step, steps, _, left):
-            message = say(locale, "state_step", step=step, steps=steps)
-            if left is not None and left >= 1:
-                message += f" · {say(locale, 'state_left', left=seconds(left))}"
-            fraction = _BEFORE_PAINTING + (_AFTER_PAINTING - _BEFORE_PAINTING) * step / steps
-            return replace(progress, message=message, fraction=fraction)
-        case StageDone(report):
-            return replace(progress, reports=(*progress.reports, report), active=None)
-        case Result(reports=reports):
-            total = sum(report.cost.seconds for report in reports)
-            message = say(locale, "state_done", seconds=seconds(total))
-            return replace(progress, message=message, fraction=1.0, running=False, active=None)
-    return progress
+def _wire_results(runs: Runs, form: Form, view: View) -> None:
+    def use(run_id: str) -> Changes:
+        folder = runs.find(run_id or "")
+        picture = history.picture_of(folder) if folder else None
+        return {form.image: str(picture) if picture else gr.skip()}
+
+    view.use.click(use, view.run_id, [form.image], **quiet())
+
+    def recall(ids: list[str], chosen: gr.SelectData, request: gr.Request) -> Changes:
+        """An earlier run, as it looked when it was done, and its settings in the form."""
+        locale = locale_of(request)
+        known = history.known(runs, ids)
+        found = history.story_of(runs, known[chosen.index]) if chosen.index < len(known) else None
+        if found is None:
+            raise gr.Error(say(locale, "history_gone"), print_exception=False)
+        folder, picture, told = found
+        latents = folder / "denoise.safetensors"
+        before = folder / "before.png"
+        progress = Progress(story(told.reports, locale), 1.0, reports=told.reports)
+        return {
+            view.run_id: folder.name,
+            view.viewer: shows(
+                locale,
+                before=file_url(before),
+                after=file_url(picture),
+                prompt=str(told.recipe.get("prompt", "")),
+            ),
+            view.panel: panel(progress, locale),
+            view.table: cost_table(told.reports, locale),
+            view.picture: gr.update(value=str(picture), interactive=True),
+            view.latents: gr.update(
+                value=str(latents) if latents.is_file() else None, interactive=latents.is_file()
+            ),
+            view.use: gr.update(interactive=True),
+            view.finish: gr.update(visible=False),
+            **form.shows(_fitting(settings_of(told.recipe))),
+        }
+
+    outputs = {*view.widgets(), *form.widgets()} - {form.image, view.ids, view.gallery}
+    view.gallery.select(recall, view.ids, sorted(outputs, key=lambda widget: widget._id), **quiet())

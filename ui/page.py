@@ -9,11 +9,12 @@ from typing import Any
 import gradio as gr
 
 from backend.studio import Studio
-from ui import api, benchmark, compare, decode, encode, fit, img2img
+from ui import api, benchmark, compare, decode, draw, encode, endpoints, fit, history, img2img
+from ui.running import Changes
 from ui.runs import Runs
-from ui.text import I18N, T, say
+from ui.text import I18N, T, locale_of, say
 from ui.theme import ASSETS, css, theme
-from ui.widgets import html
+from ui.widgets import html, local, locals_of
 
 RUNS_FOLDER = Path(__file__).resolve().parent.parent / "runs"
 
@@ -22,22 +23,53 @@ def build_page(studio: Studio, folder: Path = RUNS_FOLDER) -> gr.Blocks:
     """The whole page. `folder` keeps what runs make; pass it to `launch_options` too."""
     runs = Runs(folder)
     with gr.Blocks(title="Latent Relay", analytics_enabled=False) as page:
-        html(_header(), elem_id="lr-header")
-        wirings = []
-        with gr.Tabs(elem_id="lr-tabs"):
-            for name, tab in (("img2img", img2img), ("encode", encode), ("decode", decode)):
-                with gr.Tab(T(f"tab_{name}"), id=name):
-                    wirings.append(tab.build(studio, runs))
+        local(html(header("en"), elem_id="lr-header"), header)
+        with gr.Tabs(elem_id="lr-tabs", selected="img2img") as tabs:
+            with gr.Tab(T("tab_img2img"), id="img2img"):
+                main = img2img.build(studio, runs)
+            with gr.Tab(T("tab_draw"), id="draw"):
+                wire_drawing = draw.build(runs)
+            with gr.Tab(T("tab_encode"), id="encode"):
+                wire_encode = encode.build(studio, runs)
+            with gr.Tab(T("tab_decode"), id="decode"):
+                wire_decode = decode.build(studio, runs)
             with gr.Tab(T("tab_compare"), id="compare"):
-                wirings.append(compare.build(studio, runs))
+                wire_compare = compare.build(studio, runs)
             with gr.Tab(T("tab_fit"), id="fit") as fit_tab:
-                wirings.append(fit.build(studio, fit_tab))
+                wire_fit = fit.build(studio, fit_tab)
             with gr.Tab(T("tab_benchmark"), id="benchmark"):
-                wirings.append(benchmark.build(studio, runs))
-        for wire in wirings:
-            wire()
+                wire_benchmark = benchmark.build(studio, runs)
+            with gr.Tab(T("tab_endpoints"), id="endpoints"):
+                wire_endpoints = endpoints.build(studio)
+        main.wire()
+        wire_drawing(main, tabs)
+        wire_encode()
+        wire_decode()
+        wire_compare()
+        wire_fit()
+        wire_benchmark()
+        wire_endpoints()
         api.build(studio, runs)
+        _wire_loading(page, runs, main)
     return page
+
+
+def _wire_loading(page: gr.Blocks, runs: Runs, main: img2img.Tab) -> None:
+    translated = locals_of(page)
+
+    def greet(ids: list[str], request: gr.Request) -> Changes:
+        """The history of this browser, the settings of a link, and the visitor's language."""
+        locale = locale_of(request)
+        changes: Changes = {
+            main.view.gallery: gr.update(value=history.thumbnails(runs, history.known(runs, ids)))
+        }
+        changes |= img2img.from_link(main.form, dict(request.query_params))
+        if locale != "en":
+            changes |= {component: render(locale) for component, render in translated.items()}
+        return changes
+
+    outputs = [main.view.gallery, *translated, *(main.form.widgets() - {main.form.image})]
+    page.load(greet, main.view.ids, outputs, show_progress="hidden", api_visibility="private")
 
 
 def launch_options(folder: Path = RUNS_FOLDER) -> dict[str, Any]:
@@ -53,12 +85,12 @@ def launch_options(folder: Path = RUNS_FOLDER) -> dict[str, Any]:
     }
 
 
-def _header() -> str:
+def header(locale: str) -> str:
     logo = (
         '<svg viewBox="0 0 96 40" aria-hidden="true"><path d="M14 20h68" /><circle cx="14" cy="20" r="9" />'
         '<circle cx="48" cy="20" r="14" /><circle cx="82" cy="20" r="9" /></svg>'
     )
     return (
-        f'<header class="lr-header">{logo}<div><h1>{escape(say("en", "title"))}</h1>'
-        f"<p>{escape(say('en', 'tagline'))}</p></div></header>"
+        f'<header class="lr-header">{logo}<div><h1>{escape(say(locale, "title"))}</h1>'
+        f"<p>{escape(say(locale, 'tagline'))}</p></div></header>"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import secrets
 from pathlib import Path
 from urllib.parse import quote
 
@@ -41,3 +42,12 @@ def data_uri(image: Image.Image, quality: int = 80) -> str:
 def file_url(path: Path) -> str:
     """Where the browser finds a file under an allowed path; relative, so that a proxy's prefix does no harm."""
     return "gradio_api/file=" + quote(str(path))
+
+
+def save_drawing(drawing: Image.Image, folder: Path) -> str:
+    """A drawing on white paper, as a file that the upload can show; the newest replaces nothing of anybody's."""
+    path = folder / "drawings" / f"{secrets.token_urlsafe(16)}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rgba = drawing.convert("RGBA")
+    Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB").save(path)
+    return str(path)

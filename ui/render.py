@@ -56,6 +56,20 @@ def size(count: int | None) -> str:
     return f"{count / 1e9:.2f} GB"
 
 
+def story(reports: Sequence[StageReport], locale: str) -> str:
+    """A run in one line: what happened where, how long it took, what went over the wire."""
+    parts = []
+    for report in reports:
+        place = say(locale, "at", where=report.where) if report.mode == "remote" else say(locale, "here")
+        values = {"place": place, "seconds": seconds(report.cost.seconds), "steps": report.steps or 0}
+        parts.append(say(locale, f"story_{report.stage}", **values))
+    moved = sum(r.traffic.bytes_sent + r.traffic.bytes_received for r in reports if r.traffic)
+    if moved:
+        parts.append(say(locale, "story_wire", size=size(moved)))
+    sentence = ", ".join(parts)
+    return sentence[:1].upper() + sentence[1:] + "."
+
+
 def memory(report: StageReport) -> str:
     cost = report.cost
     if cost.peak_bytes is None:

@@ -34,6 +34,7 @@ class Run:
     stop: threading.Event = field(default_factory=threading.Event)
     reports: list[StageReport] = field(default_factory=list)
     latents: Path | None = None
+    picture: Path | None = None
 
     def keep_latents(self, latents: torch.Tensor, spec: ModelSpec, name: str) -> None:
         """Write them at once, so that a later failure loses nothing."""
@@ -48,6 +49,8 @@ class Runs:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._running: dict[str, Run] = {}
+        self._unfinished: dict[str, Run] = {}
+        """Runs that ended without a picture but left latents: ids, paths and reports, no tensors."""
         self._lock = threading.Lock()
 
     def start(self) -> Run:
@@ -60,6 +63,17 @@ class Runs:
         self._tidy()
         return run
 
+    def resume(self, run_id: str | None) -> Run | None:
+        """A run that ended without a picture, to be finished from its latents, if it is still kept."""
+        with self._lock:
+            run = self._unfinished.get(run_id or "")
+            if run is None:
+                return None
+            run_id = run.id
+            run.stop = threading.Event()
+            self._running[run_id] = run
+        return run
+
     def stop(self, run_id: str | None) -> None:
         """Ask a run to end; one that has ended already is left alone."""
         with self._lock:
@@ -70,6 +84,10 @@ class Runs:
     def finish(self, run: Run) -> None:
         with self._lock:
             self._running.pop(run.id, None)
+            if run.picture is None and run.latents is not None:
+                self._unfinished[run.id] = run
+                while len(self._unfinished) > KEEP:
+                    self._unfinished.pop(next(iter(self._unfinished)))
 
     def find(self, run_id: str) -> Path | None:
         """The folder of a run, if it is still kept. The id may come from a visitor."""

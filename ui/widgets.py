@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import gradio as gr
 
-from backend.job import VAE_MODES
-from backend.models import MODELS
+from backend.job import VAE_MODES, vae_modes
+from backend.models import MODELS, ModelSpec
 from ui.form import AS_ABOVE
 from ui.text import T, say
 from ui.theme import ASSETS
@@ -26,6 +28,15 @@ def html(value: str, elem_id: str | None = None) -> gr.HTML:
     return gr.HTML(value, apply_default_css=False, js_on_load=None, elem_id=elem_id)
 
 
+def intro(key: str, css_class: str = "lr-intro", elem_id: str | None = None) -> gr.HTML:
+    """A sentence of the page's own, in the visitor's language."""
+
+    def render(locale: str) -> str:
+        return f'<p class="{css_class}">{escape(say(locale, key))}</p>'
+
+    return local(html(render("en"), elem_id=elem_id), render)
+
+
 def picture_input(**options: Any) -> gr.Image:
     """An upload that hands over the file itself.
 
@@ -42,27 +53,55 @@ def picture_input(**options: Any) -> gr.Image:
     return image
 
 
-def mode_choices() -> list[tuple[Any, str]]:
-    """Every mode the backend knows, each with its plain sentence."""
-    return [(T(f"mode_{mode}"), mode) for mode in VAE_MODES]
+def mode_choices(spec: ModelSpec) -> list[tuple[Any, str]]:
+    """Every mode this model has, each with its plain sentence."""
+    return [(T(f"mode_{mode}"), mode) for mode in vae_modes(spec)]
 
 
-def own_mode_choices() -> list[tuple[Any, str]]:
-    return [(T("as_above"), AS_ABOVE), *((T(f"mode_name_{mode}"), mode) for mode in VAE_MODES)]
+def mode_name_choices() -> list[tuple[Any, str]]:
+    return [(T(f"mode_name_{mode}"), mode) for mode in VAE_MODES if mode not in ("auto", "tiny")]
+
+
+def own_mode_choices(spec: ModelSpec) -> list[tuple[Any, str]]:
+    return [(T("as_above"), AS_ABOVE), *((T(f"mode_name_{mode}"), mode) for mode in vae_modes(spec))]
+
+
+def scheduler_choices(spec: ModelSpec) -> list[tuple[Any, str]]:
+    return [(T("scheduler_default") if name == "default" else name, name) for name in spec.schedulers]
 
 
 def model_choices() -> list[tuple[str, str]]:
     return [(spec.title, spec.name) for spec in MODELS.values() if spec.available]
 
 
+def quiet() -> dict[str, Any]:
+    """Options of an event that only moves things on the page: at once, unseen, and not in the API."""
+    return {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+
+def local(component: gr.HTML, render: Callable[[str], Any]) -> gr.HTML:
+    """Note that this HTML is written anew in the visitor's language when the page loads."""
+    component.in_locale = render  # type: ignore[attr-defined]
+    return component
+
+
+def locals_of(page: gr.Blocks) -> dict[gr.HTML, Callable[[str], Any]]:
+    return {
+        block: block.in_locale
+        for block in page.blocks.values()
+        if isinstance(block, gr.HTML) and hasattr(block, "in_locale")
+    }
+
+
 def viewer(elem_id: str, tab: str = "img2img") -> gr.HTML:
-    return gr.HTML(
+    component = gr.HTML(
         shows("en", tab=tab),
         html_template=_TEMPLATE,
         js_on_load=(ASSETS / "viewer.js").read_text(encoding="utf-8"),
         apply_default_css=False,
         elem_id=elem_id,
     )
+    return local(component, lambda locale: shows(locale, tab=tab))
 
 
 def shows(

@@ -1,0 +1,50 @@
+"""The visitor's earlier runs: ids in the browser, pictures in the runs' folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from ui.recipe import Story, read_story
+from ui.runs import Runs
+
+KEEP = 24
+"""Runs that the history shows."""
+_THUMBNAIL = "thumbnail.png"
+
+
+def save_thumbnail(folder: Path, image: Image.Image) -> None:
+    small = image.convert("RGB")
+    small.thumbnail((192, 192))
+    small.save(folder / _THUMBNAIL)
+
+
+def picture_of(folder: Path) -> Path | None:
+    return next(iter(sorted(folder.glob("latent-relay-*.png"))), None)
+
+
+def known(runs: Runs, ids: Sequence[str] | None) -> list[str]:
+    """Those of the ids whose pictures are still there. The list comes from the browser, so it may hold anything."""
+    wanted = [run_id for run_id in ids or () if isinstance(run_id, str)][:KEEP]
+    return [run_id for run_id in wanted if (folder := runs.find(run_id)) and (folder / _THUMBNAIL).is_file()]
+
+
+def thumbnails(runs: Runs, ids: Sequence[str]) -> list[tuple[str, str]]:
+    """(file, caption) for the gallery."""
+    items = []
+    for run_id in known(runs, ids):
+        folder = runs.find(run_id)
+        assert folder is not None  # `known` has seen it
+        picture = picture_of(folder)
+        items.append((str(folder / _THUMBNAIL), picture.stem.rpartition("-")[2] if picture else ""))
+    return items
+
+
+def story_of(runs: Runs, run_id: str) -> tuple[Path, Path, Story] | None:
+    """(folder, picture, what is written in it) of an earlier run."""
+    folder = runs.find(run_id)
+    picture = picture_of(folder) if folder else None
+    story = read_story(picture) if picture else None
+    return (folder, picture, story) if folder and picture and story else None
