@@ -185,7 +185,8 @@ class Remote:
                 "It serves another model's VAE; check its address.",
                 url=sent.where,
             )
-        return self._finite(image, sent).clamp_(-1.0, 1.0)
+        # Pixels of eight bits are finite and in range by nature.
+        return image if output in ("uint8", "png", "jpg") else self._finite(image, sent).clamp_(-1.0, 1.0)
 
     def _post(
         self, url: str | None, action: str, message: wire.Message, most_bytes: int, transfer: Transfer

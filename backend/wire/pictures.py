@@ -75,15 +75,16 @@ def _open_picture(body: bytes) -> Image.Image:
 
 def pixels_to_image(pixels: torch.Tensor) -> torch.Tensor:
     """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1], bit for bit as `images.to_tensor` does."""
-    return (pixels.permute(0, 3, 1, 2).float() / 127.5 - 1.0).contiguous()
+    # Turned as bytes and computed in place: a quarter of the time that floats and new tensors take.
+    return pixels.permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1.0)
 
 
 def image_to_pixels(image: torch.Tensor) -> torch.Tensor:
     """Float (B, 3, H, W) in [-1, 1] to uint8 (B, H, W, 3), rounded; inverse of `pixels_to_image`."""
     import torch
 
-    unit = (image.detach().cpu().float() * 0.5 + 0.5).clamp(0.0, 1.0)
-    return (unit.permute(0, 2, 3, 1) * 255.0).round().to(torch.uint8).contiguous()
+    unit = image.detach().cpu().float().mul(0.5).add_(0.5).clamp_(0.0, 1.0)
+    return unit.mul_(255.0).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def pack_picture(image: torch.Tensor, kind: Literal["jpg", "png"]) -> bytes:
