@@ -19,6 +19,8 @@ from __future__ import annotations
 import argparse
 import copy
 import ctypes
+import itertools
+import json
 import math
 import re
 import statistics
@@ -37,7 +39,7 @@ from backend.vae.base import LocalVAE
 from backend.vae.streamed import Streamed
 from backend.vae.tiled import Tiled
 from backend.vae.whole import Whole
-from benchmarks.common import machine, publish
+from benchmarks.common import RESULTS, machine, publish
 
 Run = Callable[[], Tensor]
 
@@ -91,18 +93,28 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    rows: list[Row] = []
-    for name in options.models:
-        for dtype in options.dtypes:
-            for size in options.sizes:
-                for direction in options.directions:
-                    rows += case(name, direction, size, getattr(torch, dtype), device, options)
-                    for row in rows[-len(options.variants) :]:
-                        print(line(row), file=sys.stderr, flush=True)
-    print("\n".join(table(rows)), end="\n\n")
     about = {**machine(), "runs": options.runs, "kind": device.type}
     slug = options.name or "streamed-" + re.sub(r"[^a-z0-9]+", "-", about["device"].lower()).strip("-")
-    publish(slug, {"machine": about, "rows": [asdict(row) for row in rows]}, save=not options.no_save)
+    rows: list[Row] = []
+    for name, dtype, size, direction in itertools.product(
+        options.models, options.dtypes, options.sizes, options.directions
+    ):
+        found = case(name, direction, size, getattr(torch, dtype), device, options)
+        rows += found
+        print("\n".join(map(line, found)), file=sys.stderr, flush=True)
+        if not options.no_save:  # an interrupted run keeps what it has measured
+            save(slug, result(about, rows))
+    print("\n".join(table(rows)), end="\n\n")
+    publish(slug, result(about, rows), save=not options.no_save)
+
+
+def result(about: dict[str, Any], rows: list[Row]) -> dict[str, Any]:
+    return {"machine": about, "rows": [asdict(row) for row in rows]}
+
+
+def save(slug: str, found: dict[str, Any]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{slug}.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
 def arguments() -> argparse.Namespace:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -298,6 +298,8 @@ def test_an_unknown_vae_is_refused_with_a_sentence() -> None:
     spec = LatentSpec(channels=4, downscale=8, scaling_factor=1.0)
     with pytest.raises(UnsupportedVAEError, match="AutoencoderTiny is not built like an AutoencoderKL"):
         Streamed(AutoencoderTiny(), spec)
+    with pytest.raises(UnsupportedVAEError, match="VQModel is not built like an AutoencoderKL"):
+        Streamed(VQModel(norm_num_groups=8), spec)
     module = build((8, 16), 4)
     module.decoder.up_blocks[0] = nn.Identity()
     with pytest.raises(UnsupportedVAEError, match="the unknown block Identity"):

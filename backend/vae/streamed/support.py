@@ -11,15 +11,16 @@ from torch import nn
 
 from backend.errors import UnsupportedVAEError
 
+_PLAIN_CONV = (1, "zeros", (1, 1))  # groups, padding mode, dilation
+
 
 def check_supported(module: Any) -> None:
     """Raise UnsupportedVAEError with a plain sentence unless every layer of `module` is one that `strips` knows."""
     name = type(module).__name__
     for part, blocks in (("encoder", "down_blocks"), ("decoder", "up_blocks")):
         net = getattr(module, part, None)
-        if not all(
-            hasattr(net, attribute) for attribute in ("conv_in", blocks, "mid_block", "conv_norm_out")
-        ):
+        # A VQModel has the same two parts, but quantises between them.
+        if type(net).__name__ != part.capitalize() or hasattr(module, "quantize"):
             raise UnsupportedVAEError(f"{name} is not built like an AutoencoderKL, so it cannot be streamed.")
         for problem in _problems(net, blocks):
             raise UnsupportedVAEError(f"This {name} cannot be streamed: {problem}.")
@@ -41,19 +42,14 @@ def _problems(net: Any, blocks: str) -> Iterator[str]:
         if attention is not None and not _plain_attention(attention):
             yield "its attention is not the plain kind"
     for block in getattr(net, blocks):
-        for layer in (
-            *(getattr(block, "upsamplers", None) or ()),
-            *(getattr(block, "downsamplers", None) or ()),
-        ):
-            if not _plain_resampling(layer):
-                yield f"its {type(layer).__name__} is not the plain kind"
-    norms_and_act = isinstance(net.conv_norm_out, nn.GroupNorm) and isinstance(net.conv_act, nn.SiLU)
-    if not norms_and_act:
+        for layers in (getattr(block, "upsamplers", None), getattr(block, "downsamplers", None)):
+            for layer in layers or ():
+                if not _plain_resampling(layer):
+                    yield f"its {type(layer).__name__} is not the plain kind"
+    if not (isinstance(net.conv_norm_out, nn.GroupNorm) and isinstance(net.conv_act, nn.SiLU)):
         yield "its last norm is not a GroupNorm followed by SiLU"
     for conv in net.modules():
-        if isinstance(conv, nn.Conv2d) and (
-            conv.groups != 1 or conv.padding_mode != "zeros" or conv.dilation != (1, 1)
-        ):
+        if isinstance(conv, nn.Conv2d) and (conv.groups, conv.padding_mode, conv.dilation) != _PLAIN_CONV:
             yield "one of its convolutions is not the plain kind"
 
 

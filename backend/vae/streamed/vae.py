@@ -73,12 +73,12 @@ class Streamed(LocalVAE):
     def _encode(self, image: Tensor) -> Tensor:
         batch, _, height, width = image.shape
         moments = self._run(self.plan("encode", batch, height, width), image)
-        if self.module.quant_conv is not None:
+        if getattr(self.module, "quant_conv", None) is not None:  # Flux and SD3 have none
             moments = self.module.quant_conv(moments)
         return moments.chunk(2, dim=1)[0]
 
     def _decode(self, z: Tensor) -> Tensor:
-        if self.module.post_quant_conv is not None:
+        if getattr(self.module, "post_quant_conv", None) is not None:
             z = self.module.post_quant_conv(z)
         batch, _, height, width = z.shape
         factor = self.spec.downscale
