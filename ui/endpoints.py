@@ -13,7 +13,7 @@ import requests
 
 from backend import net
 from backend.errors import LatentRelayError
-from backend.models import MODELS
+from backend.models import BUILTIN, MODELS
 from backend.studio import Studio
 from ui.render import seconds
 from ui.text import T, locale_of, say
@@ -41,9 +41,10 @@ CURL = """curl -s --data-binary @a.png "{url}vae/builtin/encode" -o latents.bin 
 
 @dataclass(frozen=True)
 class Endpoint:
-    model: str
-    direction: str
     url: str
+    direction: str
+    models: tuple[str, ...]
+    """Titles; models of one family share a VAE and so an endpoint."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +57,17 @@ class Answer:
 
 def endpoints_of(studio: Studio) -> list[Endpoint]:
     """What the owner configured or the models name; the app's own comes first."""
-    found = []
+    found: dict[tuple[str, str], list[str]] = {}
     if studio.own_url:
-        base = f"{studio.own_url.rstrip('/')}/vae/builtin"
-        found += [Endpoint("builtin", direction, f"{base}/{direction}") for direction in ("encode", "decode")]
+        base = f"{studio.own_url.rstrip('/')}/vae/{BUILTIN.name}"
+        for direction in ("encode", "decode"):
+            found[f"{base}/{direction}", direction] = [BUILTIN.title]
     for spec in MODELS.values():
         pair = studio.settings.endpoint_pair(spec)
         for direction, url in (("encode", pair.encode), ("decode", pair.decode)):
             if url:
-                found.append(Endpoint(spec.name, direction, url))
-    return found
+                found.setdefault((url, direction), []).append(spec.title)
+    return [Endpoint(url, direction, tuple(titles)) for (url, direction), titles in found.items()]
 
 
 def ask(url: str) -> Answer:
@@ -95,7 +97,7 @@ def table(endpoints: list[Endpoint], answers: list[Answer] | None, locale: str) 
             told += f" · HTTP {answer.status}"
         rows.append(
             f'<tr><td><i class="lr-light" data-state="{state}"></i>{escape(told)}</td>'
-            f'<th scope="row">{escape(MODELS[endpoint.model].title)}</th>'
+            f'<th scope="row">{escape(", ".join(endpoint.models))}</th>'
             f"<td>{escape(say(locale, f'stage_{endpoint.direction}'))}</td>"
             f"<td><code>{escape(net.bare_url(endpoint.url))}</code></td></tr>"
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import gradio as gr
 from PIL import Image
 
 from ui.recipe import Story, read_story
@@ -40,6 +42,12 @@ def thumbnails(runs: Runs, ids: Sequence[str]) -> list[tuple[str, str]]:
         picture = picture_of(folder)
         items.append((str(folder / _THUMBNAIL), picture.stem.rpartition("-")[2] if picture else ""))
     return items
+
+
+def gallery(runs: Runs, ids: Sequence[str]) -> Any:
+    """The gallery's new contents; it is not shown while there is nothing in it."""
+    items = thumbnails(runs, ids)
+    return gr.update(value=items, visible=bool(items))
 
 
 def story_of(runs: Runs, run_id: str) -> tuple[Path, Path, Story] | None:

@@ -121,92 +121,95 @@ def _form(spec: ModelSpec, why: str) -> tuple[Form, dict[str, Any]]:
         stop = gr.Button(
             T("stop"), variant="stop", size="lg", scale=1, min_width=90, interactive=False, elem_id="lr-stop"
         )
-    with gr.Group(elem_classes="lr-plain"):
-        model = gr.Dropdown(
-            model_choices(), value=spec.name, label=T("model"), filterable=False, elem_id="lr-model"
-        )
-        model_line = html(note(why), elem_id="lr-model-line")
-    with gr.Group(elem_classes="lr-plain"):
-        mode = gr.Radio(
-            mode_choices(spec),
-            value="auto",
-            label=T("where"),
-            info=T("where_info"),
-            elem_id="lr-mode",
-            elem_classes="lr-list",
-        )
-        explain("vae", "tiles", "leaves")
-    with gr.Accordion(T("advanced"), open=False, elem_id="lr-advanced"):
-        negative = gr.Textbox(
-            label=T("negative_prompt"), placeholder=T("negative_hint"), elem_id="lr-negative"
-        )
-        with gr.Row():
-            steps = gr.Slider(
-                1,
-                100,
-                spec.num_inference_steps,
-                step=1,
-                label=T("steps"),
-                info=T("steps_info"),
-                elem_id="lr-steps",
-                buttons=[],
+    with gr.Column(elem_classes="lr-more"):
+        with gr.Group(elem_classes="lr-plain"):
+            model = gr.Dropdown(
+                model_choices(), value=spec.name, label=T("model"), filterable=False, elem_id="lr-model"
             )
-            guidance = gr.Slider(
-                0,
-                20,
-                spec.guidance_scale,
-                step=0.5,
-                label=T("guidance"),
-                info=T("guidance_info"),
-                elem_id="lr-guidance",
-                buttons=[],
+            model_line = html(note(why), elem_id="lr-model-line")
+        with gr.Group(elem_classes="lr-plain"):
+            mode = gr.Radio(
+                mode_choices(spec),
+                value="auto",
+                label=T("where"),
+                info=T("where_info"),
+                elem_id="lr-mode",
+                elem_classes="lr-list",
             )
-        with gr.Row():
-            seed = gr.Number(-1, label=T("seed"), info=T("seed_info"), precision=0, elem_id="lr-seed")
-            scheduler = gr.Dropdown(
-                scheduler_choices(spec),
-                value="default",
-                label=T("scheduler"),
-                info=T("scheduler_info"),
-                filterable=False,
-                elem_id="lr-scheduler",
+            explain("vae", "tiles", "leaves")
+        with gr.Accordion(T("advanced"), open=False, elem_id="lr-advanced"):
+            negative = gr.Textbox(
+                label=T("negative_prompt"), placeholder=T("negative_hint"), elem_id="lr-negative"
             )
-        with gr.Row():
-            width = gr.Number(0, label=T("width"), info=T("size_info"), precision=0, elem_id="lr-width")
-            height = gr.Number(0, label=T("height"), info=T("size_info"), precision=0, elem_id="lr-height")
-        fit = gr.Radio(
-            [(T("fit_crop"), "crop"), (T("fit_fit"), "fit"), (T("fit_stretch"), "stretch")],
-            value="crop",
-            label=T("fit"),
-            elem_id="lr-fit",
-        )
-        with gr.Row():
-            tile_size = gr.Slider(
-                64, 1024, 512, step=64, label=T("tile_size"), elem_id="lr-tile-size", buttons=[]
+            with gr.Row():
+                steps = gr.Slider(
+                    1,
+                    100,
+                    spec.num_inference_steps,
+                    step=1,
+                    label=T("steps"),
+                    info=T("steps_info"),
+                    elem_id="lr-steps",
+                    buttons=[],
+                )
+                guidance = gr.Slider(
+                    0,
+                    20,
+                    spec.guidance_scale,
+                    step=0.5,
+                    label=T("guidance"),
+                    info=T("guidance_info"),
+                    elem_id="lr-guidance",
+                    buttons=[],
+                )
+            with gr.Row():
+                seed = gr.Number(-1, label=T("seed"), info=T("seed_info"), precision=0, elem_id="lr-seed")
+                scheduler = gr.Dropdown(
+                    scheduler_choices(spec),
+                    value="default",
+                    label=T("scheduler"),
+                    info=T("scheduler_info"),
+                    filterable=False,
+                    elem_id="lr-scheduler",
+                )
+            with gr.Row():
+                width = gr.Number(0, label=T("width"), info=T("size_info"), precision=0, elem_id="lr-width")
+                height = gr.Number(
+                    0, label=T("height"), info=T("size_info"), precision=0, elem_id="lr-height"
+                )
+            fit = gr.Radio(
+                [(T("fit_crop"), "crop"), (T("fit_fit"), "fit"), (T("fit_stretch"), "stretch")],
+                value="crop",
+                label=T("fit"),
+                elem_id="lr-fit",
             )
-            tile_overlap = gr.Slider(
-                0, 256, 128, step=16, label=T("tile_overlap"), elem_id="lr-tile-overlap", buttons=[]
+            with gr.Row():
+                tile_size = gr.Slider(
+                    64, 1024, 512, step=64, label=T("tile_size"), elem_id="lr-tile-size", buttons=[]
+                )
+                tile_overlap = gr.Slider(
+                    0, 256, 128, step=16, label=T("tile_overlap"), elem_id="lr-tile-overlap", buttons=[]
+                )
+            with gr.Row():
+                encode_mode = gr.Dropdown(
+                    own_mode_choices(spec),
+                    value=AS_ABOVE,
+                    label=T("encode_where"),
+                    filterable=False,
+                    elem_id="lr-encode-mode",
+                )
+                decode_mode = gr.Dropdown(
+                    own_mode_choices(spec),
+                    value=AS_ABOVE,
+                    label=T("decode_where"),
+                    filterable=False,
+                    elem_id="lr-decode-mode",
+                )
+            explain("strength", "guidance", "seed")
+            make_link = gr.Button(T("link_button"), size="sm", elem_id="lr-make-link")
+            link = gr.Textbox(
+                label=T("link"), visible=False, interactive=False, buttons=["copy"], elem_id="lr-link"
             )
-        with gr.Row():
-            encode_mode = gr.Dropdown(
-                own_mode_choices(spec),
-                value=AS_ABOVE,
-                label=T("encode_where"),
-                filterable=False,
-                elem_id="lr-encode-mode",
-            )
-            decode_mode = gr.Dropdown(
-                own_mode_choices(spec),
-                value=AS_ABOVE,
-                label=T("decode_where"),
-                filterable=False,
-                elem_id="lr-decode-mode",
-            )
-        explain("strength", "guidance", "seed")
-        make_link = gr.Button(T("link_button"), size="sm", elem_id="lr-make-link")
-        link = gr.Textbox(
-            label=T("link"), visible=False, interactive=False, buttons=["copy"], elem_id="lr-link"
-        )
     form = Form(
         image=image,
         prompt=prompt,
@@ -272,6 +275,7 @@ def _result(paint: gr.Button, stop: gr.Button) -> tuple[View, dict[str, Any]]:
         height="auto",
         allow_preview=False,
         object_fit="cover",
+        visible=False,
         elem_id="lr-history",
         buttons=[],
         interactive=False,

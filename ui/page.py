@@ -60,9 +60,7 @@ def _wire_loading(page: gr.Blocks, runs: Runs, main: img2img.Tab) -> None:
     def greet(ids: list[str], request: gr.Request) -> Changes:
         """The history of this browser, the settings of a link, and the visitor's language."""
         locale = locale_of(request)
-        changes: Changes = {
-            main.view.gallery: gr.update(value=history.thumbnails(runs, history.known(runs, ids)))
-        }
+        changes: Changes = {main.view.gallery: history.gallery(runs, ids)}
         changes |= img2img.from_link(main.form, dict(request.query_params))
         if locale != "en":
             changes |= {component: render(locale) for component, render in translated.items()}

@@ -167,7 +167,7 @@ def finished(
         view.latents: gr.update(value=str(run.latents), interactive=run.latents is not None),
         view.use: gr.update(interactive=True),
         view.ids: ids,
-        view.gallery: gr.update(value=history.thumbnails(bench.runs, ids)),
+        view.gallery: history.gallery(bench.runs, ids),
     }
 
 

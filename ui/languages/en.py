@@ -1,11 +1,11 @@
-"""The page's sentences by language. Every language has the same keys; a test holds them to it."""
+"""English: the page’s own words, and what the other languages are held to."""
 
 from __future__ import annotations
 
 EN: dict[str, str] = {
     "title": "Latent Relay",
     "tagline": "Give it a picture and a sentence: it paints a new one, and shows where each step ran and what it cost.",
-    "tab_img2img": "Picture to picture",
+    "tab_img2img": "Paint",
     "tab_draw": "Draw",
     "tab_endpoints": "Endpoints",
     "tab_encode": "Encode",
@@ -24,14 +24,10 @@ EN: dict[str, str] = {
     "look_sunset": "Sunset",
     "step_change": "3 · How much may it change?",
     "picture": "Your picture",
-    "picture_hint": "Drop a picture here, paste one, or choose a file",
-    "examples": "Or take one of these",
     "example_mountains": "Mountains",
     "example_sea": "Sea",
     "example_castle": "Castle",
-    "prompt": "What should it become?",
     "prompt_hint": "mountains at sunset, oil painting",
-    "strength": "How much may it change?",
     "strength_0": "Nothing: the picture only passes through the VAE and back.",
     "strength_1": "A touch: colours and textures shift, shapes stay.",
     "strength_2": "Repaint: the layout stays, everything is painted anew.",
@@ -128,7 +124,6 @@ EN: dict[str, str] = {
     "alt_sheet": "Contact sheet: {captions}",
     "state_done": "Done in {seconds}.",
     "state_stopped": "Stopped. What was finished is kept below.",
-    "state_failed": "This did not work. What was finished is kept below.",
     "numbers": "The numbers",
     "no_numbers": "After a run, seconds, memory and traffic of each stage stand here.",
     "download_picture": "Save the picture",
@@ -158,8 +153,6 @@ EN: dict[str, str] = {
     "decode_button": "Decode",
     "decode_result": "The decoded picture",
     "decode_summary": "{channels} channels of {w} × {h} ({model}) became {width} × {height} pixels.",
-    "round_trip_title": "How much does the VAE lose?",
-    "round_trip_intro": "Encode a picture and decode it at once, then compare with the original.",
     "round_trip_button": "Go there and back",
     "round_trip_summary": "PSNR {psnr:.2f} dB, SSIM {ssim:.4f}.",
     "round_trip_identical": "Identical, SSIM {ssim:.4f}.",
@@ -284,5 +277,3 @@ EN: dict[str, str] = {
     "explain_seed_text": "The noise is drawn with dice. A seed fixes the dice, so the same settings give the same "
     "picture again.",
 }
-
-LANGUAGES: dict[str, dict[str, str]] = {"en": EN}
