@@ -118,7 +118,7 @@ class Bench:
             runs,
         )
         try:
-            vae = local_vae(case.mode, module, case.model.latents, case.tile_size, case.tile_overlap)
+            vae = local_vae(case.mode, module, case.model.latents, case.tile_size, case.tile_overlap, stop)
             work = _work(case, vae, torch.Generator().manual_seed(0))
             with self.loader.turns.hold(stop), interruptible(module, stop):
                 work()

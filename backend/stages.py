@@ -170,7 +170,7 @@ def _climb(mode: str, module: Any, work: Work, stop: threading.Event | None) -> 
     said = ""
     while True:
         options = work.options
-        vae = local_vae(mode, module, work.spec.latents, options.tile_size, options.tile_overlap)
+        vae = local_vae(mode, module, work.spec.latents, options.tile_size, options.tile_overlap, stop)
         dtype = str(vae.dtype).removeprefix("torch.")
         try:
             with interruptible(module, stop):
@@ -190,7 +190,14 @@ def _apply(vae: VAE, work: Work) -> torch.Tensor:
     return output.cpu()
 
 
-def local_vae(mode: str, module: Any, spec: LatentSpec, tile_size: int, tile_overlap: int) -> LocalVAE:
+def local_vae(
+    mode: str,
+    module: Any,
+    spec: LatentSpec,
+    tile_size: int,
+    tile_overlap: int,
+    stop: threading.Event | None = None,
+) -> LocalVAE:
     """A local mode around the shared module; modes are cheap to make, the module is not.
 
     Raises:
@@ -204,7 +211,7 @@ def local_vae(mode: str, module: Any, spec: LatentSpec, tile_size: int, tile_ove
     if mode == "whole":
         return Whole(module, spec)
     if mode == "streamed":
-        return Streamed(module, spec)
+        return Streamed(module, spec, stop=stop)
     if mode == "tiny":
         return Tiny(module, spec)
     if mode == "tiled":

@@ -223,6 +223,21 @@ def test_stopping_works_inside_a_step(studio: Studio, picture: Image.Image) -> N
     assert not reached_the_end
 
 
+def test_stopping_works_inside_a_streamed_stage(studio: Studio, picture: Image.Image) -> None:
+    """The streamed mode calls no module's forward, so it looks at the button itself, between its layers."""
+    stop = threading.Event()
+    notified = []
+
+    def press(event: Event) -> None:
+        notified.append(event)
+        if isinstance(event, StageStarted):
+            stop.set()
+
+    with pytest.raises(Cancelled):
+        studio.encode(picture, "builtin", VaeOptions("streamed"), stop, press)
+    assert notified
+
+
 def test_closing_the_generator_frees_the_device(studio: Studio, picture: Image.Image) -> None:
     run = studio.img2img(job(picture, num_inference_steps=100, strength=1.0))
     for event in run:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from backend.errors import OutOfMemoryError
+from backend.interrupt import raise_if_stopped
 from backend.models import LatentSpec
 from backend.vae.base import LocalVAE
 from backend.vae.streamed.arena import Arena
@@ -40,11 +43,12 @@ class Streamed(LocalVAE):
         strip_bytes: int | None = None,
         host: bool | None = None,
         replay: bool | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         """`max_memory` caps what a run allocates on the device, in bytes; the others settle what the plan would choose.
 
         `strip_bytes` is the size of a strip, `host` keeps the maps in pinned host memory, `replay` computes the widest
-        maps twice instead of keeping them.
+        maps twice instead of keeping them. Setting `stop` ends a run between two layers with `Cancelled`.
 
         Raises:
             UnsupportedVAEError: not an AutoencoderKL of the usual blocks.
@@ -55,6 +59,7 @@ class Streamed(LocalVAE):
         self.strip_bytes = strip_bytes
         self.host = host
         self.replay = replay
+        self.stop = stop
 
     def plan(self, direction: Direction, batch: int, height: int, width: int) -> Plan:
         """What a run on pictures (batch, 3, height, width) would do and take; nothing is allocated."""
@@ -91,14 +96,15 @@ class Streamed(LocalVAE):
                 f"but only {self.max_memory / 2**20:.0f} MB are allowed.",
                 "Choose a smaller size, or a mode that needs less memory.",
             )
-        return run(chosen, given)
+        return run(chosen, given, lambda: raise_if_stopped(self.stop))
 
 
 @torch.inference_mode()
-def run(chosen: Plan, given: Tensor) -> Tensor:
+def run(chosen: Plan, given: Tensor, between: Callable[[], None] = lambda: None) -> Tensor:
     """Take the steps of a plan: a picture (B, 3, H, W) to moments (B, 2C, h, w), or latents (B, C, h, w) to a picture.
 
-    `given` is on the device and in the dtype of the plan's module. The result has both, and is contiguous.
+    `given` is on the device and in the dtype of the plan's module. The result has both, and is contiguous. `between`
+    is called before each step; the modules' own forward hooks are not, since no module's forward is.
     """
     arena = Arena(chosen.arena_elements, given.dtype, given.device, host=chosen.host)
     conv_out = chosen.steps[-1].layer.conv_out
@@ -106,7 +112,9 @@ def run(chosen: Plan, given: Tensor) -> Tensor:
     for i in range(len(given)):
         x: Rows = Map(given[i : i + 1], arena)
         for step in chosen.steps[:-1]:
+            between()
             x = _take(step, x, arena, given.device)
+        between()
         last = chosen.steps[-1]
         image = convolve(x, conv_out, last.layer.conv_norm_out)
         keep(image, Map(result[i : i + 1], arena), last.rows, measured=False)
