@@ -30,7 +30,8 @@ LOSSLESS: dict[Transfer, bool] = {"uint8": True, "float32": True, "float16": Fal
 MAX_SIDE = 2048
 """What the known endpoints take in one request: 2048 × 2048 pixels."""
 
-_MIN_SIDE = 256
+_MIN_SIDE = 128
+"""Parts are not made smaller than this, in pixels: an endpoint that refuses them refuses something else."""
 _OUTPUTS: dict[Transfer, wire.Output] = {
     "uint8": "uint8",
     "float32": "pt",
