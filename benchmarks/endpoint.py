@@ -102,6 +102,7 @@ def serving(vaes: list[str], **environment: str) -> Iterator[tuple[str, psutil.P
     flags = [part for vae in vaes for part in ("--vae", vae)]
     process = subprocess.Popen(
         [sys.executable, "-m", "backend.endpoint", "--port", "0", *flags],
+        stdout=subprocess.DEVNULL,  # uvicorn's line a request
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},

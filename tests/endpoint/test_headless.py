@@ -46,6 +46,7 @@ class Process:
     def __init__(self, *flags: str, **environment: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "backend.endpoint", "--port", "0", "--device", "cpu", *flags],
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, **environment},
