@@ -6,10 +6,11 @@ it never takes any memory here.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -322,10 +323,32 @@ def _translated(spec: ModelSpec, load: Callable[[], Any]) -> Any:
             "It may have moved, or HF_TOKEN may be wrong. " + another,
         ) from error
     except (OSError, hub.HfHubHTTPError) as error:
-        if spec.is_local:
-            raise ModelUnavailableError(
-                f"The files of {spec.title} in {spec.repository} are missing or damaged.", str(error)[:200]
-            ) from error
-        raise ModelUnavailableError(
-            f"{spec.title} is not on this computer yet, and the model hub cannot be reached.", another
-        ) from error
+        raise ModelUnavailableError(*_sentence(spec, error, another)) from error
+
+
+def _sentence(spec: ModelSpec, error: Exception, another: str) -> tuple[str, str]:
+    """(what happened, what to do). diffusers wraps the hub's and the disk's errors, so their causes count as well."""
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return (
+                f"The disk is full, so {spec.title} could not be stored.",
+                "Make room, or set HF_HOME to a folder on another disk, and start again.",
+            )
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        if status == 401:
+            return (
+                "The model hub does not accept this token.",
+                "Please set HF_TOKEN to a valid one, or unset it.",
+            )
+        if status == 429:
+            return "The model hub is asked too often just now.", "Please try again in a few minutes."
+    if spec.is_local:
+        return f"The files of {spec.title} in {spec.repository} are missing or damaged.", str(error)[:200]
+    return f"{spec.title} is not on this computer yet, and the model hub cannot be reached.", another
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    following: BaseException | None = error
+    while following is not None:
+        yield following
+        following = following.__cause__ or following.__context__

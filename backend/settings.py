@@ -9,8 +9,10 @@ import argparse
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from backend.calibration import cache_folder
 from backend.errors import BadSettingError
 from backend.local_models import parse_model_path
 from backend.models import MODELS, ModelSpec
@@ -47,6 +49,8 @@ class Settings:
     """How to fit a model that is too large for the card: none, "model" (whole parts move) or "group" (layers do)."""
     local_models: tuple[ModelSpec, ...] = ()
     """The owner's own, by path; a visitor never names a path."""
+    cache_folder: Path | None = None
+    """Where the app keeps what it learns about this machine; None keeps nothing beyond this run."""
     on_space: bool = False
 
     @property
@@ -159,6 +163,7 @@ def read_settings(
         remote_timeout=options.remote_timeout,
         low_memory=options.low_memory,
         local_models=own,
+        cache_folder=cache_folder(env),
         on_space="SPACE_ID" in env,
     )
 

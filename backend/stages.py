@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from backend import precision
+from backend.calibration import Calibration, Expectation, Plan
 from backend.errors import BadSettingError, ModelUnavailableError, NonFiniteError, OutOfMemoryError
+from backend.forecast import Direction
 from backend.interrupt import interruptible, raise_if_stopped
 from backend.job import Event, StageStarted, VaeOptions, Waiting
 from backend.loading import Loader
@@ -39,6 +41,10 @@ class Work:
     options: VaeOptions
 
     @property
+    def direction(self) -> Direction:
+        return "encode" if self.stage == "encode" else "decode"
+
+    @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels of the picture."""
         factor = 1 if self.stage == "encode" else self.spec.latents.downscale
@@ -52,6 +58,7 @@ class Stages:
     def __init__(self, settings: Settings, loader: Loader, own_url: Callable[[], str | None]) -> None:
         self.settings = settings
         self.loader = loader
+        self.calibration = Calibration(settings.cache_folder and settings.cache_folder / "calibration.json")
         self._own_url = own_url
 
     def run(
@@ -100,17 +107,41 @@ class Stages:
         mode = work.options.mode
         if mode != "auto":
             return [Choice(mode, "You chose it.")]
-        width, height = work.size
+
+        def need(mode: str) -> int | None:
+            return self.expect(work.spec, work.direction, *work.size, mode, work.options).peak_bytes
+
         return ladder(
-            "encode" if work.stage == "encode" else "decode",
-            width,
-            height,
-            block_out_channels=work.spec.vae_block_out_channels,
-            element_bytes=self.loader.dtype(work.spec).itemsize,
+            whole=need("whole") or 0,
+            streamed=need("streamed"),
+            tiled=need("tiled") or 0,
             free=free_bytes(self.loader.device),
             tile_size=work.options.tile_size,
             # A fallback to this very app would need the same memory again.
             has_remote=self._configured(work) is not None,
+        )
+
+    def expect(
+        self, spec: ModelSpec, direction: Direction, width: int, height: int, mode: str, options: VaeOptions
+    ) -> Expectation:
+        """What a stage in that mode will take on this app's device."""
+        return self.calibration.expect(self._plan(spec, direction, width, height, mode, options))
+
+    def _plan(
+        self, spec: ModelSpec, direction: Direction, width: int, height: int, mode: str, options: VaeOptions
+    ) -> Plan:
+        device = self.loader.device
+        return Plan(
+            spec,
+            direction,
+            width,
+            height,
+            mode,
+            device.type,
+            device_name(device),
+            str(self.loader.dtype(spec)).removeprefix("torch."),
+            options.tile_size,
+            options.tile_overlap,
         )
 
     def _configured(self, work: Work) -> str | None:
@@ -134,6 +165,9 @@ class Stages:
             notify(StageStarted(work.stage, choice.mode, choice.reason, where))
             with Meter(device) as meter:
                 output, dtype, climbed = _climb(choice.mode, module, work, stop)
+        if not climbed:  # else the seconds are those of several runs
+            plan = self._plan(work.spec, work.direction, *work.size, choice.mode, work.options)
+            self.calibration.learn(plan, meter.cost.seconds, meter.cost.added_bytes)
         choice = Choice(choice.mode, f"{choice.reason} {climbed}".strip())
         return output, _report(work, choice, where, meter, dtype=dtype)
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from backend import images, img2img
-from backend.job import Event, Job, VaeOptions
+from backend.calibration import Expectation
+from backend.forecast import Direction
+from backend.job import Event, Job, VaeOptions, vae_modes
 from backend.loading import Loader, default_model
 from backend.models import MODELS, ModelSpec, add_model, find_model
 from backend.report import StageReport
@@ -57,6 +59,17 @@ class Studio:
     def img2img(self, job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
         """Run a job; see `backend.img2img.run`. Setting `stop` or closing the generator cancels it."""
         return img2img.run(job, self.stages, self.loader, stop)
+
+    def forecast(
+        self, model: str, direction: Direction, width: int, height: int, options: VaeOptions
+    ) -> dict[str, Expectation]:
+        """What each mode that runs here would take for a picture of that size, by the name of the mode."""
+        spec = find_model(model)
+        return {
+            mode: self.stages.expect(spec, direction, width, height, mode, options)
+            for mode in vae_modes(spec)
+            if mode not in ("auto", "remote")
+        }
 
     def encode(
         self,

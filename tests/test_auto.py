@@ -10,16 +10,14 @@ from backend.vae.auto import Choice, ladder
 SD_V1 = (128, 256, 512, 512)
 
 
-def choose(free: float, has_remote: bool = True, tile_size: int = 512) -> list[Choice]:
-    """The ladder for decoding 2048² of SD v1 in half precision: 6.4 GB whole, 0.4 GB in tiles of 512."""
+def choose(free: float, has_remote: bool = True, streamed: float | None = 1e9) -> list[Choice]:
+    """The ladder for a stage of 6.4 GB whole, 1 GB streamed and 0.4 GB in tiles of 512."""
     return ladder(
-        "decode",
-        2048,
-        2048,
-        block_out_channels=SD_V1,
-        element_bytes=2,
+        whole=int(6.44e9),
+        streamed=None if streamed is None else int(streamed),
+        tiled=int(0.403e9),
         free=int(free),
-        tile_size=tile_size,
+        tile_size=512,
         has_remote=has_remote,
     )
 
@@ -27,10 +25,11 @@ def choose(free: float, has_remote: bool = True, tile_size: int = 512) -> list[C
 @pytest.mark.parametrize(
     ("free", "has_remote", "modes"),
     [
-        (24e9, True, ["whole", "tiled", "remote"]),
-        (24e9, False, ["whole", "tiled"]),
-        (4e9, True, ["tiled", "remote"]),
-        (4e9, False, ["tiled"]),
+        (24e9, True, ["whole", "streamed", "tiled", "remote"]),
+        (24e9, False, ["whole", "streamed", "tiled"]),
+        (4e9, True, ["streamed", "tiled", "remote"]),
+        (4e9, False, ["streamed", "tiled"]),
+        (0.8e9, True, ["tiled", "remote"]),
         (0.1e9, True, ["remote", "tiled"]),
         (0.1e9, False, ["tiled"]),
     ],
@@ -41,10 +40,14 @@ def test_the_first_that_fits_then_the_others(free: float, has_remote: bool, mode
     assert all(choice.reason.endswith(".") for choice in choices)
 
 
+def test_a_vae_that_cannot_be_streamed_goes_on_to_tiles() -> None:
+    assert [choice.mode for choice in choose(4e9, streamed=None)] == ["tiled", "remote"]
+
+
 def test_the_reason_names_what_is_needed_and_what_is_there() -> None:
     assert "6.4 GB" in choose(24e9)[0].reason and "24.0 GB" in choose(24e9)[0].reason
-    assert "6.4 GB" in choose(4e9)[0].reason and "403 MB" not in choose(4e9)[0].reason
-    assert "0.4 GB" in choose(4e9)[0].reason
+    assert "1.0 GB" in choose(4e9)[0].reason and "6.4 GB" in choose(4e9)[0].reason
+    assert "0.4 GB" in choose(0.8e9)[0].reason
 
 
 def test_the_forecast_counts_what_was_measured_from_shapes() -> None:

@@ -301,7 +301,7 @@ def test_auto_goes_down_its_ladder_and_says_so(
 
     monkeypatch.setattr(Whole, "_decode", only_whole_fails)
     report = finish(studio, job(picture, decode=VaeOptions("auto", 64, 16))).reports[2]
-    assert (report.mode, report.requested_mode) == ("tiled", "auto")
+    assert (report.mode, report.requested_mode) == ("streamed", "auto")
     assert "“whole” was tried first and ran out of memory" in report.reason
 
 

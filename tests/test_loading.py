@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import errno
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
+from huggingface_hub.errors import HfHubHTTPError
 
 from backend.errors import BadSettingError, ModelUnavailableError
 from backend.loading import Loader, default_model, hub_answers, is_cached, pick_device
@@ -53,3 +56,39 @@ def test_a_local_folder_of_the_same_shape_loads_by_the_same_path(tmp_path: Path)
     loader = Loader(ON_CPU)
     assert loader.vae(mine).config.scaling_factor == BUILTIN.latents.scaling_factor
     assert loader.dtype(mine) == torch.float32
+
+
+def raised_from(cause: Exception) -> OSError:
+    """As diffusers raises it: an OSError of its own, from the cause."""
+    error = OSError("Can't load the model.")
+    error.__cause__ = cause
+    return error
+
+
+def answer(status: int) -> HfHubHTTPError:
+    request = httpx.Request("GET", "https://hub.example/model")
+    return HfHubHTTPError("no", response=httpx.Response(status, request=request))
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "disk is full"),
+        (raised_from(OSError(errno.ENOSPC, "No space left on device")), "disk is full"),
+        (answer(401), "does not accept this token"),
+        (raised_from(answer(401)), "does not accept this token"),
+        (answer(429), "asked too often"),
+        (answer(500), "hub cannot be reached"),
+        (ConnectionError("no route"), "hub cannot be reached"),
+    ],
+)
+def test_each_failure_of_the_hub_has_its_sentence(
+    error: Exception, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Loader, "_load_vae", fail)
+    with pytest.raises(ModelUnavailableError, match=sentence) as caught:
+        Loader(ON_CPU).vae(SD_V1)
+    assert caught.value.hint.endswith(".")

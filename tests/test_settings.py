@@ -4,13 +4,14 @@ import dataclasses
 
 import pytest
 
+from backend.calibration import cache_folder
 from backend.errors import BadSettingError
 from backend.models import BUILTIN, SD_V1
 from backend.settings import EndpointPair, Settings, merge_endpoints, parse_endpoint, read_settings
 
 
 def test_defaults_need_neither_flags_nor_environment() -> None:
-    assert read_settings([], {}) == Settings()
+    assert read_settings([], {}) == Settings(cache_folder=cache_folder({}))
 
 
 def test_a_flag_wins_over_the_environment_which_wins_over_the_default() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.forecast import Direction, vae_peak_bytes
-
 # A forecast from shapes does not know the library's workspace, so not every free byte is promised away.
 _SAFE_SHARE = 0.85
 
@@ -17,44 +15,51 @@ class Choice:
 
 
 def ladder(
-    direction: Direction,
-    width: int,
-    height: int,
-    *,
-    block_out_channels: tuple[int, ...],
-    element_bytes: int,
-    free: int,
-    tile_size: int,
-    has_remote: bool,
+    *, whole: int, streamed: int | None, tiled: int, free: int, tile_size: int, has_remote: bool
 ) -> list[Choice]:
     """Modes to try in this order, each with its reason: the first should fit, the rest wait for an
     out-of-memory error. Never empty.
+
+    `whole`, `streamed` (None where it cannot run) and `tiled` are the bytes each is expected to need. Tiles change
+    the picture a little, so they come after the exact modes that fit.
     """
-
-    def need(tile: int | None) -> int:
-        return vae_peak_bytes(block_out_channels, direction, width, height, element_bytes, tile)
-
     budget = free * _SAFE_SHARE
     choices: list[Choice] = []
-    if need(None) <= budget:
+    if whole <= budget:
         choices.append(
-            Choice("whole", f"The whole picture fits: about {_size(need(None))} of {_size(free)} free.")
+            Choice("whole", f"The whole picture fits: about {_size(whole)} of {_size(free)} free.")
         )
-    tiles_fit = need(tile_size) <= budget
-    too_big = f"the whole picture needs about {_size(need(None))} and {_size(free)} are free"
-    tiled = Choice(
+    too_big = f"the whole picture needs about {_size(whole)} and {_size(free)} are free"
+
+    def reason(first: str, later: str) -> str:
+        return later if choices else f"{first}; {too_big}."
+
+    if streamed is not None and streamed <= budget:
+        choices.append(
+            Choice(
+                "streamed",
+                reason(
+                    f"Streamed gives the same picture in {_size(streamed)}",
+                    "Streamed gives the same picture in less memory.",
+                ),
+            )
+        )
+    tiles = Choice(
         "tiled",
-        f"Tiles of {tile_size} pixels need {_size(need(tile_size))}; {too_big}."
-        if not choices
-        else "Tiles need less memory than the whole picture.",
+        reason(
+            f"Tiles of {tile_size} pixels need {_size(tiled)}",
+            "Tiles need less memory than the whole picture.",
+        ),
     )
-    remote = Choice("remote", f"Sent away, because {too_big}." if not choices else "Needs no memory here.")
+    tiles_fit = tiled <= budget
     if tiles_fit:
-        choices.append(tiled)
+        choices.append(tiles)
     if has_remote:
-        choices.append(remote)
+        choices.append(
+            Choice("remote", "Needs no memory here." if choices else f"Sent away, because {too_big}.")
+        )
     if not tiles_fit:
-        choices.append(tiled)
+        choices.append(tiles)
     return choices
 
 

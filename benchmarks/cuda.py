@@ -1,0 +1,183 @@
+"""Real-size architectures with random weights on a CUDA card: VAE by size and mode, and img2img of SD v1.5 and SDXL.
+
+    python -m benchmarks.cuda [--sizes 256 512 1024 2048] [--runs 5] [--no-save]
+
+Random weights do the same work and take the same memory as trained ones; nothing is downloaded. Each VAE cell also
+says how far the forecast was off, and the whole mode is timed in pairs with channels_last, which is not switched on
+in the app as long as no such pair has shown that it pays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from benchmarks.common import machine, publish
+
+MODES = ("whole", "streamed", "tiled")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024, 2048])
+    parser.add_argument("--runs", type=int, default=5, help="measured runs of each (default 5)")
+    parser.add_argument("--no-save", action="store_true", help="print only, write no file")
+    options = parser.parse_args()
+    import torch
+
+    if not torch.cuda.is_available():
+        parser.exit(1, "This benchmark needs a CUDA card, and there is none here.\n")
+    device = torch.device("cuda", 0)
+    result = {
+        "machine": machine(),
+        "cuda": torch.version.cuda,
+        "weights": "random",
+        "vae": list(vae_cells(device, options.sizes, options.runs)),
+        "channels_last": list(channels_last_pairs(device, options.runs)),
+        "denoiser": list(denoiser_steps(device, options.runs)),
+    }
+    publish("cuda", result, save=not options.no_save)
+
+
+def vae_cells(device: Any, sizes: list[int], runs: int) -> Iterator[dict[str, Any]]:
+    """Both directions of the SD v1 and SDXL VAE at each size in each mode: median seconds, peak, forecast."""
+    import torch
+
+    from backend.calibration import Plan, peak_bytes
+    from backend.errors import OutOfMemoryError
+    from backend.measure import device_name, give_memory_back
+    from backend.models import SD_V1, SDXL
+    from backend.stages import local_vae
+    from backend.vae.architecture import random_vae
+
+    for spec in (SD_V1, SDXL):
+        module = random_vae(spec, torch.float16, device)
+        for size in sizes:
+            image = torch.rand(1, 3, size, size, device=device, dtype=torch.float16) * 2 - 1
+            latents = torch.randn(1, 4, size // 8, size // 8, device=device, dtype=torch.float16)
+            for mode in MODES:
+                vae = local_vae(mode, module, spec.latents, 512, 128)
+                work: dict[str, Callable[[], object]] = {
+                    "encode": lambda vae=vae, image=image: vae.encode(image),
+                    "decode": lambda vae=vae, latents=latents: vae.decode(latents),
+                }
+                for direction, run in work.items():
+                    plan = Plan(
+                        spec,
+                        direction,
+                        size,
+                        size,
+                        mode,
+                        "cuda",
+                        device_name(device),
+                        "float16",  # type: ignore[arg-type]
+                    )
+                    cell = {"model": spec.name, "stage": direction, "size": size, "mode": mode}
+                    try:
+                        cell |= measured(run, device, runs)
+                    except OutOfMemoryError:
+                        give_memory_back(device)
+                        cell["error"] = "OOM"
+                    yield cell | {"forecast_bytes": peak_bytes(plan)}
+
+
+def channels_last_pairs(device: Any, runs: int) -> Iterator[dict[str, Any]]:
+    """Seconds of whole decodes at 1024 with channels_last, as a ratio to those without, in pairs."""
+    import torch
+
+    from backend.models import SD_V1, SDXL
+    from backend.vae.architecture import random_vae
+    from backend.vae.whole import Whole
+
+    for spec in (SD_V1, SDXL):
+        plain = Whole(random_vae(spec, torch.float16, device), spec.latents)
+        last = Whole(
+            random_vae(spec, torch.float16, device).to(memory_format=torch.channels_last), spec.latents
+        )
+        latents = torch.randn(1, 4, 128, 128, device=device, dtype=torch.float16)
+        ratios = []
+        for index in range(runs + 1):
+            pair = [
+                seconds(lambda vae=vae, latents=latents: vae.decode(latents), device) for vae in (plain, last)
+            ]  # type: ignore[misc]
+            if index:  # the first is the warm-up
+                ratios.append(pair[1] / pair[0])
+        yield {"model": spec.name, "size": 1024, "stage": "decode", "ratio": statistics.median(ratios)}
+
+
+def denoiser_steps(device: Any, runs: int) -> Iterator[dict[str, Any]]:
+    """One guided step (two passes at once) of the full SD v1.5 and SDXL networks at their native size."""
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    shapes: dict[str, tuple[int, dict[str, Any]]] = {
+        "sd-v1": (64, {"cross_attention_dim": 768}),
+        "sdxl": (
+            128,
+            {
+                "cross_attention_dim": 2048,
+                "block_out_channels": (320, 640, 1280),
+                "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+                "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+                "transformer_layers_per_block": (1, 2, 10),
+                "attention_head_dim": (5, 10, 20),
+                "use_linear_projection": True,
+                "addition_embed_type": "text_time",
+                "addition_time_embed_dim": 256,
+                "projection_class_embeddings_input_dim": 2816,
+            },
+        ),
+    }
+    for name, (side, config) in shapes.items():
+        with torch.device(device):
+            unet = UNet2DConditionModel(sample_size=side, **config).half().eval()
+            sample = torch.randn(2, 4, side, side).half()
+            text = torch.randn(2, 77, config["cross_attention_dim"]).half()
+            extra = {"text_embeds": torch.randn(2, 1280).half(), "time_ids": torch.zeros(2, 6).half()}
+        arguments = {"added_cond_kwargs": extra} if name == "sdxl" else {}
+
+        def step(
+            unet: Any = unet, sample: Any = sample, text: Any = text, arguments: Any = arguments
+        ) -> None:
+            with torch.inference_mode():
+                unet(sample, 500, encoder_hidden_states=text, **arguments)
+
+        yield {"model": name, "size": side * 8} | measured(step, device, runs)
+        del unet, step
+        torch.cuda.empty_cache()
+
+
+def measured(work: Callable[[], object], device: Any, runs: int) -> dict[str, Any]:
+    """Median seconds and highest peak after one warm-up."""
+    from backend.measure import Meter
+
+    work()
+    costs = []
+    for _ in range(runs):
+        with Meter(device) as meter:
+            work()
+        costs.append(meter.cost)
+    return {
+        "seconds": statistics.median(cost.seconds for cost in costs),
+        "added_bytes": max(cost.added_bytes or 0 for cost in costs) or None,
+        "peak_bytes": max(cost.peak_bytes or 0 for cost in costs) or None,
+    }
+
+
+def seconds(work: Callable[[], object], device: Any) -> float:
+    from backend.measure import synchronise
+
+    synchronise(device)
+    begin = time.perf_counter()
+    work()
+    synchronise(device)
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    main()
