@@ -82,6 +82,30 @@ class Calibration:
             None if peak is None else round(peak * ratio), None if rate is None else work / rate
         )
 
+    def measured_seconds(self, plan: Plan) -> float | None:
+        """Like `expect`, but only from runs of this very model and mode; None if there were none."""
+        with self._guard:
+            rate = self._rates.get(_key(plan))
+        return None if rate is None else _work(plan) / rate
+
+    def expect_painting(
+        self, device: str, dtype: str, model: str, guided: bool, pixel_steps: float
+    ) -> float | None:
+        """Seconds of denoising so many steps times pixels; None before the model has painted here."""
+        with self._guard:
+            rate = self._rates.get(_painting_key(device, dtype, model, guided))
+        return None if rate is None else pixel_steps / rate
+
+    def learn_painting(
+        self, device: str, dtype: str, model: str, guided: bool, pixel_steps: float, seconds: float
+    ) -> None:
+        """Remember a finished denoising; `guided` steps compute everything twice."""
+        if seconds <= 0 or pixel_steps <= 0:
+            return
+        with self._guard:
+            _blend(self._rates, _painting_key(device, dtype, model, guided), pixel_steps / seconds)
+            self._write()
+
     def learn(self, plan: Plan, seconds: float, added_bytes: int | None) -> None:
         """Remember a finished stage."""
         if seconds <= 0 or plan.mode == "remote":
@@ -191,6 +215,10 @@ def _work(plan: Plan) -> float:
 
 def _key(plan: Plan) -> str:
     return "|".join((plan.device_name, plan.dtype, plan.direction, plan.spec.name, plan.mode))
+
+
+def _painting_key(device: str, dtype: str, model: str, guided: bool) -> str:
+    return "|".join((device, dtype, "denoise", model, "guided" if guided else "plain"))
 
 
 def _blend(table: dict[str, float], key: str, value: float) -> None:

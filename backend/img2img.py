@@ -75,6 +75,7 @@ def _work(job: ResolvedJob, stages: Stages, loader: Loader, stop: threading.Even
     notify(StageDone(encoded, latents))
 
     latents, denoised = denoise(job, latents, loader, stop, notify)
+    stages.learn_painting(job, denoised)
     notify(StageDone(denoised, latents))
 
     decode = Work("decode", spec, latents, job.job.decode)

@@ -13,7 +13,7 @@ from backend.calibration import Calibration, Expectation, Plan
 from backend.errors import BadSettingError, ModelUnavailableError, NonFiniteError, OutOfMemoryError
 from backend.forecast import Direction
 from backend.interrupt import interruptible, raise_if_stopped
-from backend.job import Event, StageStarted, VaeOptions, Waiting
+from backend.job import Event, ResolvedJob, StageStarted, VaeOptions, Waiting
 from backend.loading import Loader
 from backend.measure import Meter, device_name, free_bytes, give_memory_back
 from backend.models import LatentSpec, ModelSpec
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import torch
 
     from backend.vae.base import VAE, LocalVAE
+
+_STREAMED_FROM_PIXELS = 512 * 512
 
 Notify = Callable[[Event], None]
 
@@ -104,28 +106,63 @@ class Stages:
         return self.settings.endpoint_token(spec)
 
     def _choices(self, work: Work) -> list[Choice]:
-        mode = work.options.mode
-        if mode != "auto":
-            return [Choice(mode, "You chose it.")]
+        return self.choices(work.spec, work.direction, *work.size, work.options)
+
+    def choices(
+        self, spec: ModelSpec, direction: Direction, width: int, height: int, options: VaeOptions
+    ) -> list[Choice]:
+        """The modes to try for a picture of that size, in this order; only `auto` has more than one."""
+        if options.mode != "auto":
+            return [Choice(options.mode, "You chose it.")]
 
         def need(mode: str) -> int | None:
-            return self.expect(work.spec, work.direction, *work.size, mode, work.options).peak_bytes
+            return self.expect(spec, direction, width, height, mode, options).peak_bytes
 
+        pair = self.settings.endpoint_pair(spec)
         return ladder(
             whole=need("whole") or 0,
             streamed=need("streamed"),
             tiled=need("tiled") or 0,
             free=free_bytes(self.loader.device),
-            tile_size=work.options.tile_size,
-            # A fallback to this very app would need the same memory again.
-            has_remote=self._configured(work) is not None,
+            tile_size=options.tile_size,
+            # A fallback to this very app would need the same memory again, so its own endpoint is none.
+            has_remote=(pair.encode if direction == "encode" else pair.decode) is not None,
+            streamed_is_faster=self._streams_faster(spec, direction, width, height, options),
         )
+
+    def _streams_faster(
+        self, spec: ModelSpec, direction: Direction, width: int, height: int, options: VaeOptions
+    ) -> bool:
+        """As measured here; before both have run, as `benchmarks.streamed` found on processors. Small pictures stay
+        whole, so that what is learned does not move everyday jobs from one rounding to another."""
+        if width * height < _STREAMED_FROM_PIXELS:
+            return False
+        whole, streamed = (
+            self.calibration.measured_seconds(self._plan(spec, direction, width, height, mode, options))
+            for mode in ("whole", "streamed")
+        )
+        if whole is None or streamed is None:
+            return self.loader.device.type == "cpu"
+        return streamed < whole
 
     def expect(
         self, spec: ModelSpec, direction: Direction, width: int, height: int, mode: str, options: VaeOptions
     ) -> Expectation:
         """What a stage in that mode will take on this app's device."""
         return self.calibration.expect(self._plan(spec, direction, width, height, mode, options))
+
+    def learn_painting(self, job: ResolvedJob, report: StageReport) -> None:
+        """Remember how long a finished denoising took, for the next estimate."""
+        self.calibration.learn_painting(*self._painting(job), report.cost.seconds)
+
+    def expect_painting(self, job: ResolvedJob) -> float | None:
+        """Seconds the job's denoising will take; 0 if there is nothing to do, None before the model has painted."""
+        return 0.0 if job.steps_to_run == 0 else self.calibration.expect_painting(*self._painting(job))
+
+    def _painting(self, job: ResolvedJob) -> tuple[str, str, str, bool, float]:
+        dtype = str(self.loader.dtype(job.spec)).removeprefix("torch.")
+        pixel_steps = float(job.steps_to_run * job.width * job.height)
+        return device_name(self.loader.device), dtype, job.spec.name, job.guidance_scale > 1, pixel_steps
 
     def _plan(
         self, spec: ModelSpec, direction: Direction, width: int, height: int, mode: str, options: VaeOptions
@@ -143,10 +180,6 @@ class Stages:
             options.tile_size,
             options.tile_overlap,
         )
-
-    def _configured(self, work: Work) -> str | None:
-        pair = self.settings.endpoint_pair(work.spec)
-        return pair.encode if work.stage == "encode" else pair.decode
 
     def _run_mode(
         self, work: Work, choice: Choice, stop: threading.Event | None, notify: Notify

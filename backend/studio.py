@@ -13,6 +13,7 @@ from PIL import Image
 
 from backend import images, img2img
 from backend.calibration import Expectation
+from backend.estimate import Estimate, estimate
 from backend.forecast import Direction
 from backend.job import Event, Job, VaeOptions, vae_modes
 from backend.loading import Loader, default_model
@@ -70,6 +71,14 @@ class Studio:
             for mode in vae_modes(spec)
             if mode not in ("auto", "remote")
         }
+
+    def estimate(self, job: Job) -> Estimate:
+        """What a job would take, before it runs; imports torch, but loads no model.
+
+        Raises:
+            UnknownModelError, BadSettingError: as the job itself would.
+        """
+        return estimate(job.resolved(), self.stages)
 
     def encode(
         self,

@@ -40,6 +40,20 @@ def test_the_first_that_fits_then_the_others(free: float, has_remote: bool, mode
     assert all(choice.reason.endswith(".") for choice in choices)
 
 
+def test_the_faster_of_the_exact_modes_comes_first_where_both_fit() -> None:
+    sizes = {
+        "whole": int(6e9),
+        "streamed": int(1e9),
+        "tiled": int(4e8),
+        "tile_size": 512,
+        "has_remote": False,
+    }
+    fast = ladder(**sizes, free=int(24e9), streamed_is_faster=True)  # type: ignore[arg-type]
+    assert [choice.mode for choice in fast] == ["streamed", "whole", "tiled"] and "faster" in fast[0].reason
+    tight = ladder(**sizes, free=int(4e9), streamed_is_faster=True)  # type: ignore[arg-type]
+    assert [choice.mode for choice in tight] == ["streamed", "tiled"]
+
+
 def test_a_vae_that_cannot_be_streamed_goes_on_to_tiles() -> None:
     assert [choice.mode for choice in choose(4e9, streamed=None)] == ["tiled", "remote"]
 

@@ -15,13 +15,20 @@ class Choice:
 
 
 def ladder(
-    *, whole: int, streamed: int | None, tiled: int, free: int, tile_size: int, has_remote: bool
+    *,
+    whole: int,
+    streamed: int | None,
+    tiled: int,
+    free: int,
+    tile_size: int,
+    has_remote: bool,
+    streamed_is_faster: bool = False,
 ) -> list[Choice]:
     """Modes to try in this order, each with its reason: the first should fit, the rest wait for an
     out-of-memory error. Never empty.
 
     `whole`, `streamed` (None where it cannot run) and `tiled` are the bytes each is expected to need. Tiles change
-    the picture a little, so they come after the exact modes that fit.
+    the picture a little, so they come after the exact modes that fit; of those two the faster comes first.
     """
     budget = free * _SAFE_SHARE
     choices: list[Choice] = []
@@ -44,6 +51,9 @@ def ladder(
                 ),
             )
         )
+    if streamed_is_faster and len(choices) == 2:
+        fast = Choice("streamed", f"Gives the same picture as whole, and faster, in {_size(streamed or 0)}.")
+        choices = [fast, Choice("whole", "The whole picture fits, too.")]
     tiles = Choice(
         "tiled",
         reason(
