@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def test_dropping_a_png_of_automatic1111_restores_what_means_something_here(
 
 def test_a_failed_decode_is_finished_another_way(watched: Watched, tmp_path: Path) -> None:
     error = RemoteUnreachableError("The endpoint does not answer.", "Choose another mode.")
-    with page_of(FakeStudio(fail={"decode": error}), tmp_path) as url:
+    with page_of(FakeStudio(fail={"decode": error}), tmp_path) as url, contextlib.closing(watched):
         page = watched.open(url)
         upload(page)
         page.locator("#lr-paint").click()
@@ -126,7 +127,7 @@ def test_a_failed_decode_is_finished_another_way(watched: Watched, tmp_path: Pat
 
 
 def test_stop_answers_and_keeps_what_is_done(watched: Watched, tmp_path: Path) -> None:
-    with page_of(FakeStudio(pause=0.3), tmp_path) as url:
+    with page_of(FakeStudio(pause=0.3), tmp_path) as url, contextlib.closing(watched):
         page = watched.open(url)
         upload(page)
         page.locator("#lr-paint").click()
