@@ -36,7 +36,7 @@ def report(
 
 
 class FakeStudio:
-    """`fail` maps a stage to the error it raises; `pause` is slept at each step."""
+    """`fail` maps a stage to the error that it raises once; `pause` is slept at each step."""
 
     def __init__(self, *, fail: dict[str, LatentRelayError] | None = None, pause: float = 0.0) -> None:
         self.fail = fail or {}
@@ -110,7 +110,7 @@ class FakeStudio:
 
     def _begin(self, stage: str, done: StageReport) -> StageStarted:
         if stage in self.fail:
-            raise self.fail[stage]
+            raise self.fail.pop(stage)
         return StageStarted(done.stage, done.mode, done.reason, done.where)
 
     @staticmethod

@@ -3,49 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import gradio as gr
 
+from backend.errors import BadImageError
 from ui.img2img import Tab
+from ui.languages import LANGUAGES
 from ui.pictures import save_drawing
 from ui.runs import Runs
-from ui.text import T, say
+from ui.text import T, locale_of, say
+from ui.theme import ASSETS
 from ui.widgets import html, local, quiet
 
-COLOURS = ["#96c8eb", "#5f9646", "#7a7680", "#f6f6fa", "#ffdc5a", "#5a96d7", "#6e3c1e", "#1d1c1a"]
-"""Sky, grass, rock, snow, sun, water, wood, ink."""
+COLOURS = {
+    "sky": "#96c8eb",
+    "grass": "#5f9646",
+    "rock": "#7a7680",
+    "snow": "#f6f6fa",
+    "sun": "#ffdc5a",
+    "water": "#3c6eaa",
+    "wood": "#6e3c1e",
+    "ink": "#1d1c1a",
+}
+_WORDS = (*COLOURS, "pad", "size", "undo", "fill", "clear")
+_TEMPLATE = (
+    '<div class="lr-pad"><div class="lr-pad-tools"><div class="lr-swatches">'
+    + "".join(
+        f'<button type="button" class="lr-swatch" data-name="{name}" data-colour="{colour}" aria-pressed="false" '
+        f'style="background:{colour}"></button>'
+        for name, colour in COLOURS.items()
+    )
+    + '</div><label><span class="lr-pad-size-word"></span>'
+    '<input class="lr-pad-size" type="range" min="4" max="120" value="36"></label>'
+    '<div class="lr-pad-buttons"><button type="button" class="lr-pad-fill"></button>'
+    '<button type="button" class="lr-pad-undo"></button>'
+    '<button type="button" class="lr-pad-clear"></button></div></div>'
+    '<canvas width="512" height="512" role="img"></canvas></div>'
+)
 
 
 def intro(locale: str) -> str:
-    return f'<p class="lr-intro">{say(locale, "draw_intro")}</p>'
+    return f'<p class="lr-intro">{escape(say(locale, "draw_intro"))}</p>'
 
 
 def build(runs: Runs) -> Callable[[Tab, gr.Tabs], None]:
     local(html(intro("en")), intro)
-    pad = gr.ImageEditor(
-        type="pil",
-        image_mode="RGBA",
-        canvas_size=(512, 512),
-        fixed_canvas=True,
-        sources=(),
-        transforms=(),
-        layers=False,
-        brush=gr.Brush(default_size=28, colors=COLOURS, default_color=COLOURS[0], color_mode="fixed"),
-        eraser=gr.Eraser(default_size=28),
-        label=T("draw_pad"),
+    pad = gr.HTML(
+        "",
+        html_template=_TEMPLATE,
+        js_on_load=(ASSETS / "pad.js").read_text(encoding="utf-8"),
+        apply_default_css=False,
         elem_id="lr-pad",
-        height=620,
-        buttons=[],
+        words={locale: {name: say(locale, f"draw_{name}") for name in _WORDS} for locale in LANGUAGES},
     )
     take = gr.Button(T("draw_take"), variant="primary", size="lg", elem_id="lr-take-drawing")
 
     def wire(tab: Tab, tabs: gr.Tabs) -> None:
-        def use(drawing: dict[str, Any] | None) -> tuple[Any, Any]:
-            picture = drawing and drawing.get("composite")
-            if picture is None:
-                return gr.skip(), gr.Tabs(selected="img2img")
-            return save_drawing(picture, runs.folder), gr.Tabs(selected="img2img")
+        def use(drawing: str | None, request: gr.Request) -> tuple[Any, Any]:
+            if not drawing:
+                raise gr.Error(say(locale_of(request), "draw_empty"), print_exception=False)
+            try:
+                return save_drawing(drawing, runs.folder), gr.Tabs(selected="img2img")
+            except BadImageError as error:
+                raise gr.Error(error.sentence, print_exception=False) from error
 
         take.click(use, pad, [tab.form.image, tabs], **quiet())
 

@@ -13,6 +13,8 @@ from PIL import Image
 from backend.errors import BadImageError
 from ui.text import say
 
+_LARGEST_DRAWING = 8_000_000
+
 
 def open_picture(path: str | None, locale: str = "en") -> Image.Image:
     """The picture in that file, loaded.
@@ -44,10 +46,19 @@ def file_url(path: Path) -> str:
     return "gradio_api/file=" + quote(str(path))
 
 
-def save_drawing(drawing: Image.Image, folder: Path) -> str:
-    """A drawing on white paper, as a file that the upload can show; the newest replaces nothing of anybody's."""
+def save_drawing(address: str, folder: Path) -> str:
+    """The sketch pad's PNG, out of its address, as a file that the upload can show.
+
+    Raises:
+        BadImageError: not such an address; it comes from a browser, so it may be anything.
+    """
+    _, _, body = address[:_LARGEST_DRAWING].partition(",")
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(body, validate=True)), formats=["PNG"]) as image:
+            drawing = image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadImageError(say("en", "unreadable")) from error
     path = folder / "drawings" / f"{secrets.token_urlsafe(16)}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    rgba = drawing.convert("RGBA")
-    Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB").save(path)
+    drawing.save(path)
     return str(path)

@@ -205,12 +205,10 @@ def follow_series(
             if view.ids in changes:
                 bench = replace(bench, ids=tuple(changes[view.ids]))
             # Between two runs the buttons stay as they are.
-            over = view.finish in changes and view.run_id not in changes
-            yield (
-                changes
-                if over or view.run_id in changes
-                else {k: v for k, v in changes.items() if k not in buttons}
-            )
+            if not (view.run_id in changes or view.finish in changes):
+                changes = {widget: change for widget, change in changes.items() if widget not in buttons}
+            if changes:
+                yield changes
         if run is None or run.picture is None:
             return
         done.append((run.picture, caption(values)))

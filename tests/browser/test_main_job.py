@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
-from backend.job import VAE_MODES
+from backend.job import vae_modes
+from backend.models import BUILTIN
+from tests.browser.doing import paint, saved, upload
 from tests.browser.launching import Watched
 from ui.theme import ASSETS
 
 
-def upload(page: Any, path: Path = ASSETS / "mountains.png") -> None:
-    page.locator("#lr-picture input[type=file]").set_input_files(path)
-    page.locator("#lr-picture img").first.wait_for()
-
-
-def paint(page: Any) -> None:
-    page.locator("#lr-paint").click()
-    page.locator("#lr-stop").click(trial=True)  # enabled: the run has begun
-    page.locator("#lr-viewer .lr-frame[data-state=done]").wait_for()
-
-
-def saved(page: Any, button: str) -> Path:
-    with page.expect_download() as download:
-        page.locator(button).click()
-    return Path(download.value.path())
-
-
-@pytest.mark.parametrize("mode", VAE_MODES)
+@pytest.mark.parametrize("mode", vae_modes(BUILTIN))
 def test_upload_choose_a_mode_and_see_picture_bar_and_numbers(watched: Watched, url: str, mode: str) -> None:
     page = watched.open(url)
     upload(page)

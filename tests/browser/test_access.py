@@ -1,0 +1,38 @@
+"""axe-core on every tab, in both themes and on a phone. No violation of ours; upstream's are listed by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.base import AXE_FILE_PATH
+
+from tests.browser.doing import paint, upload
+from tests.browser.launching import Watched
+
+UPSTREAM = {
+    # Gradio's footer: the settings link holds the word and an icon with the same alternative text.
+    ("image-redundant-alt", 'img[alt="Settings"]'),
+}
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
+def test_no_violation_of_ours(watched: Watched, quick: str, scheme: str, width: int) -> None:
+    page = watched.open(f"{quick}?__theme={scheme}", width=width, color_scheme=scheme)
+    page.evaluate(Path(AXE_FILE_PATH).read_text(encoding="utf-8"))
+
+    def violations() -> set[tuple[str, str]]:
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+        return {(rule["id"], node["target"][0]) for rule in found for node in rule["nodes"]} - UPSTREAM
+
+    assert violations() == set()
+    upload(page)
+    paint(page)
+    page.locator("#lr-advanced button").first.click()
+    for fold in page.locator("details").all():
+        fold.evaluate("fold => fold.open = true")
+    assert violations() == set()
+    for name in ("Draw", "Encode", "Decode", "Endpoints"):
+        page.get_by_role("tab", name=name, exact=True).first.click()
+        page.wait_for_timeout(300)  # the tab fades in, and half-faded text has too little contrast
+        assert violations() == set(), name

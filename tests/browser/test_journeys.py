@@ -1,0 +1,256 @@
+"""Whole journeys of people who don't program, on a Studio that answers at once."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from backend.errors import RemoteUnreachableError
+from tests.browser.doing import paint, saved, upload, wait_for_picture
+from tests.browser.launching import Watched, page_of
+from tests.fakes import FakeStudio
+from ui.theme import ASSETS
+
+
+def test_the_first_picture_takes_two_actions(watched: Watched, quick: str) -> None:
+    page = watched.open(quick)
+    page.get_by_role("button", name="Mountains").click()
+    page.locator("#lr-picture img").first.wait_for()
+    page.get_by_role("button", name="Paint it").click()
+    wait_for_picture(page)
+    assert (
+        page.locator("#lr-panel .lr-status")
+        .inner_text()
+        .startswith("Encoded here in 0.2 s, painted 13 steps here")
+    )
+
+
+def test_looks_replace_one_another_and_can_be_taken_away(watched: Watched, quick: str) -> None:
+    page = watched.open(quick)
+    prompt = page.locator("#lr-prompt textarea")
+    prompt.fill("a lake")
+    for button, words in (
+        ("Night", "a lake, at night"),
+        ("Winter", "a lake, winter, snow"),
+        ("Winter", "a lake"),
+    ):
+        page.locator("#lr-looks").get_by_role("button", name=button).click()
+        page.wait_for_function(
+            "words => document.querySelector('#lr-prompt textarea').value.startsWith(words)", arg=words
+        )
+    assert prompt.input_value() == "a lake"
+
+
+def test_nothing_moves_while_a_run_goes_on(watched: Watched, quick: str) -> None:
+    page = watched.open(quick, height=2400)  # no scrolling, so that boxes compare
+    upload(page)
+    page.wait_for_function("document.fonts.status === 'loaded'")
+
+    def boxes() -> list[dict[str, float] | None]:
+        return [
+            page.locator(part).bounding_box()
+            for part in ("#lr-viewer", "#lr-panel", "#lr-save-picture", "#lr-paint")
+        ]
+
+    before = boxes()
+    paint(page)
+    assert boxes() == before
+
+
+def test_the_history_survives_a_reload_and_brings_settings_back(watched: Watched, quick: str) -> None:
+    page = watched.open(quick)
+    upload(page)
+    page.locator("#lr-prompt textarea").fill("a castle in the fog")
+    paint(page)
+    page.reload()
+    page.locator("#lr-history button img").first.wait_for()
+    page.locator("#lr-history button:has(img)").first.click()
+    page.locator("#lr-viewer .lr-frame[data-state=done]").wait_for()
+    page.wait_for_function("document.querySelector('#lr-prompt textarea').value === 'a castle in the fog'")
+
+
+def test_dropping_our_png_restores_its_settings(watched: Watched, quick: str, tmp_path: Path) -> None:
+    page = watched.open(quick)
+    upload(page)
+    page.locator("#lr-prompt textarea").fill("a village by a river")
+    page.locator("#lr-mode input[value=tiled]").check()
+    paint(page)
+    kept = tmp_path / "kept.png"
+    kept.write_bytes(saved(page, "#lr-save-picture").read_bytes())
+    other = watched.open(quick)
+    upload(other, kept)
+    other.wait_for_function("document.querySelector('#lr-prompt textarea').value === 'a village by a river'")
+    assert other.locator("#lr-mode input[value=tiled]").is_checked()
+
+
+def test_dropping_a_png_of_automatic1111_restores_what_means_something_here(
+    watched: Watched, quick: str, tmp_path: Path
+) -> None:
+    info = PngInfo()
+    info.add_text(
+        "parameters",
+        "a red barn\nNegative prompt: people\n"
+        "Steps: 25, Sampler: Euler a, CFG scale: 6.5, Seed: 4242, Size: 512x384, Model hash: abc, "
+        "Denoising strength: 0.4",
+    )
+    path = tmp_path / "theirs.png"
+    Image.new("RGB", (64, 48), "red").save(path, pnginfo=info)
+    page = watched.open(quick)
+    upload(page, path)
+    page.wait_for_function("document.querySelector('#lr-prompt textarea').value === 'a red barn'")
+    page.locator("#lr-advanced button").first.click()
+    assert page.locator("#lr-seed input").input_value() == "4242"
+    assert page.locator("#lr-width input").input_value() == "512"
+    assert page.locator("#lr-scheduler input").input_value() == "Euler a"
+    page.get_by_text("0.4 × 25 = 10 steps").wait_for()
+
+
+def test_a_failed_decode_is_finished_another_way(watched: Watched, tmp_path: Path) -> None:
+    error = RemoteUnreachableError("The endpoint does not answer.", "Choose another mode.")
+    with page_of(FakeStudio(fail={"decode": error}), tmp_path) as url, contextlib.closing(watched):
+        page = watched.open(url)
+        upload(page)
+        page.locator("#lr-paint").click()
+        page.locator("#lr-finish-button").wait_for()
+        assert "does not answer" in page.locator("#lr-panel .lr-status").inner_text()
+        assert page.locator("#lr-picture img").first.is_visible()
+        assert page.locator("#lr-panel .lr-stage[data-state=done]").count() == 2
+        assert saved(page, "#lr-save-latents").stat().st_size > 1000
+        page.locator("#lr-finish-button").click()
+        wait_for_picture(page)
+        page.locator("#lr-finish-button").wait_for(state="hidden")
+
+
+def test_stop_answers_and_keeps_what_is_done(watched: Watched, tmp_path: Path) -> None:
+    with page_of(FakeStudio(pause=0.3), tmp_path) as url, contextlib.closing(watched):
+        page = watched.open(url)
+        upload(page)
+        page.locator("#lr-paint").click()
+        page.get_by_text("Painting, step").wait_for()
+        page.locator("#lr-stop").click()
+        page.get_by_text("Stopped. What was finished").wait_for()
+        page.locator("#lr-paint:enabled").wait_for()
+        page.locator("#lr-save-latents:enabled, a:has(#lr-save-latents)").first.wait_for()
+
+
+def test_four_variations_on_a_contact_sheet(watched: Watched, quick: str) -> None:
+    page = watched.open(quick)
+    upload(page)
+    page.locator("#lr-four").click()
+    page.locator("#lr-viewer .lr-frame[data-state=before] img[alt^='Contact sheet: seed']").wait_for()
+    page.locator("#lr-paint:enabled").wait_for()
+    with Image.open(saved(page, "#lr-save-picture")) as sheet:
+        assert sheet.size == (2 * 256 + 36, 2 * (256 + 38) + 12)
+    assert page.locator("#lr-history button img").count() == 4
+
+
+def test_a_link_opens_the_page_with_the_same_settings(watched: Watched, quick: str) -> None:
+    page = watched.open(quick)
+    page.locator("#lr-prompt textarea").fill("a “quiet” lake & more")
+    page.locator("#lr-advanced button").first.click()
+    page.locator("#lr-seed input").fill("77")
+    page.locator("#lr-make-link").click()
+    page.wait_for_function(
+        "document.querySelector('#lr-link textarea, #lr-link input')?.value.startsWith('http')"
+    )
+    link = page.locator("#lr-link textarea, #lr-link input").first.input_value()
+    other = watched.open(link)
+    other.wait_for_function("document.querySelector('#lr-prompt textarea').value === 'a “quiet” lake & more'")
+    other.locator("#lr-advanced button").first.click()
+    assert other.locator("#lr-seed input").input_value() == "77"
+
+
+def test_a_drawing_becomes_the_picture(watched: Watched, quick: str) -> None:
+    page = watched.open(quick)
+    page.get_by_role("tab", name="Draw").click()
+    canvas = page.locator("#lr-pad canvas").first
+    canvas.wait_for()
+    box = canvas.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.5, steps=5)
+    page.mouse.up()
+    page.locator("#lr-take-drawing").click()
+    page.locator("#lr-picture img").first.wait_for()
+    paint(page)
+
+
+def test_the_keyboard_is_enough(watched: Watched, quick: str) -> None:
+    page = watched.open(quick)
+
+    def tab_to(selector: str) -> None:
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate("s => document.activeElement.matches(s)", selector):
+                return
+        raise AssertionError(f"{selector} was not reached")
+
+    tab_to("#lr-examples button")
+    page.keyboard.press("Enter")
+    page.locator("#lr-picture img").first.wait_for()
+    tab_to("#lr-paint")
+    page.keyboard.press("Enter")
+    wait_for_picture(page)
+    tab_to("#lr-viewer input")
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#lr-viewer input").input_value() == "51"
+
+
+def test_a_phone_has_one_column_with_the_result_under_the_button(watched: Watched, quick: str) -> None:
+    page = watched.open(quick, width=390, height=844, has_touch=True, is_mobile=True)
+    for tab in page.get_by_role("tab").all():
+        assert page.evaluate("document.documentElement.scrollWidth") == 390, tab
+    upload(page)
+    paint(page)
+    button, result, model = (
+        page.locator(part).bounding_box() for part in ("#lr-paint", "#lr-viewer", "#lr-model")
+    )
+    assert button["height"] >= 44
+    assert button["y"] < result["y"] < model["y"]
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+@pytest.mark.parametrize(
+    ("locale", "button", "story"), [("de-DE", "Malen", "Kodiert hier"), ("fr-FR", "Peindre", "Encodé ici")]
+)
+def test_other_languages(watched: Watched, quick: str, locale: str, button: str, story: str) -> None:
+    page = watched.open(quick, locale=locale)
+    upload(page)
+    page.get_by_role("button", name=button, exact=True).click()
+    wait_for_picture(page)
+    assert page.locator("#lr-panel .lr-status").inner_text().startswith(story)
+    assert not re.search("__i18n__|undefined", page.locator("body").inner_text())
+
+
+def test_endpoints_that_answer_and_ones_that_do_not(watched: Watched, quick: str) -> None:
+    page = watched.open(quick)
+    page.get_by_role("tab", name="Endpoints").click()
+    address = page.locator("#lr-address textarea, #lr-address input").first
+    address.fill(quick)
+    page.locator("#lr-test").click()
+    page.get_by_text("Something answers in").wait_for()
+    address.fill("http://127.0.0.1:9/")
+    page.locator("#lr-test").click()
+    page.get_by_text("Nothing answers there").wait_for()
+
+
+def test_a_heic_photo_is_declined_kindly(watched: Watched, quick: str, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
+    page = watched.open(quick)
+    page.locator("#lr-picture input[type=file]").set_input_files(photo)
+    page.locator("#lr-picture img").first.wait_for(state="attached")
+    page.locator("#lr-paint").click()
+    page.get_by_text("HEIC photo").first.wait_for()
+
+
+def test_the_icon_is_ours(watched: Watched, quick: str) -> None:
+    page = watched.open(quick)
+    assert page.title() == "Latent Relay"
+    assert page.request.get(f"{quick}favicon.ico").body() == (ASSETS / "icon.png").read_bytes()
