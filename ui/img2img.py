@@ -16,7 +16,7 @@ from backend import families
 from backend.job import MAX_SEED, vae_modes
 from backend.models import MODELS, ModelSpec, find_model
 from backend.studio import Studio
-from ui import history
+from ui import estimate, history
 from ui.explain import explain
 from ui.form import AS_ABOVE, Form, Values, clean
 from ui.looks import LOOKS, with_look
@@ -80,6 +80,7 @@ def build(studio: Studio, runs: Runs) -> Tab:
         _wire_running(studio, runs, form, view, parts)
         _wire_form(form, parts)
         _wire_results(runs, form, view)
+        estimate.wire(studio, form, parts["estimated"], view.table)
 
     return Tab(form, view, wire, parts["model_line"], why, parts["link"])
 
@@ -121,6 +122,7 @@ def _form(spec: ModelSpec, why: str) -> tuple[Form, dict[str, Any]]:
         stop = gr.Button(
             T("stop"), variant="stop", size="lg", scale=1, min_width=90, interactive=False, elem_id="lr-stop"
         )
+    estimated = html(estimate.line(), elem_id="lr-estimate")
     with gr.Column(elem_classes="lr-more"):
         with gr.Group(elem_classes="lr-plain"):
             model = gr.Dropdown(
@@ -235,6 +237,7 @@ def _form(spec: ModelSpec, why: str) -> tuple[Form, dict[str, Any]]:
         "words": words,
         "paint": paint,
         "stop": stop,
+        "estimated": estimated,
         "model_line": model_line,
         "make_link": make_link,
         "link": link,

@@ -284,4 +284,10 @@ DE: dict[str, str] = {
     "bench_axis_size": "Pixel je Seite",
     "bench_axis_seconds": "Sekunden",
     "bench_axis_memory": "GB",
+    # the estimate
+    "estimate_time": "Etwa {seconds}",
+    "estimate_memory": "{need} von {free} freiem Speicher",
+    "estimate_ways": "Kodieren {encode}, Dekodieren {decode}",
+    "estimate_too_big": "Das braucht etwa {need}, frei sind {free}: der Speicher reicht wohl nicht. Wählen Sie "
+    "Automatisch, Gestreift oder eine kleinere Größe.",
 }

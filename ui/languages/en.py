@@ -289,4 +289,10 @@ EN: dict[str, str] = {
     "explain_seed": "What is a seed?",
     "explain_seed_text": "The noise is drawn with dice. A seed fixes the dice, so the same settings give the same "
     "picture again.",
+    # the estimate
+    "estimate_time": "About {seconds}",
+    "estimate_memory": "{need} of {free} free memory",
+    "estimate_ways": "encode {encode}, decode {decode}",
+    "estimate_too_big": "This needs about {need}, and {free} are free: it may run out of memory. Choose Automatic, "
+    "Streamed or a smaller size.",
 }

@@ -281,4 +281,10 @@ FR: dict[str, str] = {
     "bench_axis_size": "pixels de côté",
     "bench_axis_seconds": "secondes",
     "bench_axis_memory": "Go",
+    # the estimate
+    "estimate_time": "Environ {seconds}",
+    "estimate_memory": "{need} sur {free} de mémoire libre",
+    "estimate_ways": "encodage {encode}, décodage {decode}",
+    "estimate_too_big": "Cela demande environ {need}, et {free} sont libres : la mémoire risque de manquer. Choisissez "
+    "Automatique, Bandes ou une taille plus petite.",
 }
