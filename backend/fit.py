@@ -11,10 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from backend.forecast import Direction, vae_peak_bytes
+from backend.job import VaeOptions
+from backend.measure import total_bytes
 from backend.models import ModelSpec
 from backend.published import CARDS, DEFAULT_TILE, Cell, cells
+
+if TYPE_CHECKING:
+    from backend.studio import Studio
 
 MIB = 2**20
 DIRECTIONS: tuple[Direction, ...] = ("encode", "decode")
@@ -37,7 +43,7 @@ _USABLE = 0.96
 
 @dataclass(frozen=True)
 class Fit:
-    """One mode for one direction on one card. Bytes; `seconds` only where it was published for this very card."""
+    """One mode for one direction on one card. Bytes; `seconds` only where they were published or measured here."""
 
     direction: Direction
     mode: str
@@ -111,6 +117,19 @@ def will_it_fit(
     return fits
 
 
+def fits_here(studio: Studio, model: ModelSpec, width: int, height: int) -> list[Fit]:
+    """The same for the machine this app runs on, from its own calibrated forecast; seconds where they are known."""
+    total = total_bytes(studio.loader.device)
+    tile = DEFAULT_TILE.get(model.name, 512)
+    fits = []
+    for direction in DIRECTIONS:
+        expected = studio.forecast(model.name, direction, width, height, VaeOptions("whole", tile, tile // 4))
+        for mode in ("whole", "streamed", "tiled"):
+            if (peak := expected[mode].peak_bytes) is not None:
+                fits.append(Fit(direction, mode, peak, total, expected[mode].seconds))
+    return fits
+
+
 def choose(fits: Sequence[Fit], direction: Direction) -> tuple[str, str]:
     """(mode, reason): the whole picture where it fits, else the exact mode that does, else tiles, else elsewhere."""
     of = {fit.mode: fit for fit in fits if fit.direction == direction}
@@ -119,9 +138,9 @@ def choose(fits: Sequence[Fit], direction: Direction) -> tuple[str, str]:
         return "whole", f"The whole picture fits: {_gb(whole.forecast_bytes)} of {_gb(whole.card_bytes)}."
     card = _gb(whole.card_bytes)
     if whole.fits:
-        short = f"the whole picture would leave nothing of the card's {card} to the painter"
+        short = f"the whole picture would leave nothing of {card} to the painter"
     else:
-        short = f"the whole picture needs {_gb(whole.forecast_bytes)}, the card has {card}"
+        short = f"the whole picture needs {_gb(whole.forecast_bytes)}, and there are {card}"
     if of["streamed"].fits:
         return (
             "streamed",
@@ -129,7 +148,7 @@ def choose(fits: Sequence[Fit], direction: Direction) -> tuple[str, str]:
         )
     if of["tiled"].fits:
         return "tiled", f"Only tiles fit, in {_gb(of['tiled'].forecast_bytes)}, and seams may show; {short}."
-    return "remote", f"Nothing fits on this card; {short}."
+    return "remote", f"Nothing fits; {short}."
 
 
 def card_choices() -> dict[str, int]:

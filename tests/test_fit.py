@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from backend.fit import Fit, card_forecast, choose, will_it_fit
+from backend.fit import Fit, card_forecast, choose, fits_here, will_it_fit
 from backend.models import BUILTIN, FLUX, MODELS, SD_V1, SDXL
 from backend.published import CARDS, DEFAULT_TILE, Cell, cells
+from backend.settings import Settings
+from backend.studio import Studio
 
 GIB = 2**30
 
@@ -76,3 +78,11 @@ def test_a_card_that_is_filled_to_the_brim_fits_only_just() -> None:
 def test_every_model_has_a_forecast(model: object) -> None:
     for fit in will_it_fit(model, 512, 768, 8 * GIB):  # type: ignore[arg-type]
         assert fit.forecast_bytes > 0 and 0 < fit.percent < 100
+
+
+def test_this_machine_s_own_forecast_has_no_published_figures() -> None:
+    fits = fits_here(Studio(Settings(device="cpu")), SD_V1, 1024, 1024)
+    assert len(fits) == 6 and all(f.published is None and f.forecast_bytes > 0 for f in fits)
+    by_mode = {f.mode: f.forecast_bytes for f in fits if f.direction == "decode"}
+    assert by_mode["streamed"] < 0.4 * by_mode["whole"]
+    assert choose(fits, "decode")[1].endswith(".")

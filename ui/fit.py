@@ -7,15 +7,14 @@ from html import escape
 
 import gradio as gr
 
-from backend.errors import BadSettingError
-from backend.fit import DIRECTIONS, Fit, card_choices, choose, will_it_fit
+from backend.fit import DIRECTIONS, Fit, card_choices, choose, fits_here, will_it_fit
 from backend.models import find_model
 from backend.studio import Studio
 from ui.render import seconds
 from ui.text import T, locale_of, say
 from ui.widgets import intro, model_choices, quiet
 
-OWN = "own"
+OWN, THIS = "own", "this"
 SIZES = (256, 512, 768, 1024, 1536, 2048, 3072, 4096)
 GIB = 2**30
 FIRST = "RTX 3070"
@@ -31,7 +30,11 @@ def build(studio: Studio, tab: gr.Tab) -> Callable[[], None]:
     intro("fit_intro")
     with gr.Row(elem_classes="lr-fit-form"):
         card = gr.Dropdown(
-            [*((f"{name}, {size // GIB} GB", name) for name, size in cards.items()), (T("fit_own"), OWN)],
+            [
+                *((f"{name}, {size // GIB} GB", name) for name, size in cards.items()),
+                (T("fit_this"), THIS),
+                (T("fit_own"), OWN),
+            ],
             value=FIRST,
             label=T("fit_card"),
             filterable=False,
@@ -45,10 +48,16 @@ def build(studio: Studio, tab: gr.Tab) -> Callable[[], None]:
     answer = intro("fit_thinking", "lr-quiet", elem_id="lr-fit-answer")
 
     def forecast(card: str, memory: float, model: str, side: int, request: gr.Request) -> str:
-        return _answer(card, memory, model, int(side), locale_of(request))
+        locale = locale_of(request)
+        if card == THIS:
+            return _shown(fits_here(studio, find_model(model), int(side), int(side)), locale)
+        if not memory or not 0 < memory <= 1000:
+            raise gr.Error(say(locale, "fit_bad_memory"), print_exception=False)
+        gpu = None if card == OWN else f"NVIDIA GeForce {card}"
+        return _shown(will_it_fit(find_model(model), int(side), int(side), int(memory * GIB), gpu), locale)
 
     def take_memory(card: str) -> dict[str, object]:
-        return gr.skip() if card == OWN else gr.update(value=cards[card] // GIB)
+        return gr.update(value=cards[card] // GIB) if card in cards else gr.skip()
 
     def wire() -> None:
         card.input(take_memory, card, memory, **quiet())
@@ -67,11 +76,8 @@ def build(studio: Studio, tab: gr.Tab) -> Callable[[], None]:
     return wire
 
 
-def _answer(card: str, gigabytes: float, model: str, side: int, locale: str) -> str:
-    if not gigabytes or not 0 < gigabytes <= 1000:
-        raise gr.Error(BadSettingError(say(locale, "fit_bad_memory")).sentence, print_exception=False)
-    gpu = None if card == OWN else f"NVIDIA GeForce {card}"
-    fits = will_it_fit(find_model(model), side, side, int(gigabytes * GIB), gpu)
+def _shown(fits: Sequence[Fit], locale: str) -> str:
+    """The choice for each direction in a sentence, and the table."""
     parts = []
     for direction in DIRECTIONS:
         _, reason = choose(fits, direction)
