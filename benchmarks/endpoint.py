@@ -88,7 +88,7 @@ def measure(folder: Path, runs: int, sd_runs: int) -> dict[str, Any]:
     with serving(vaes) as (url, process):
         record("remote_over_in_process_512_builtin", remote_over_local(url, "builtin", builtin, runs))
         record("our_client_over_diffusers_512", ours_over_diffusers(url, runs))
-        record("requests_per_second_256", throughput(url, max(1, runs // 3)))
+        record("requests_per_second_256", throughput(url, process, max(3, runs // 2)))
         record("memory_1024", memory(url, process))
         if sd is not None:
             record("remote_over_in_process_512_sd_v1_architecture", remote_over_local(url, "sd", sd, sd_runs))
@@ -216,27 +216,35 @@ def overhead(runs: int) -> dict[str, float]:
     }
 
 
-def throughput(url: str, rounds: int, total: int = 32) -> dict[str, float]:
-    """Requests a second with 1, 4 and 16 clients, the counts taking turns; medians over rounds."""
+def throughput(url: str, process: psutil.Process, rounds: int, total: int = 16) -> dict[str, Any]:
+    """Requests a second with 1, 4 and 16 clients, the counts taking turns; medians over rounds.
+
+    The server's processor seconds a request are told as well: a busy machine cannot blur those.
+    """
     tensor = latents(256)
 
-    def load(clients: int) -> float:
+    def load(clients: int) -> tuple[float, float]:
         def post(_: int) -> None:
             remote_for(url, "builtin", BUILTIN.latents).decode(tensor)
 
+        before = sum(process.cpu_times()[:2])
         with ThreadPoolExecutor(clients) as pool:
-            return total / seconds(lambda: list(pool.map(post, range(total))))
+            taken = seconds(lambda: list(pool.map(post, range(total))))
+        return total / taken, (sum(process.cpu_times()[:2]) - before) / total
 
     load(4)
-    measured: dict[int, list[float]] = {1: [], 4: [], 16: []}
+    measured: dict[int, list[tuple[float, float]]] = {1: [], 4: [], 16: []}
     for _ in range(rounds):
-        for clients, rates in measured.items():
-            rates.append(load(clients))
-    rates = {str(clients): statistics.median(found) for clients, found in measured.items()}
+        for clients, found in measured.items():
+            found.append(load(clients))
+    serial = measured[1]
     return {
-        **rates,
-        "4_over_1": statistics.median(b / a for a, b in zip(measured[1], measured[4], strict=True)),
-        "16_over_1": statistics.median(b / a for a, b in zip(measured[1], measured[16], strict=True)),
+        str(clients): {
+            "requests_per_second": statistics.median(rate for rate, _ in found),
+            "over_one_client": statistics.median(a / b for (a, _), (b, _) in zip(found, serial, strict=True)),
+            "cpu_seconds_per_request": statistics.median(cpu for _, cpu in found),
+        }
+        for clients, found in measured.items()
     }
 
 
