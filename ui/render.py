@@ -161,5 +161,5 @@ def _row(report: StageReport, locale: str) -> str:
         f'<tr><th scope="row"><i class="lr-dot lr-{report.stage}"></i>{escape(name)}</th>'
         f"<td>{escape(mode)} · {escape(report.where)}{asked}</td><td>{seconds(report.cost.seconds)}</td>"
         f"<td>{memory(report)}</td><td>{moved}</td><td>{wire}</td></tr>"
-        f'<tr class="lr-why"><td></td><td colspan="5">{escape(say(locale, "why", reason=report.reason))}</td></tr>'
+        f'<tr class="lr-why"><td colspan="6"><div>{escape(say(locale, "why", reason=report.reason))}</div></td></tr>'
     )

@@ -6,10 +6,12 @@ python -m tests.browser.screenshots [FOLDER]      default tests/screenshots; add
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.browser.doing import open_tab, tab_names
 from tests.browser.launching import browser, page_of
 
 VIEWS = {
@@ -71,12 +73,9 @@ def shoot(chromium: Any, url: str, view: str, folder: Path) -> None:
     take("2-done")
     page.locator("#lr-advanced button").first.click()
     take("3-advanced")
-    tabs = page.get_by_role("tab")
-    for index in range(1, tabs.count()):
-        tab = tabs.nth(index)
-        name = (tab.text_content() or str(index)).strip().lower().replace(" ", "-")
-        tab.click()
-        take(f"{3 + index}-{name}")
+    for index, name in enumerate(tab_names(page)[1:]):
+        open_tab(page, name)
+        take(f"{4 + index}-{re.sub(r'[^a-z]+', '-', name.lower()).strip('-')}")
     context.close()
 
 

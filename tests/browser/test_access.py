@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
 
-from tests.browser.doing import paint, upload
+from tests.browser.doing import open_tab, paint, tab_names, upload
 from tests.browser.launching import Watched
 
 UPSTREAM = {
     # Gradio's footer: the settings link holds the word and an icon with the same alternative text.
     ("image-redundant-alt", 'img[alt="Settings"]'),
+    # Gradio's placeholder in a plot without data: a div with a label but without a role.
+    ("aria-prohibited-attr", '.empty.unpadded_box[aria-label="Empty value"]'),
 }
 
 
@@ -23,7 +25,12 @@ def test_no_violation_of_ours(watched: Watched, quick: str, scheme: str, width: 
 
     def violations() -> set[tuple[str, str]]:
         found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
-        return {(rule["id"], node["target"][0]) for rule in found for node in rule["nodes"]} - UPSTREAM
+        all_found = {(rule["id"], node["target"][0]) for rule in found for node in rule["nodes"]}
+        return {
+            (rule, place)
+            for rule, place in all_found
+            if not any(rule == r and p in place for r, p in UPSTREAM)
+        }
 
     assert violations() == set()
     upload(page)
@@ -32,7 +39,6 @@ def test_no_violation_of_ours(watched: Watched, quick: str, scheme: str, width: 
     for fold in page.locator("details").all():
         fold.evaluate("fold => fold.open = true")
     assert violations() == set()
-    for name in ("Draw", "Encode", "Decode", "Endpoints"):
-        page.get_by_role("tab", name=name, exact=True).first.click()
-        page.wait_for_timeout(300)  # the tab fades in, and half-faded text has too little contrast
+    for name in tab_names(page)[1:]:
+        open_tab(page, name)
         assert violations() == set(), name

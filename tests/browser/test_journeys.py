@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from backend.errors import RemoteUnreachableError
-from tests.browser.doing import paint, saved, upload, wait_for_picture
+from tests.browser.doing import open_tab, paint, saved, tab_names, upload, wait_for_picture
 from tests.browser.launching import Watched, page_of
 from tests.fakes import FakeStudio
 from ui.theme import ASSETS
@@ -167,7 +167,7 @@ def test_a_link_opens_the_page_with_the_same_settings(watched: Watched, quick: s
 
 def test_a_drawing_becomes_the_picture(watched: Watched, quick: str) -> None:
     page = watched.open(quick)
-    page.get_by_role("tab", name="Draw").click()
+    open_tab(page, "Draw")
     canvas = page.locator("#lr-pad canvas").first
     canvas.wait_for()
     box = canvas.bounding_box()
@@ -204,8 +204,9 @@ def test_the_keyboard_is_enough(watched: Watched, quick: str) -> None:
 
 def test_a_phone_has_one_column_with_the_result_under_the_button(watched: Watched, quick: str) -> None:
     page = watched.open(quick, width=390, height=844, has_touch=True, is_mobile=True)
-    for tab in page.get_by_role("tab").all():
-        assert page.evaluate("document.documentElement.scrollWidth") == 390, tab
+    for name in reversed(tab_names(page)):
+        open_tab(page, name)
+        assert page.evaluate("document.documentElement.scrollWidth") == 390, name
     upload(page)
     paint(page)
     button, result, model = (
@@ -230,7 +231,7 @@ def test_other_languages(watched: Watched, quick: str, locale: str, button: str,
 
 def test_endpoints_that_answer_and_ones_that_do_not(watched: Watched, quick: str) -> None:
     page = watched.open(quick)
-    page.get_by_role("tab", name="Endpoints").click()
+    open_tab(page, "Endpoints")
     address = page.locator("#lr-address textarea, #lr-address input").first
     address.fill(quick)
     page.locator("#lr-test").click()
