@@ -61,7 +61,7 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
     import torch
 
     pixels = torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 127.5 - 1.0)
-    return pixels.permute(2, 0, 1).unsqueeze(0)
+    return pixels.permute(2, 0, 1).unsqueeze(0).contiguous()
 
 
 def to_image(tensor: torch.Tensor) -> Image.Image:
