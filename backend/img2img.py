@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from backend import families, images, precision
-from backend.errors import NonFiniteError, OutOfMemoryError
+from backend.errors import NonFiniteError, OutOfMemoryError, RemoteError
 from backend.interrupt import interruptible, raise_if_stopped
 from backend.job import SCHEDULERS, Event, Job, ResolvedJob, Result, StageDone, StageStarted, Step, Waiting
 from backend.latents import preview
@@ -74,6 +74,8 @@ def _work(job: ResolvedJob, stages: Stages, loader: Loader, stop: threading.Even
     latents, encoded = stages.run(encode, stop, notify)
     notify(StageDone(encoded, latents))
 
+    if job.job.decode.mode == "remote" and job.steps_to_run:
+        _look_ahead(job, stages, stop, notify)
     latents, denoised = denoise(job, latents, loader, stop, notify)
     stages.learn_painting(job, denoised)
     notify(StageDone(denoised, latents))
@@ -82,6 +84,20 @@ def _work(job: ResolvedJob, stages: Stages, loader: Loader, stop: threading.Even
     pixels, decoded = stages.run(decode, stop, notify)
     notify(StageDone(decoded))
     notify(Result(images.to_image(pixels), latents, (encoded, denoised, decoded), job.recipe()))
+
+
+def _look_ahead(job: ResolvedJob, stages: Stages, stop: threading.Event, notify: Notify) -> None:
+    """Before minutes of painting: would the chosen endpoint decode the result?
+
+    Raises:
+        RemoteError: it would not, with what was found. One that may just be waking up is only told of.
+    """
+    found = stages.preflight(job.spec, "decode", stop, notify)
+    if found is None or found.light == "green":
+        return
+    if found.light == "red":
+        raise RemoteError(found.sentence, "Nothing was painted yet; choose another place to decode.")
+    notify(Waiting(found.sentence))
 
 
 def denoise(

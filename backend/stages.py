@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import torch
 
     from backend.vae.base import VAE, LocalVAE
+    from backend.vae.preflight import Preflight
+    from backend.vae.remote import Remote
 
 _STREAMED_FROM_PIXELS = 512 * 512
 
@@ -207,29 +209,56 @@ class Stages:
     def _run_remote(
         self, work: Work, choice: Choice, stop: threading.Event | None, notify: Notify
     ) -> tuple[torch.Tensor, StageReport]:
-        from backend.vae.remote import Remote
-
-        pair = self.endpoints(work.spec)
-        url = pair.encode if work.stage == "encode" else pair.decode
-        if url is None:
-            raise ModelUnavailableError(
-                f"No endpoint is known that could {work.stage} for {work.spec.title}.",
-                f"Start the app with --endpoint {work.spec.name}=URL, or choose another mode.",
-            )
-        where = urlsplit(url).netloc.rpartition("@")[2]
-        vae = Remote(
-            work.spec.latents,
-            pair.encode,
-            pair.decode,
-            timeout=self.settings.remote_timeout,
-            token=self._token(work.spec, url),
-            stop=stop,
-            notify=lambda sentence: notify(Waiting(sentence)),
-        )
+        vae, where = self._remote(work.spec, work.direction, stop, notify)
         notify(StageStarted(work.stage, "remote", choice.reason, where))
         with Meter(self.loader.device) as meter:
             output = _apply(vae, work)
         return output, _report(work, choice, where, meter, traffic=vae.traffic)
+
+    def preflight(
+        self,
+        spec: ModelSpec,
+        direction: Direction,
+        stop: threading.Event | None = None,
+        notify: Notify = lambda _: None,
+    ) -> Preflight | None:
+        """Whether the remote of that direction would work, found out with a tiny picture; None for this app's own.
+
+        Raises:
+            ModelUnavailableError: no endpoint is known. Cancelled: `stop` was set.
+        """
+        from backend.vae.preflight import preflight
+
+        vae, _ = self._remote(spec, direction, stop, notify)
+        url = vae.encode_url if direction == "encode" else vae.decode_url
+        own = self._own_url()
+        if own is not None and url is not None and url.startswith(f"{own.rstrip('/')}/"):
+            return None
+        return preflight(vae, direction)
+
+    def _remote(
+        self, spec: ModelSpec, direction: Direction, stop: threading.Event | None, notify: Notify
+    ) -> tuple[Remote, str]:
+        """The client for that direction, and the host it talks to."""
+        from backend.vae.remote import Remote
+
+        pair = self.endpoints(spec)
+        url = pair.encode if direction == "encode" else pair.decode
+        if url is None:
+            raise ModelUnavailableError(
+                f"No endpoint is known that could {direction} for {spec.title}.",
+                f"Start the app with --endpoint {spec.name}=URL, or choose another mode.",
+            )
+        remote = Remote(
+            spec.latents,
+            pair.encode,
+            pair.decode,
+            timeout=self.settings.remote_timeout,
+            token=self._token(spec, url),
+            stop=stop,
+            notify=lambda sentence: notify(Waiting(sentence)),
+        )
+        return remote, urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _climb(mode: str, module: Any, work: Work, stop: threading.Event | None) -> tuple[torch.Tensor, str, str]:

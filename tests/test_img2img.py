@@ -22,6 +22,7 @@ from backend.quality import psnr
 from backend.settings import EndpointPair, Settings
 from backend.studio import Studio
 from backend.turns import Turns
+from backend.vae.remote import Remote
 from backend.vae.tiled import Tiled
 from backend.vae.whole import Whole
 
@@ -171,9 +172,36 @@ def test_a_remote_that_is_gone_leaves_the_latents(studio: Studio, picture: Image
         kept = []
         with pytest.raises(RemoteError, match="Nothing answers"):
             for event in lonely.img2img(job(picture, decode=VaeOptions("remote"))):
+                assert not isinstance(event, Step), "found out before the painting, not after"
                 if isinstance(event, StageDone) and event.latents is not None:
                     kept.append(event.latents)
     assert studio.decode(kept[-1], "builtin", WHOLE)[0].size == (96, 64)
+
+
+def test_an_endpoint_that_breaks_after_the_painting_leaves_its_latents(
+    studio: Studio, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Remote, latents: torch.Tensor) -> torch.Tensor:
+        raise RemoteError("The endpoint broke.")
+
+    monkeypatch.setattr(Remote, "decode", broken)
+    kept = []
+    with pytest.raises(RemoteError, match="broke"):
+        for event in studio.img2img(job(picture, decode=VaeOptions("remote"))):
+            if isinstance(event, StageDone) and event.latents is not None:
+                kept.append(event.latents)
+    assert len(kept) == 2 and studio.decode(kept[-1], "builtin", WHOLE)[0].size == (96, 64)
+
+
+def test_an_endpoint_of_another_model_is_found_out_before_the_painting(
+    studio: Studio, picture: Image.Image
+) -> None:
+    """SD v1's latents sent to the built-in model's VAE would give a picture, and a wrong one."""
+    wrong = f"{studio.own_url}/vae/builtin/decode"
+    other = Studio(Settings(device="cpu", endpoints={"other": EndpointPair(decode=wrong)}))
+    spec = replace(BUILTIN, name="other", latents=replace(BUILTIN.latents, scaling_factor=0.18215))
+    found = other.stages.preflight(spec, "decode")
+    assert found is not None and found.light == "red" and "scaling_factor" in found.sentence
 
 
 def test_any_picture_and_size_will_do(studio: Studio) -> None:
