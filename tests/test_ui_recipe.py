@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from backend.job import Job
+from backend.job import Job, VaeOptions
 from tests.fakes import report
-from ui.recipe import CHUNK, parameters_text, save_png
+from ui.form import clean
+from ui.recipe import CHUNK, parameters_text, parse_parameters, read_story, save_png, settings_in
 
 
 def recipe(**more: object) -> dict[str, object]:
@@ -32,3 +35,64 @@ def test_a_picture_says_how_it_was_made_and_where_it_really_ran(tmp_path: Path) 
         story = json.loads(image.text[CHUNK])  # type: ignore[attr-defined]
     assert story["recipe"] == recipe()
     assert (story["stages"][0]["mode"], story["stages"][0]["requested_mode"]) == ("whole", "auto")
+
+
+def test_our_own_picture_gives_its_settings_and_reports_back(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    made = recipe(negative_prompt="people", encode=VaeOptions("tiled"), decode=VaeOptions("remote"))
+    reports = (report("encode", "tiled"), report("decode", "remote", asked="remote"))
+    save_png(path, Image.new("RGB", (8, 8)), made, reports)
+    story = read_story(path)
+    assert story is not None and story.reports == reports and story.recipe == made
+    settings = settings_in(path)
+    assert (settings["mode"], settings["encode_mode"], settings["decode_mode"]) == ("tiled", "same", "remote")
+    assert (settings["prompt"], settings["negative_prompt"], settings["seed"]) == (
+        "a lake, “quiet”",
+        "people",
+        7,
+    )
+
+
+def test_the_text_of_automatic1111_and_our_own_text_are_read() -> None:
+    theirs = (
+        "a barn,\nred\nNegative prompt: people, text\n"
+        'Steps: 25, Sampler: DPM++ 2M Karras, CFG scale: 6.5, Seed: 4242, Size: 512x384, Lora hashes: "a: b, c: d", '
+        "Denoising strength: 0.4"
+    )
+    assert parse_parameters(theirs) == {
+        "prompt": "a barn,\nred",
+        "negative_prompt": "people, text",
+        "steps": 25,
+        "guidance": 6.5,
+        "seed": 4242,
+        "strength": 0.4,
+        "width": 512,
+        "height": 384,
+        "scheduler": "DPM++ 2M",
+    }
+    ours = parse_parameters(parameters_text(recipe()))
+    assert (ours["prompt"], ours["seed"], ours["scheduler"]) == ("a lake, “quiet”", 7, "default")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"recipe": 1, "stages": []}', '{"recipe": {}, "stages": [{}]}', "\0"]
+)
+def test_a_broken_story_is_no_story(tmp_path: Path, text: str) -> None:
+    info = PngInfo()
+    info.add_itxt(CHUNK, text)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=info)
+    assert read_story(tmp_path / "a.png") is None
+    assert settings_in(tmp_path / "a.png") == {}
+
+
+def test_what_makes_no_sense_is_left_out() -> None:
+    raw = {
+        "steps": "1e999",
+        "strength": "nan",
+        "seed": "x",
+        "width": -5,
+        "guidance": "3",
+        "model": "dall-e",
+        "prompt": 7,
+    }
+    assert clean(raw) == {"guidance": 3.0}
