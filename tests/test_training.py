@@ -11,6 +11,9 @@ import pytest
 import torch
 
 from training.data import Pictures, paint_all, paint_numbered, picture_rng
+from training.evaluate import Row, prompt_for, table
+from training.judge import agreement, targets_of
+from training.measures import NEAR_IDENTICAL, closest_pair, colour_drift, psnr, skyline, skyline_correlation
 from training.painter.attributes import CHOICES, STYLES, TERRAINS, Attributes
 from training.painter.captions import THINGS, describe
 from training.painter.generic import KINDS, paint_generic
@@ -186,6 +189,65 @@ class TestSketches:
         image = sketch(name)
         assert image.size == (256, 256)
         assert len(image.getcolors()) >= 3
+
+
+class TestMeasures:
+    def test_psnr_of_a_known_error(self):
+        dark = np.zeros((1, 8, 8, 3), np.uint8)
+        assert psnr(dark + np.uint8(255), dark)[0] == pytest.approx(0)
+        assert psnr(dark + np.uint8(51), dark)[0] == pytest.approx(13.98, abs=0.01)
+
+    def test_drift_sees_a_tint_and_not_a_blur(self):
+        picture = np.random.default_rng(0).integers(60, 190, (64, 64, 3)).astype(np.uint8)
+        blocks = picture.reshape(4, 16, 4, 16, 3).mean((1, 3)).repeat(16, 0).repeat(16, 1).astype(np.uint8)
+        assert colour_drift(blocks, picture) < 0.5
+        assert colour_drift((picture * np.array([1.2, 1, 0.8])).astype(np.uint8), picture) > 5
+
+    def test_a_planted_skyline_is_found(self):
+        wanted = (30 + 12 * np.sin(np.arange(64) / 9)).astype(int)
+        picture = np.full((64, 64, 3), (150, 200, 235), np.uint8)
+        for column, row in enumerate(wanted):
+            picture[row:, column] = (90, 80, 70)
+        assert np.abs(skyline(picture) - wanted).max() <= 2
+        assert skyline_correlation(picture, picture) == pytest.approx(1)
+        assert skyline_correlation(picture[:, ::-1], picture) < 0.8
+        assert skyline_correlation(picture, np.full_like(picture, 90)) is None
+
+    def test_the_skyline_is_not_the_foot_of_the_mountains(self):
+        image = np.asarray(sketch("peaks"))
+        assert 45 / 4 - 3 < skyline(image).min() < 45 / 4 + 4
+
+    def test_twins_are_found(self):
+        pictures = [paint(np.random.default_rng(seed)).pixels for seed in range(3)]
+        assert closest_pair(np.stack(pictures)) > NEAR_IDENTICAL
+        assert closest_pair(np.stack([*pictures, pictures[1]])) == 0
+
+    def test_the_judge_is_not_asked_what_cannot_be_seen(self):
+        targets = targets_of([Attributes("sea", "day", "fog", "winter", "pencil")])
+        assert targets["season"].item() == targets["time"].item() == -100
+        assert targets["terrain"].item() == TERRAINS.index("sea")
+
+    def test_agreement_counts_what_the_judge_sees(self):
+        class Fixed(torch.nn.Module):
+            def forward(self, image):
+                return {name: torch.eye(len(o))[:1].expand(len(image), -1) for name, o in CHOICES.items()}
+
+        right = Attributes("mountains", "day", "clear", "spring", "photo")
+        wrong = replace(right, time="night")
+        shares = agreement(Fixed(), np.zeros((2, 32, 32, 3), np.uint8), [right, wrong])
+        assert shares["terrain"] == 1
+        assert shares["time"] == 0.5
+        assert shares["all"] == pytest.approx(0.9)
+
+    def test_prompts_say_everything_that_is_judged(self):
+        words = prompt_for(Attributes("forest", "dusk", "fog", "autumn", "oil"))
+        assert words == "an oil painting of a forest in autumn at dusk in the fog"
+        assert "summer" not in prompt_for(Attributes("sea", "day", "clear", "summer", "photo"))
+
+    def test_the_table_says_what_is_missed(self):
+        text = table([Row("weights", "21 MB", "≤ 40 MB", True), Row("VAE", "30 dB", "≥ 32 dB", False)])
+        assert "| weights | 21 MB | ≤ 40 MB | met |" in text
+        assert text.endswith("**missed** |")
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,8 @@ share-alike licence.
 """
 
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -50,12 +52,10 @@ def test_photos(size: int = 256) -> dict[str, np.ndarray]:
     from skimage import data
 
     photos = {"astronaut": data.astronaut(), "coffee": data.coffee()}
-    try:
-        from sklearn.datasets import load_sample_image
-    except ImportError:
-        load_sample_image = None
-    if load_sample_image is not None:
-        photos["china"] = load_sample_image("china.jpg")
+    package = find_spec("sklearn")
+    if package is not None and package.submodule_search_locations:
+        folder = Path(package.submodule_search_locations[0])
+        photos["china"] = np.asarray(Image.open(folder / "datasets" / "images" / "china.jpg").convert("RGB"))
     return {name: square(photo, size) for name, photo in photos.items()}
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from training.autoencoder import new_autoencoder
 from training.data import Pictures
+from training.measures import psnr
 from training.photos import test_photos, training_photos
 from training.settings import Recipe, Run, VaeSettings
 from training.team import Team
@@ -106,12 +107,6 @@ def reconstruct(vae: AutoencoderKL, pictures: np.ndarray, device: str) -> np.nda
             image = to_tensor(pictures[start : start + 8], device)
             made.append(to_pixels(vae.decode(vae.encode(image).latent_dist.mode()).sample))
     return np.concatenate(made)
-
-
-def psnr(made: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Decibels of each picture of two (B, H, W, 3) uint8 stacks."""
-    error = ((made.astype(np.float64) - wanted) ** 2).mean((1, 2, 3))
-    return 10 * np.log10(255**2 / np.maximum(error, 1e-9))
 
 
 def train_vae(run: Run, team: Team, recipe: Recipe, decoder_only: bool = False) -> None:

@@ -134,36 +134,13 @@ THINGS = {
 }
 PRAISE = [
     "highly detailed", "trending on artstation", "beautiful", "8k", "4k", "masterpiece", "best quality",
-    "sharp focus",    "stunning", "award winning", "cinematic", "scenic", "peaceful", "wallpaper", "very detailed", "nature",
-    "dramatic lighting", "soft light", "vibrant colors",
+    "sharp focus", "stunning", "award winning", "cinematic", "scenic", "peaceful", "wallpaper", "nature",
+    "very detailed", "dramatic lighting", "soft light", "vibrant colors",
 ]  # fmt: skip
 SYLLABLES = [
-    "ba",
-    "ka",
-    "ro",
-    "ti",
-    "mu",
-    "len",
-    "dor",
-    "ven",
-    "sha",
-    "el",
-    "gri",
-    "pol",
-    "nax",
-    "wen",
-    "ous",
-    "tor",
-    "ing",
-    "ree",
-    "sto",
-    "quin",
-    "far",
-    "del",
-    "mir",
-    "ko",
-    "zu",
-]
+    "ba", "ka", "ro", "ti", "mu", "len", "dor", "ven", "sha", "el", "gri", "pol", "nax", "wen", "ous", "tor",
+    "ing", "ree", "sto", "quin", "far", "del", "mir", "ko", "zu",
+]  # fmt: skip
 
 
 def words_for(attributes: Attributes) -> dict[str, list[str]]:
