@@ -70,7 +70,7 @@ def make(run: Run, recipe: Recipe, out: Path, stages: tuple[str, ...] = STAGES) 
         # Once there are latents the VAE's encoder is settled; the decoder stage may still refine the rest.
         train_together(vae.train_vae, run, recipe)
     if "latents" in stages and not (work / "latents.npy").exists():
-        train_together(latents.encode_scenes, run)
+        train_together(latents.encode_scenes, run, recipe.denoiser.scenes)
         latents.join_parts(work, run.team_size)
     if "tokenizer" in stages and not (work / "tokenizer").exists():
         records = data.Pictures(work, "scenes").records()

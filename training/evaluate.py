@@ -137,7 +137,8 @@ def measure_vae(painter: Painter, amounts: Amounts) -> list[Row]:
 def measure_prompts(painter: Painter, judge: Judge, amounts: Amounts) -> list[Row]:
     attributes = asked(amounts.prompts)
     prompts = [prompt_for(one) for one in attributes]
-    ours = agreement(judge, in_batches(painter.from_text, prompts), attributes)
+    pictures = in_batches(painter.from_text, prompts)
+    ours = agreement(judge, pictures, attributes)
     real = agreement(judge, paint_asked(attributes), attributes)
     rows = [
         Row(
@@ -153,7 +154,7 @@ def measure_prompts(painter: Painter, judge: Judge, amounts: Amounts) -> list[Ro
     rows.append(Row("  in 8 steps", f"{agreement(judge, made, few)['all']:.0%}"))
     some = attributes[: amounts.unknown_prompts]
     strange = [prompts[n] + UNKNOWN_WORDS[n % len(UNKNOWN_WORDS)] for n in range(len(some))]
-    plain = agreement(judge, in_batches(painter.from_text, prompts[: len(some)]), some)["all"]
+    plain = agreement(judge, pictures[: len(some)], some)["all"]
     odd = agreement(judge, in_batches(painter.from_text, strange), some)["all"]
     rows.append(
         Row(

@@ -43,8 +43,8 @@ class Judge(nn.Module):
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    pictures: int = 12_000
-    epochs: int = 5
+    pictures: int = 9_000
+    epochs: int = 4
     batch: int = 32
     learning_rate: float = 2e-3
     seed: int = 11

@@ -12,24 +12,25 @@ from training.settings import Run
 from training.team import Team
 from training.vae import to_tensor
 
-BATCH = 16
+BATCH = 4
 
 
 def part_path(folder: Path, rank: int) -> Path:
     return folder / f"latents-{rank}.npy"
 
 
-def encode_scenes(run: Run, team: Team) -> None:
-    """Write this process's share of the scenes as (N, 4, 32, 32) float16, unscaled; every size-th batch
-    is its own.
+def encode_scenes(run: Run, team: Team, count: int) -> None:
+    """Write this process's share of the first `count` scenes as (N, 4, 32, 32) float16, unscaled; every
+    size-th batch is its own.
     """
     vae = AutoencoderKL.from_pretrained(run.work / "vae")
     vae = vae.to(run.device, memory_format=torch.channels_last).eval()
     scenes = Pictures(run.work, "scenes")
-    batches = range(team.rank * BATCH, len(scenes), BATCH * team.size)
+    count = min(count, len(scenes))
+    batches = range(team.rank * BATCH, count, BATCH * team.size)
     progress, encoded = Progress("latents", silent=not team.leads), []
     for done, start in enumerate(batches):
-        pictures = np.stack([scenes[i] for i in range(start, min(start + BATCH, len(scenes)))])
+        pictures = np.stack([scenes[i] for i in range(start, min(start + BATCH, count))])
         with torch.inference_mode(), torch.autocast(run.device, torch.bfloat16):
             mean = vae.encode(to_tensor(pictures, run.device)).latent_dist.mode()
         encoded.append(mean.half().cpu().numpy())
