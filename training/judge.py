@@ -52,7 +52,7 @@ class JudgeSettings:
 
 def to_view(pictures: np.ndarray) -> torch.Tensor:
     """(B, H, W, 3) uint8 of any size -> what the judge looks at."""
-    image = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    image = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
     return functional.interpolate(image, (SIDE, SIDE), mode="area")
 
 

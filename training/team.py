@@ -22,10 +22,16 @@ class Team:
 
     rank: int = 0
     size: int = 1
+    parent: int | None = None
 
     @property
     def leads(self) -> bool:
         return self.rank == 0
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether the process that started the team has been killed; its children must not train on alone."""
+        return self.parent is not None and os.getppid() != self.parent
 
     def mean(self, tensors: list[torch.Tensor], share: float) -> float:
         """Average `tensors` over the team in place; returns the leader's `share`, so that all stop
@@ -60,7 +66,7 @@ def join(rank: int, stage: Callable[..., None], run: Run, port: int, arguments: 
     address = f"tcp://127.0.0.1:{port}"
     distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=run.workers)
     try:
-        stage(run, Team(rank, run.workers), *arguments)
+        stage(run, Team(rank, run.workers, os.getppid()), *arguments)
     finally:
         distributed.destroy_process_group()
 

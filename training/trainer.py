@@ -145,6 +145,8 @@ class Trainer:
         pictures = steps = 0
         since = time.monotonic()
         while share < 1:
+            if self.team.orphaned:
+                raise SystemExit(1)
             began = time.monotonic()
             rng = self.chance()
             torch.manual_seed(int(rng.integers(2**31)))

@@ -134,8 +134,8 @@ THINGS = {
 }
 PRAISE = [
     "highly detailed", "trending on artstation", "beautiful", "8k", "4k", "masterpiece", "best quality",
-    "sharp focus", "stunning", "award winning", "cinematic", "scenic", "peaceful", "wallpaper", "nature",
-    "very detailed", "dramatic lighting", "soft light", "vibrant colors",
+    "sharp focus", "stunning", "award winning", "cinematic", "scenic", "peaceful", "wallpaper",
+    "very detailed", "nature", "dramatic lighting", "soft light", "vibrant colors",
 ]  # fmt: skip
 SYLLABLES = [
     "ba", "ka", "ro", "ti", "mu", "len", "dor", "ven", "sha", "el", "gri", "pol", "nax", "wen", "ous", "tor",
@@ -199,6 +199,6 @@ def describe(attributes: Attributes, rng: np.random.Generator) -> str:
     while chance(0.22):
         caption += ", " + pick(PRAISE)
     if chance(0.12):  # words it cannot know, to be read past
-        first, second = (pick(SYLLABLES) + pick(SYLLABLES) for _ in range(2))
-        caption += pick([", ", " by ", " "]) + f"{first} {second}"
+        caption += pick([", ", " by ", " "])
+        caption += " ".join(pick(SYLLABLES) + pick(SYLLABLES) for _ in range(2))
     return caption if chance(0.5) else caption[0].upper() + caption[1:]
