@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from training.data import Pictures, paint_all, paint_numbered, picture_rng
-from training.evaluate import Row, prompt_for, table
+from training.evaluate import Row, fill_card, prompt_for, table
 from training.judge import agreement, targets_of
 from training.measures import NEAR_IDENTICAL, closest_pair, colour_drift, psnr, skyline, skyline_correlation
 from training.painter.attributes import CHOICES, STYLES, TERRAINS, Attributes
@@ -248,6 +248,15 @@ class TestMeasures:
         text = table([Row("weights", "21 MB", "≤ 40 MB", True), Row("VAE", "30 dB", "≥ 32 dB", False)])
         assert "| weights | 21 MB | ≤ 40 MB | met |" in text
         assert text.endswith("**missed** |")
+
+    def test_the_card_takes_the_table(self, tmp_path):
+        card = tmp_path / "README.md"
+        card.write_text("# Model\n<!-- figures -->\nold\n<!-- /figures -->\nData\n")
+        fill_card(card, "| new |")
+        assert card.read_text() == "# Model\n<!-- figures -->\n| new |\n<!-- /figures -->\nData\n"
+        card.write_text("# Model")
+        with pytest.raises(ValueError, match="no place for the figures"):
+            fill_card(card, "| new |")
 
 
 @pytest.fixture(scope="module")

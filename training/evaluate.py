@@ -240,6 +240,16 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def fill_card(card: Path, text: str) -> None:
+    """Put the table between the figures' marks of a model card."""
+    begin, end = "<!-- figures -->", "<!-- /figures -->"
+    head, found, rest = card.read_text().partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{card.name} has no place for the figures: {begin} … {end}")
+    card.write_text(f"{head}{begin}\n{text}\n{end}{tail}")
+
+
 def main() -> None:
     folder = Path(__file__).parent
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
@@ -247,9 +257,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=folder / "work")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path, help="also write the rows here")
+    parser.add_argument("--card", type=Path, help="a model card to put the table into")
     flags = parser.parse_args()
     rows = measure(flags.model, flags.work, Amounts(), flags.device)
     print(f"{STEPS} steps and guidance {GUIDANCE:g} unless said otherwise.\n\n{table(rows)}")
+    if flags.card:
+        fill_card(flags.card, table(rows))
     if flags.json:
         flags.json.write_text(json.dumps([asdict(row) for row in rows], indent=1, ensure_ascii=False) + "\n")
 

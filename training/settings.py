@@ -34,7 +34,7 @@ class VaeSettings:
     channels: tuple[int, ...] = (24, 48, 96, 128)
     layers: int = 1
     groups: int = 2
-    budget: Budget = Budget(minutes=32)
+    budget: Budget = Budget(minutes=27)
     # Crop size and batch a process, and the share of the stage at which each begins: small crops first.
     crops: tuple[tuple[float, int, int], ...] = ((0.0, 64, 8), (0.55, 128, 2), (0.93, 256, 1))
     learning_rate: float = 3e-4
@@ -48,20 +48,20 @@ class VaeSettings:
 
 @dataclass(frozen=True)
 class DenoiserSettings:
-    channels: tuple[int, ...] = (64, 128, 192)
+    channels: tuple[int, ...] = (40, 80, 160)
     layers: int = 1
     text_width: int = 192
     text_layers: int = 2
     text_heads: int = 6
     vocabulary: int = 1200
     tokens: int = 32
-    budget: Budget = Budget(minutes=62)
+    budget: Budget = Budget(minutes=60)
     # Encoding is a tenth of the work; the shipped weights' two hours had room for this many of the scenes.
-    scenes: int = 8_000
+    scenes: int = 5_000
     # Half-size latents and batch a process first (a quarter of the work), then the real size.
-    half_until: float = 0.35
-    half_batch: int = 32
-    batch: int = 16
+    half_until: float = 0.3
+    half_batch: int = 24
+    batch: int = 12
     learning_rate: float = 6e-4
     matrix_learning_rate: float = 2e-3
     ema: float = 0.999
