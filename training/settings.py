@@ -48,7 +48,7 @@ class VaeSettings:
 
 @dataclass(frozen=True)
 class DenoiserSettings:
-    channels: tuple[int, ...] = (40, 80, 160)
+    channels: tuple[int, ...] = (32, 64, 128)
     layers: int = 1
     text_width: int = 192
     text_layers: int = 2
@@ -59,12 +59,12 @@ class DenoiserSettings:
     # Encoding is a tenth of the work; the shipped weights' two hours had room for this many of the scenes.
     scenes: int = 5_000
     # Half-size latents and batch a process first (a quarter of the work), then the real size.
-    half_until: float = 0.3
+    half_until: float = 0.35
     half_batch: int = 24
     batch: int = 12
     learning_rate: float = 6e-4
     matrix_learning_rate: float = 2e-3
-    ema: float = 0.999
+    ema: float = 0.995
     caption_dropout: float = 0.1
 
 
