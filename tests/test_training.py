@@ -70,7 +70,7 @@ class TestPainter:
 
     def test_unknown_wishes_are_refused(self):
         with pytest.raises(ValueError, match="no such attribute: mood"):
-            choose(np.random.default_rng(0), mood="gay")
+            choose(np.random.default_rng(0), mood="merry")
         with pytest.raises(ValueError, match="time is one of day"):
             choose(np.random.default_rng(0), time="noon")
 

@@ -58,12 +58,12 @@ class Amounts:
     """How many pictures each measure looks at."""
 
     scenes: int = 100
-    prompts: int = 96
-    few_step_prompts: int = 48
-    unknown_prompts: int = 48
-    large_prompts: int = 8
-    layout_scenes: int = 12
-    variety_seeds: int = 8
+    prompts: int = 64
+    few_step_prompts: int = 32
+    unknown_prompts: int = 32
+    large_prompts: int = 4
+    layout_scenes: int = 8
+    variety_seeds: int = 6
     speed_runs: int = 5
 
 
