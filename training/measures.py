@@ -71,9 +71,27 @@ def strongest_path(strength: np.ndarray, reach: int = 4, stiffness: float = 0.04
     return path
 
 
+def rough_skyline(picture: np.ndarray) -> np.ndarray:
+    """The same for a picture with brushwork and blotches, where every stroke is an edge.
+
+    Compares the mean of up to 24 rows above with the 6 below, relative to the column's strongest step.
+    """
+    small = Image.fromarray(picture).resize((SKYLINE_SIDE, SKYLINE_SIDE), Image.Resampling.BOX)
+    sums = np.cumsum(np.pad(np.asarray(small, np.float64) / 255, ((1, 0), (0, 0), (0, 0))), 0)
+    rows = np.arange(SKYLINE_SIDE)
+    top, bottom = np.maximum(rows - 24, 0), np.minimum(rows + 6, SKYLINE_SIDE)
+    above = (sums[rows] - sums[top]) / np.maximum(rows - top, 1)[:, None, None]
+    below = (sums[bottom] - sums[rows]) / (bottom - rows)[:, None, None]
+    step = np.linalg.norm(below - above, axis=-1)
+    step[:4] = 0
+    step = step / (step.max(0, keepdims=True) + 0.05)
+    met = np.cumsum(np.maximum(step - 0.5, 0), 0) - np.maximum(step - 0.5, 0)
+    return strongest_path(step * np.exp(-0.2 * met), stiffness=0.02)
+
+
 def skyline_correlation(made: np.ndarray, wanted: np.ndarray) -> float | None:
-    """Pearson correlation of two pictures' skylines; None where the wanted one is level."""
-    ours, theirs = skyline(made).astype(float), skyline(wanted).astype(float)
+    """Pearson correlation of a painted picture's skyline with a clean sketch's; None where that is level."""
+    ours, theirs = rough_skyline(made).astype(float), skyline(wanted).astype(float)
     if theirs.std() < 1.5:
         return None
     return float(np.corrcoef(ours, theirs)[0, 1]) if ours.std() > 0 else 0.0
