@@ -1,0 +1,318 @@
+"""How the built-in model is made: the painter, its captions, the tokenizer, a tiny training run, the
+measures.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training.data import Pictures, paint_all, paint_numbered, picture_rng
+from training.evaluate import Row, fill_card, prompt_for, table
+from training.judge import agreement, targets_of
+from training.measures import NEAR_IDENTICAL, closest_pair, colour_drift, psnr, skyline, skyline_correlation
+from training.painter.attributes import CHOICES, STYLES, TERRAINS, Attributes
+from training.painter.captions import THINGS, describe
+from training.painter.generic import KINDS, paint_generic
+from training.painter.scenes import choose, paint
+from training.progress import clock
+from training.settings import Budget, DataSettings, DenoiserSettings, Recipe, Run, VaeSettings
+from training.sketches import DRAWN, sketch
+from training.team import Team
+from training.trainer import Muon, Trainer
+
+TINY = Recipe(
+    data=DataSettings(scenes=6, generic=3, heldout=2, shard=4, captions=2),
+    vae=VaeSettings(
+        channels=(24, 24, 24, 24),
+        crops=((0.0, 64, 1),),
+        budget=Budget(0, steps=2),
+        decoder_budget=Budget(0, steps=1),
+    ),
+    denoiser=DenoiserSettings(
+        channels=(32, 32), text_width=32, text_heads=2, budget=Budget(0, steps=3), half_batch=4, batch=4
+    ),
+    save_every=0.0,
+)
+
+
+class TestPainter:
+    def test_a_seed_paints_the_same_picture_twice(self):
+        first, second = (paint(np.random.default_rng(7)) for _ in range(2))
+        assert first.attributes == second.attributes
+        assert np.array_equal(first.pixels, second.pixels)
+        assert not np.array_equal(first.pixels, paint(np.random.default_rng(8)).pixels)
+
+    @pytest.mark.parametrize("terrain", TERRAINS)
+    def test_wishes_are_obeyed(self, terrain):
+        painting = paint(np.random.default_rng(1), terrain=terrain, time="night", style="oil")
+        assert painting.pixels.shape == (256, 256, 3)
+        assert painting.pixels.dtype == np.uint8
+        attributes = painting.attributes
+        assert (attributes.terrain, attributes.time, attributes.style) == (terrain, "night", "oil")
+
+    @pytest.mark.parametrize("style", STYLES)
+    def test_every_style_leaves_a_picture(self, style):
+        pixels = paint(np.random.default_rng(2), style=style, time="day", weather="clear").pixels
+        assert pixels.std() > 10
+
+    def test_night_is_darker_than_day(self):
+        means = {
+            time: np.mean(
+                [paint(np.random.default_rng(s), time=time, style="photo").pixels for s in range(3)]
+            )
+            for time in ("day", "night")
+        }
+        assert means["night"] < means["day"] / 2
+
+    def test_unknown_wishes_are_refused(self):
+        with pytest.raises(ValueError, match="no such attribute: mood"):
+            choose(np.random.default_rng(0), mood="merry")
+        with pytest.raises(ValueError, match="time is one of day"):
+            choose(np.random.default_rng(0), time="noon")
+
+    def test_chance_reaches_every_choice(self):
+        drawn = [choose(np.random.default_rng(seed)) for seed in range(400)]
+        for name, options in CHOICES.items():
+            assert {getattr(attributes, name) for attributes in drawn} == set(options)
+
+    def test_generic_pictures_of_every_kind(self):
+        for kind in KINDS:
+            pixels = kind(np.random.default_rng(3))
+            assert pixels.shape == (256, 256, 3)
+            assert np.isfinite(pixels).all()
+        assert np.array_equal(
+            paint_generic(np.random.default_rng(5)), paint_generic(np.random.default_rng(5))
+        )
+
+
+class TestCaptions:
+    def test_everything_painted_has_words(self):
+        painted = {
+            thing for seed in range(60) for thing in paint(np.random.default_rng(seed)).attributes.things
+        }
+        assert painted <= set(THINGS)
+
+    def test_the_season_is_not_said_where_it_does_not_show(self):
+        attributes = Attributes("sea", "day", "clear", "winter", "oil")
+        rng = np.random.default_rng(0)
+        assert not any("winter" in describe(attributes, rng) for _ in range(100))
+
+    def test_what_is_shown_is_said_in_time(self):
+        attributes = Attributes("forest", "night", "storm", "autumn", "pencil", ("castle",))
+        rng = np.random.default_rng(0)
+        said = " | ".join(describe(attributes, rng).lower() for _ in range(60))
+        for word in ("forest", "night", "storm", "pencil", "castle"):
+            assert word in said
+
+
+class TestData:
+    def test_heldout_seeds_are_apart(self):
+        draws = {split: picture_rng(4, split, 0).random() for split in ("scenes", "heldout", "generic")}
+        assert len(set(draws.values())) == 3
+
+    def test_a_missing_shard_is_painted_again(self, tmp_path):
+        paint_all(TINY.data, tmp_path, workers=1)
+        pictures = Pictures(tmp_path, "scenes")
+        assert len(pictures) == 6
+        before = np.array(pictures[5])
+        assert np.array_equal(before, paint_numbered(TINY.data, "scenes", 5)[0])
+        (tmp_path / "scenes" / "00001.npy").unlink()
+        paint_all(TINY.data, tmp_path, workers=1)
+        again = Pictures(tmp_path, "scenes")
+        assert np.array_equal(again[5], before)
+        assert len(again.records()) == 6
+
+    def test_no_pictures_is_said(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="paint them first"):
+            Pictures(tmp_path, "scenes")
+
+
+def line_trainer(folder: Path, steps: int, die_at: int | None = None) -> torch.nn.Module:
+    """Fit a line; with `die_at`, a kill in the middle of that step."""
+    torch.manual_seed(0)
+    module = torch.nn.Linear(4, 3)
+    trainer = Trainer(
+        stage="line",
+        team=Team(),
+        device="cpu",
+        modules={"line": module},
+        optimisers=[torch.optim.AdamW([module.bias], 0.01), Muon([module.weight], 0.01, Team())],
+        budget=Budget(0, steps=steps),
+        checkpoint=folder / "line.pt",
+        ema=0.9,
+        seed=1,
+        save_every=0.0,
+    )
+
+    def loss_of(share, rng):
+        if trainer.step == die_at:
+            raise KeyboardInterrupt
+        wanted = torch.from_numpy(rng.random((8, 3), np.float32))
+        loss = (module(torch.rand(8, 4)) - wanted).square().mean()
+        return loss, {"loss": loss.item()}, 8
+
+    trainer.run(loss_of, lambda share: 1 - share)
+    return module
+
+
+class TestTrainer:
+    def test_a_killed_run_ends_where_an_unbroken_one_does(self, tmp_path):
+        (tmp_path / "unbroken").mkdir()
+        (tmp_path / "killed").mkdir()
+        unbroken = line_trainer(tmp_path / "unbroken", 9)
+        with pytest.raises(KeyboardInterrupt):
+            line_trainer(tmp_path / "killed", 9, die_at=5)
+        resumed = line_trainer(tmp_path / "killed", 9)
+        assert torch.equal(unbroken.weight, resumed.weight)
+        assert torch.equal(unbroken.bias, resumed.bias)
+
+    def test_muon_makes_updates_orthogonal(self):
+        weight = torch.nn.Parameter(torch.zeros(6, 16))
+        weight.grad = torch.randn(6, 16)
+        optimiser = Muon([weight], 1.0, Team(), decay=0.0)
+        optimiser.step()
+        singular = torch.linalg.svdvals(weight.detach()) / (0.2 * 16**0.5)
+        assert singular.min() > 0.5
+        assert singular.max() < 1.3
+
+    def test_clock(self):
+        assert [clock(s) for s in (4, 75, 7380)] == ["4 s", "1:15", "2:03:00"]
+
+
+class TestSketches:
+    @pytest.mark.parametrize("name", DRAWN)
+    def test_sketches_are_drawn(self, name):
+        image = sketch(name)
+        assert image.size == (256, 256)
+        assert len(image.getcolors()) >= 3
+
+
+class TestMeasures:
+    def test_psnr_of_a_known_error(self):
+        dark = np.zeros((1, 8, 8, 3), np.uint8)
+        assert psnr(dark + np.uint8(255), dark)[0] == pytest.approx(0)
+        assert psnr(dark + np.uint8(51), dark)[0] == pytest.approx(13.98, abs=0.01)
+
+    def test_drift_sees_a_tint_and_not_a_blur(self):
+        picture = np.random.default_rng(0).integers(60, 190, (64, 64, 3)).astype(np.uint8)
+        blocks = picture.reshape(4, 16, 4, 16, 3).mean((1, 3)).repeat(16, 0).repeat(16, 1).astype(np.uint8)
+        assert colour_drift(blocks, picture) < 0.5
+        assert colour_drift((picture * np.array([1.2, 1, 0.8])).astype(np.uint8), picture) > 5
+
+    def test_a_planted_skyline_is_found(self):
+        wanted = (30 + 12 * np.sin(np.arange(64) / 9)).astype(int)
+        picture = np.full((64, 64, 3), (150, 200, 235), np.uint8)
+        for column, row in enumerate(wanted):
+            picture[row:, column] = (90, 80, 70)
+        assert np.abs(skyline(picture) - wanted).max() <= 2
+        assert skyline_correlation(picture, picture) > 0.98
+        assert skyline_correlation(picture[:, ::-1], picture) < 0.8
+        assert skyline_correlation(picture, np.full_like(picture, 90)) is None
+
+    def test_the_skyline_is_not_the_foot_of_the_mountains(self):
+        image = np.asarray(sketch("peaks"))
+        assert 45 / 4 - 3 < skyline(image).min() < 45 / 4 + 4
+
+    def test_twins_are_found(self):
+        pictures = [paint(np.random.default_rng(seed)).pixels for seed in range(3)]
+        assert closest_pair(np.stack(pictures)) > NEAR_IDENTICAL
+        assert closest_pair(np.stack([*pictures, pictures[1]])) == 0
+
+    def test_the_judge_is_not_asked_what_cannot_be_seen(self):
+        targets = targets_of([Attributes("sea", "day", "fog", "winter", "pencil")])
+        assert targets["season"].item() == targets["time"].item() == -100
+        assert targets["terrain"].item() == TERRAINS.index("sea")
+
+    def test_agreement_counts_what_the_judge_sees(self):
+        class Fixed(torch.nn.Module):
+            def forward(self, image):
+                return {name: torch.eye(len(o))[:1].expand(len(image), -1) for name, o in CHOICES.items()}
+
+        right = Attributes("mountains", "day", "clear", "spring", "photo")
+        wrong = replace(right, time="night")
+        shares = agreement(Fixed(), np.zeros((2, 32, 32, 3), np.uint8), [right, wrong])
+        assert shares["terrain"] == 1
+        assert shares["time"] == 0.5
+        assert shares["all"] == pytest.approx(0.9)
+
+    def test_prompts_say_everything_that_is_judged(self):
+        words = prompt_for(Attributes("forest", "dusk", "fog", "autumn", "oil"))
+        assert words == "an oil painting of a forest in autumn at dusk in the fog"
+        assert "summer" not in prompt_for(Attributes("sea", "day", "clear", "summer", "photo"))
+
+    def test_the_table_says_what_is_missed(self):
+        text = table([Row("weights", "21 MB", "≤ 40 MB", True), Row("VAE", "30 dB", "≥ 32 dB", False)])
+        assert "| weights | 21 MB | ≤ 40 MB | met |" in text
+        assert text.endswith("**missed** |")
+
+    def test_the_card_takes_the_table(self, tmp_path):
+        card = tmp_path / "README.md"
+        card.write_text("# Model\n<!-- figures -->\nold\n<!-- /figures -->\nData\n")
+        fill_card(card, "| new |")
+        assert card.read_text() == "# Model\n<!-- figures -->\n| new |\n<!-- /figures -->\nData\n"
+        card.write_text("# Model")
+        with pytest.raises(ValueError, match="no place for the figures"):
+            fill_card(card, "| new |")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A whole run of the recipe on a few pictures and steps."""
+    from training.__main__ import make
+
+    folder = tmp_path_factory.mktemp("training")
+    run = Run(folder / "work", workers=1)
+    stages = ("paint", "vae", "latents", "tokenizer", "denoiser", "decoder", "export")
+    make(run, TINY, folder / "model", stages)
+    return run, folder / "model"
+
+
+class TestWholeRun:
+    def test_the_export_loads_and_paints(self, made):
+        from training.report import Painter
+
+        _, model = made
+        painter = Painter(model)
+        assert painter.image.vae.config.scaling_factor != 0.18215
+        picture = painter.from_image(sketch("boat"), ["a boat at sunset"], [1], steps=2)[0]
+        assert picture.size == (256, 256)
+        assert painter.from_text(["a castle"], [1], size=64, steps=1)[0].size == (64, 64)
+
+    def test_the_export_names_no_place_of_origin(self, made):
+        run, model = made
+        for config in model.rglob("*.json"):
+            assert str(run.work) not in config.read_text()
+
+    def test_a_longer_budget_continues(self, made, capsys):
+        from training.__main__ import make
+
+        run, model = made
+        longer = replace(TINY, denoiser=replace(TINY.denoiser, budget=Budget(0, steps=4)))
+        make(run, longer, model, ("denoiser",))
+        assert "denoiser: continuing at step 3" in capsys.readouterr().out
+        assert json.loads((run.work / "denoiser" / "facts.json").read_text())["step"] == 4
+
+    def test_decoder_training_leaves_the_latents_alone(self, made):
+        from diffusers import AutoencoderKL
+
+        run, model = made
+        trained = torch.load(run.work / "vae.pt", weights_only=True)["averages"]["vae"]
+        shipped = AutoencoderKL.from_pretrained(model / "vae").state_dict()
+        for name, value in trained.items():
+            if name.startswith(("encoder.", "quant_conv.")):
+                assert torch.allclose(value, shipped[name].float(), atol=2e-3), name
+
+    def test_any_prompt_has_tokens(self, made):
+        from transformers import CLIPTokenizer
+
+        tokenizer = CLIPTokenizer.from_pretrained(made[1] / "tokenizer")
+        for prompt in ("a castle", "Schloß über dem Fluß", "山の絵", "!!! ~ 🙂"):
+            ids = tokenizer(prompt, truncation=True, max_length=32).input_ids
+            assert len(ids) > 2
+            assert tokenizer.unk_token_id not in ids[1:-1]
+        ids = tokenizer("A castle, at sunset").input_ids
+        assert tokenizer.decode(ids[1:-1]).split() == ["a", "castle", ",", "at", "sunset"]

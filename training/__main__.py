@@ -1,0 +1,96 @@
+"""Make the built-in model: paint, train, export, report. `python -m training` does it all and continues
+after a kill.
+
+Stages that are done are skipped; `--stages vae,decoder` runs only those named. Everything is kept in
+`--work`.
+"""
+
+import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from training.settings import Budget, Recipe, Run
+
+FOLDER = Path(__file__).parent
+STAGES = ("paint", "vae", "latents", "tokenizer", "denoiser", "decoder", "export", "report")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    parser.add_argument("--work", type=Path, default=FOLDER / "work", help="data, checkpoints and reports")
+    parser.add_argument(
+        "--out", type=Path, default=FOLDER.parent / "backend" / "builtin", help="the exported model"
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--workers", type=int, default=min(4, os.cpu_count() or 1), help="processes, on the CPU"
+    )
+    parser.add_argument("--stages", default=",".join(STAGES), help="some of " + ", ".join(STAGES))
+    parser.add_argument("--scenes", type=int, help="how many scenes to paint")
+    for stage in ("vae", "denoiser", "decoder"):
+        parser.add_argument(f"--{stage}-minutes", type=float, help=f"training time of the {stage}")
+    return parser.parse_args()
+
+
+def recipe_of(flags: argparse.Namespace) -> Recipe:
+    """The recipe with what the flags change; a longer budget continues a finished stage."""
+    recipe = Recipe()
+    vae, denoiser, data = recipe.vae, recipe.denoiser, recipe.data
+    if flags.vae_minutes is not None:
+        vae = replace(vae, budget=Budget(flags.vae_minutes))
+    if flags.decoder_minutes is not None:
+        vae = replace(vae, decoder_budget=Budget(flags.decoder_minutes))
+    if flags.denoiser_minutes is not None:
+        denoiser = replace(denoiser, budget=Budget(flags.denoiser_minutes))
+    if flags.scenes is not None:
+        data = replace(data, scenes=flags.scenes)
+    return replace(recipe, data=data, vae=vae, denoiser=denoiser)
+
+
+def make(run: Run, recipe: Recipe, out: Path, stages: tuple[str, ...] = STAGES) -> None:
+    """Carry out the recipe. Training stages read their checkpoint; the others look for what they would
+    write.
+    """
+    from training import data, denoiser, latents, text, vae
+    from training.export import export
+    from training.report import write_report
+    from training.team import train_together
+
+    unknown = set(stages) - set(STAGES)
+    if unknown:
+        raise ValueError(f"no such stage: {', '.join(sorted(unknown))}")
+    run.work.mkdir(parents=True, exist_ok=True)
+    work = run.work
+    if "paint" in stages:
+        data.paint_all(recipe.data, work, run.workers)
+    if "vae" in stages and not (work / "latents.npy").exists():
+        # Once there are latents the VAE's encoder is settled; the decoder stage may still refine the rest.
+        train_together(vae.train_vae, run, recipe)
+    if "latents" in stages and not (work / "latents.npy").exists():
+        train_together(latents.encode_scenes, run, recipe.denoiser.scenes)
+        latents.join_parts(work, run.team_size)
+    if "tokenizer" in stages and not (work / "tokenizer").exists():
+        records = data.Pictures(work, "scenes").records()
+        captions = [words for record in records for words in record.captions]
+        text.learn_tokenizer(captions, recipe.denoiser.vocabulary, recipe.denoiser.tokens, work / "tokenizer")
+    if "denoiser" in stages:
+        train_together(denoiser.train_denoiser, run, recipe)
+    if "decoder" in stages:
+        train_together(vae.train_vae, run, recipe, True)
+    if "export" in stages:
+        print(f"export: {export(work, out):.1f} MB in {out.name}", flush=True)
+    if "report" in stages:
+        write_report(out, work / "report")
+
+
+def main() -> None:
+    flags = arguments()
+    run = Run(flags.work, flags.device, flags.workers)
+    make(run, recipe_of(flags), flags.out, tuple(flags.stages.split(",")))
+
+
+if __name__ == "__main__":
+    main()

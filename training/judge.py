@@ -1,0 +1,132 @@
+"""A judge of pictures: a small network that reads the painter's attributes off a picture.
+
+It learns from painted scenes and their labels, looks at 128 x 128 pixels, and is blurred at random
+while it learns, so that it goes by what is shown and not by how sharp it is.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from torch import nn
+
+from training.data import Pictures
+from training.painter.attributes import CHOICES, Attributes
+from training.progress import Progress
+
+SIDE = 128
+WIDTHS = (48, 96, 128)
+
+
+class Judge(nn.Module):
+    """(B, 3, 128, 128) in [-1, 1] -> for each attribute, (B, options) scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, WIDTHS[0], 4, 4), nn.GELU()]
+        for narrow, wide in pairwise(WIDTHS):
+            layers += [nn.Conv2d(narrow, narrow, 3, padding=1), nn.BatchNorm2d(narrow), nn.GELU()]
+            layers += [nn.Conv2d(narrow, wide, 3, 2, 1), nn.BatchNorm2d(wide), nn.GELU()]
+        layers += [nn.Conv2d(WIDTHS[-1], WIDTHS[-1], 3, padding=1), nn.BatchNorm2d(WIDTHS[-1]), nn.GELU()]
+        self.features = nn.Sequential(*layers)
+        self.heads = nn.ModuleDict({name: nn.Linear(2 * WIDTHS[-1], len(o)) for name, o in CHOICES.items()})
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        maps = self.features(image)
+        upper, lower = (half.mean((2, 3)) for half in maps.chunk(2, dim=2))  # sky and land, roughly
+        pooled = torch.cat([upper, lower], 1)
+        return {name: head(pooled) for name, head in self.heads.items()}
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    pictures: int = 9_000
+    epochs: int = 4
+    batch: int = 32
+    learning_rate: float = 2e-3
+    seed: int = 11
+
+
+def to_view(pictures: np.ndarray) -> torch.Tensor:
+    """(B, H, W, 3) uint8 of any size -> what the judge looks at."""
+    image = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return functional.interpolate(image, (SIDE, SIDE), mode="area")
+
+
+def targets_of(attributes: list[Attributes]) -> dict[str, torch.Tensor]:
+    """The index of each attribute's value; -100 (ignored by the loss) where the picture cannot show it."""
+    targets = {}
+    for name, options in CHOICES.items():
+        indices = [options.index(getattr(one, name)) if judged(one, name) else -100 for one in attributes]
+        targets[name] = torch.tensor(indices)
+    return targets
+
+
+def judged(attributes: Attributes, name: str) -> bool:
+    if name == "season":
+        return attributes.shows_season and attributes.style != "pencil"
+    return attributes.shows_time if name == "time" else True
+
+
+def softened(views: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Mirrored, blurred, tinted by chance."""
+    views = views.flip(3) if rng.random() < 0.5 else views
+    roll = rng.random()
+    if roll < 0.6:
+        side = int(rng.integers(SIDE // 3, SIDE))
+        small = functional.interpolate(views, (side, side), mode="area")
+        views = functional.interpolate(small, (SIDE, SIDE), mode="bilinear", align_corners=False)
+    gain = torch.from_numpy(rng.uniform(0.92, 1.08, (len(views), 3, 1, 1)).astype(np.float32))
+    return views * gain + torch.randn_like(views) * 0.02
+
+
+def train_judge(work: Path, settings: JudgeSettings) -> Judge:
+    """Read from work/judge.pt, or trained on the painted scenes there and kept."""
+    judge, kept = Judge(), work / "judge.pt"
+    if kept.exists():
+        judge.load_state_dict(torch.load(kept, weights_only=True))
+        return judge.eval()
+    torch.manual_seed(settings.seed)
+    scenes = Pictures(work, "scenes")
+    count = min(settings.pictures, len(scenes))
+    targets = targets_of([record.attributes for record in scenes.records()[:count]])
+    views = torch.cat([to_view(scenes[i][None]).half() for i in range(count)])
+    optimiser = torch.optim.AdamW(judge.parameters(), settings.learning_rate, weight_decay=0.05)
+    steps = settings.epochs * (count // settings.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate, max(steps, 2))
+    rng = np.random.default_rng(settings.seed)
+    progress = Progress("judge")
+    for step in range(steps):
+        chosen = torch.from_numpy(rng.integers(0, count, settings.batch))
+        scores = judge(softened(views[chosen].float(), rng))
+        loss = sum(
+            functional.cross_entropy(scores[name], targets[name][chosen], label_smoothing=0.05)
+            for name in CHOICES
+            if (targets[name][chosen] >= 0).any()
+        )
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        progress.show((step + 1) / steps, f"loss {float(loss.detach()):.3f}")
+    torch.save(judge.state_dict(), kept)
+    return judge.eval()
+
+
+@torch.inference_mode()
+def agreement(judge: Judge, pictures: np.ndarray, attributes: list[Attributes]) -> dict[str, float]:
+    """For each attribute the share of pictures in which the judge sees what was asked for; "all" is
+    their mean.
+    """
+    scores = judge(to_view(pictures))
+    shares = {}
+    for name, wanted in targets_of(attributes).items():
+        asked = wanted >= 0
+        if asked.any():
+            seen = scores[name].argmax(1)
+            shares[name] = float((seen[asked] == wanted[asked]).float().mean())
+    shares["all"] = float(np.mean(list(shares.values())))
+    return shares

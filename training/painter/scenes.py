@@ -1,0 +1,315 @@
+"""Compositions: which parts make a picture of mountains, of the sea, of a city, and in what order they
+are painted.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from training.painter import sky, styles, terrain, things
+from training.painter.attributes import CHOICES, WEIGHTS, Attributes
+from training.painter.canvas import Canvas
+from training.painter.noise import SIZE, curve
+
+
+@dataclass(frozen=True)
+class Painting:
+    """`pixels`: (256, 256, 3) uint8."""
+
+    pixels: np.ndarray
+    attributes: Attributes
+
+
+def paint(rng: np.random.Generator, **wishes: str) -> Painting:
+    """Paint one scene; `wishes` fix any of terrain, time, weather, season, style, the rest is drawn by
+    chance.
+    """
+    attributes = choose(rng, **wishes)
+    enchanted = attributes.style == "fantasy"
+    light = sky.light_of(rng, attributes.time, attributes.weather, enchanted)
+    canvas = Canvas(
+        rng=rng,
+        light=light,
+        horizon=rng.uniform(*HORIZONS.get(attributes.terrain, (0.44, 0.66))) * SIZE,
+        texture=0.0 if attributes.style == "flat" else 1.0,
+        lamps=attributes.time in ("dusk", "night") or attributes.weather == "storm",
+        lit_from=1 if rng.random() < 0.5 else -1,
+    )
+    sky.paint_sky(canvas, attributes.time, attributes.weather)
+    COMPOSITIONS[attributes.terrain](canvas, attributes)
+    sky.paint_mist(canvas, attributes.weather)
+    sky.paint_rain(canvas, attributes.weather)
+    pixels = styles.finish(canvas, attributes.style)
+    return Painting(pixels, replace(attributes, things=tuple(canvas.things)))
+
+
+def choose(rng: np.random.Generator, **wishes: str) -> Attributes:
+    """Attributes by chance, weighted, with rare pairings (a storm at sunrise) made rarer still."""
+    unknown = set(wishes) - set(CHOICES)
+    if unknown:
+        raise ValueError(f"no such attribute: {', '.join(sorted(unknown))}")
+    drawn = {}
+    for name, options in CHOICES.items():
+        weights = np.array(WEIGHTS[name], float)
+        drawn[name] = str(rng.choice(options, p=weights / weights.sum()))
+    if drawn["weather"] in ("storm", "fog") and drawn["time"] != "day" and rng.random() < 0.6:
+        drawn["weather"] = "clear"
+    for name, value in wishes.items():
+        if value not in CHOICES[name]:
+            raise ValueError(f"{name} is one of {', '.join(CHOICES[name])}, not {value!r}")
+    return Attributes(**{**drawn, **wishes})
+
+
+def mountains(canvas: Canvas, attributes: Attributes) -> None:
+    season, horizon = attributes.season, canvas.horizon
+    snow = canvas.between(0.55, 0.9) if season == "winter" else 0.0
+    if season != "winter" and canvas.chance(0.5):
+        snow = canvas.between(0.2, 0.45)
+    if snow:
+        canvas.note("snow")
+    rock = canvas.vary(canvas.pick(terrain.ROCKS), 0.03)
+    if attributes.style == "fantasy":
+        rock = rock * 0.7 + np.array((0.42, 0.30, 0.56), np.float32) * 0.3
+    ranges = int(canvas.rng.integers(1, 4 if not canvas.flat else 3))
+    for i in range(ranges):
+        far = 0.60 * (1 - (i + 0.5) / ranges) + 0.05
+        height = horizon * canvas.between(0.48, 0.80) * (1 - 0.24 * i)
+        waves = canvas.between(1.6, 2.8) + 0.6 * i
+        terrain.mountain(canvas, horizon + 4, height, far, snow, rock * (1 - 0.1 * i), waves)
+    foreground = canvas.rng.choice(
+        ["lake", "river", "meadow", "wood", "castle", "village"], p=[0.28, 0.15, 0.15, 0.14, 0.18, 0.10]
+    )
+    needles = canvas.chance(0.6)
+    grass = canvas.vary(terrain.GRASS[season], 0.03)
+    if foreground in ("lake", "meadow", "river") and canvas.chance(0.5):
+        line = horizon + curve(canvas.rng, 2, 3) * 2
+        things.treeline(canvas, line, canvas.between(9, 16), 0.25, season, needles)
+    FOREGROUNDS[foreground](canvas, season, grass, needles)
+
+
+def lake_front(canvas: Canvas, season: str, grass: np.ndarray, needles: bool) -> None:
+    horizon = canvas.horizon
+    near = SIZE + 20 if canvas.chance(0.45) else horizon + (SIZE - horizon) * canvas.between(0.5, 0.8)
+    canvas.pixels[int(horizon) :] = canvas.pixels[int(horizon) - 1]
+    terrain.lake(canvas, horizon, near)
+    canvas.note("lake")
+    if near < SIZE:
+        bank = terrain.hill(canvas, near + 3, 5, 0.0, grass, waves=2, flowers=blooming(canvas, season))
+        if canvas.chance(0.6):
+            span = (0.0, 0.35) if canvas.chance(0.5) else (0.65, 1.0)
+            count = int(canvas.rng.integers(2, 6))
+            things.grove(canvas, bank - 6, count, (36, 90), season, needles, span)
+    elif canvas.chance(0.5):
+        row = horizon + (SIZE - horizon) * canvas.between(0.3, 0.6)
+        things.boat(canvas, canvas.between(0.2, 0.8) * SIZE, row, canvas.between(26, 46))
+
+
+def river_front(canvas: Canvas, season: str, grass: np.ndarray, needles: bool) -> None:
+    ground = terrain.hill(canvas, canvas.horizon + 3, 7, 0.12, grass)
+    terrain.river(canvas, canvas.horizon + 5)
+    if canvas.chance(0.5):
+        things.grove(canvas, ground, int(canvas.rng.integers(2, 8)), (18, 64), season, needles)
+
+
+def meadow_front(canvas: Canvas, season: str, grass: np.ndarray, needles: bool) -> None:
+    horizon = canvas.horizon
+    terrain.hill(canvas, horizon + 3, 8, 0.16, grass * 0.95)
+    row = horizon + (SIZE - horizon) * canvas.between(0.25, 0.45)
+    ground = terrain.hill(canvas, row, 12, 0.04, grass, flowers=blooming(canvas, season))
+    canvas.note("meadow")
+    if canvas.chance(0.35):
+        terrain.path(canvas, row + 8)
+    if canvas.chance(0.6):
+        things.grove(canvas, ground - 6, int(canvas.rng.integers(2, 8)), (22, 70), season, needles)
+
+
+def wood_front(canvas: Canvas, season: str, grass: np.ndarray, needles: bool) -> None:
+    ground = terrain.hill(canvas, canvas.horizon + 4, 6, 0.12, grass * 0.9)
+    things.treeline(canvas, ground + 3, canvas.between(12, 20), 0.18, season, needles)
+    tallest = canvas.between(60, 115)
+    things.grove(canvas, ground, int(canvas.rng.integers(8, 18)), (24, tallest), season, needles)
+
+
+def castle_front(canvas: Canvas, season: str, grass: np.ndarray, needles: bool) -> None:
+    ground = terrain.hill(canvas, canvas.horizon + 2, 9, 0.08, grass)
+    x = canvas.between(0.22, 0.78) * SIZE
+    things.castle(canvas, x, ground[int(x)] + 5, canvas.between(56, 104), 0.06)
+    if canvas.chance(0.5):
+        terrain.path(canvas, canvas.horizon + 10)
+    if canvas.chance(0.5):
+        things.grove(canvas, ground + 8, int(canvas.rng.integers(3, 8)), (20, 56), season, needles)
+
+
+def village_front(canvas: Canvas, season: str, grass: np.ndarray, needles: bool) -> None:
+    ground = terrain.hill(canvas, canvas.horizon + 4, 6, 0.08, grass)
+    count = int(canvas.rng.integers(2, 5))
+    places = (np.arange(count) + canvas.rng.uniform(0.2, 0.8, count)) / count * 0.9 + 0.05
+    for place, down in sorted(
+        zip(places, canvas.rng.uniform(10, 40, count), strict=True), key=lambda spot: spot[1]
+    ):
+        x = place * SIZE
+        things.house(canvas, x, ground[int(x)] + down, 18 + down * 0.5, 0.04, season)
+    canvas.note("village" if count > 2 else "house")
+    if canvas.chance(0.6):
+        things.grove(canvas, ground, int(canvas.rng.integers(2, 7)), (20, 46), season, needles)
+
+
+FOREGROUNDS = {
+    "lake": lake_front,
+    "river": river_front,
+    "meadow": meadow_front,
+    "wood": wood_front,
+    "castle": castle_front,
+    "village": village_front,
+}
+
+
+def blooming(canvas: Canvas, season: str) -> bool:
+    """Flowers: mostly in spring, which is then told by them."""
+    if canvas.chance({"spring": 0.8, "summer": 0.15}.get(season, 0.0)):
+        canvas.note("flowers")
+        return True
+    return False
+
+
+def hills(canvas: Canvas, attributes: Attributes) -> None:
+    season, horizon = attributes.season, canvas.horizon
+    if canvas.chance(0.3):
+        rock = canvas.vary(canvas.pick(terrain.ROCKS), 0.03)
+        snow = 0.5 if season == "winter" else 0.0
+        terrain.mountain(canvas, horizon, horizon * canvas.between(0.18, 0.32), 0.6, snow, rock, 2.4)
+    grass = canvas.vary(terrain.GRASS[season], 0.03)
+    wheat = season in ("summer", "autumn") and canvas.chance(0.2)
+    lavender = season == "summer" and not wheat and canvas.chance(0.15)
+    if wheat:
+        grass = canvas.vary((0.86, 0.68, 0.28), 0.03)
+        canvas.note("wheat")
+    count = int(canvas.rng.integers(2, 5))
+    flowers = not wheat and not lavender and blooming(canvas, season)
+    for i in range(count):
+        share = i / count
+        albedo = grass * (0.85 + 0.15 * share)
+        if lavender and i >= count - 2:
+            albedo = canvas.vary((0.52, 0.34, 0.72), 0.02)
+            canvas.note("lavender")
+        row = horizon + (SIZE - horizon) * share * 0.8
+        ground = terrain.hill(
+            canvas, row, 14 - 4 * share, 0.32 * (1 - share) ** 2, albedo, canvas.between(1, 2.2), flowers
+        )
+        if i == 0 and canvas.chance(0.5):
+            things.treeline(canvas, ground + 2, canvas.between(9, 14), 0.25, season, False)
+        if i == count - 2 and canvas.chance(0.4):
+            x = canvas.between(0.18, 0.82) * SIZE
+            things.house(canvas, x, ground[int(x)] + 8, canvas.between(28, 46), 0.04, season)
+            canvas.note("house")
+        elif i == count - 2 and canvas.chance(0.3):
+            x = canvas.between(0.22, 0.78) * SIZE
+            things.castle(canvas, x, ground[int(x)] + 5, canvas.between(56, 92), 0.06)
+    if canvas.chance(0.35):
+        terrain.path(canvas, horizon + (SIZE - horizon) * 0.3)
+    elif canvas.chance(0.2):
+        terrain.river(canvas, horizon + (SIZE - horizon) * 0.2)
+    if canvas.chance(0.75):
+        tallest = canvas.between(56, 100)
+        needles = canvas.chance(0.2)
+        things.grove(canvas, ground - 14, int(canvas.rng.integers(1, 7)), (30, tallest), season, needles)
+
+
+def sea(canvas: Canvas, attributes: Attributes) -> None:
+    horizon = canvas.horizon
+    if canvas.chance(0.35):
+        rock = canvas.vary(canvas.pick(terrain.ROCKS), 0.03)
+        terrain.mountain(canvas, horizon + 1, horizon * canvas.between(0.15, 0.42), 0.45, 0.0, rock, 1.6)
+        canvas.note("islands")
+    canvas.pixels[int(horizon) :] = canvas.light.middle
+    terrain.sea(canvas, attributes.weather == "storm")
+    roll = canvas.rng.random()
+    water = (0.22, 0.78)
+    if roll < 0.3:
+        edge = terrain.beach(canvas)
+        if canvas.chance(0.3):
+            span = (0.0, 0.3) if canvas.chance(0.5) else (0.7, 1.0)
+            things.grove(canvas, edge, int(canvas.rng.integers(1, 3)), (46, 90), "summer", False, span)
+    elif roll < 0.52:
+        edge, left = terrain.cliff(canvas, "summer")
+        water = (0.74, 0.86) if left else (0.14, 0.26)
+        if canvas.chance(0.65):
+            inward = int(SIZE * canvas.between(0.08, 0.18))
+            x = inward if left else SIZE - inward
+            things.lighthouse(canvas, x, edge[x] + 4, canvas.between(54, 92))
+    if canvas.chance(0.5):
+        row = horizon + (SIZE - horizon) * canvas.between(0.1, 0.42)
+        things.boat(canvas, canvas.between(*water) * SIZE, row, canvas.between(28, 64))
+
+
+def desert(canvas: Canvas, _: Attributes) -> None:
+    horizon = canvas.horizon
+    sand = canvas.vary(canvas.pick(terrain.SANDS), 0.03)
+    roll = canvas.rng.random()
+    if roll < 0.3:
+        terrain.mesas(canvas)
+    elif roll < 0.55:
+        for place in (0.25, 0.55, 0.8)[: canvas.rng.integers(1, 4)]:
+            x = (place + canvas.between(-0.12, 0.12)) * SIZE
+            things.pyramid(canvas, x, horizon + 8, canvas.between(32, 76))
+    count = int(canvas.rng.integers(2, 5))
+    for i in range(count):
+        share = i / count
+        row = horizon + (SIZE - horizon) * share * 0.85
+        terrain.dune(canvas, row, 5 + 15 * share, 0.3 * (1 - share) ** 2, sand)
+    canvas.note("dunes")
+    if canvas.chance(0.25):
+        for _ in range(canvas.rng.integers(1, 4)):
+            foot = canvas.between(horizon + 36, SIZE - 8)
+            things.cactus(canvas, canvas.between(0.06, 0.94) * SIZE, foot, canvas.between(30, 62))
+
+
+def forest(canvas: Canvas, attributes: Attributes) -> None:
+    season, horizon = attributes.season, canvas.horizon
+    needles = canvas.chance(0.45)
+    count = int(canvas.rng.integers(2, 4))
+    for i in range(count):
+        share = i / count
+        line = horizon + 2 + share * 10 + curve(canvas.rng, 1.5, 3) * 4
+        height = (34 + 36 * (1 - share)) * canvas.between(0.9, 1.4)
+        things.treeline(canvas, line, height, 0.5 * (1 - share) + 0.06, season, needles)
+    ground = terrain.hill(
+        canvas, horizon, 4, 0.04, canvas.vary(terrain.GRASS[season]) * 0.9, flowers=blooming(canvas, season)
+    )
+    roll = canvas.rng.random()
+    if roll < 0.4:
+        terrain.path(canvas, horizon + 2)
+    elif roll < 0.6:
+        terrain.river(canvas, horizon + 2)
+    if canvas.chance(0.15):
+        things.house(canvas, canvas.between(0.3, 0.7) * SIZE, horizon + 22, canvas.between(34, 52), 0, season)
+        canvas.note("house")
+    things.grove(canvas, ground, int(canvas.rng.integers(4, 11)), (70, 160), season, needles)
+
+
+def city(canvas: Canvas, _: Attributes) -> None:
+    horizon = canvas.horizon
+    rows = 2 if canvas.flat else 3
+    for i in range(rows):
+        far = 0.55 - 0.25 * i
+        things.city_blocks(canvas, horizon, horizon * 0.66 * (1 - 0.24 * i), far)
+    if canvas.chance(0.6):
+        canvas.pixels[int(horizon) :] = canvas.pixels[int(horizon) - 1]
+        terrain.lake(canvas, horizon, SIZE + 20)
+        canvas.note("river")
+    else:
+        grass = canvas.vary(terrain.GRASS["summer"]) * 0.85
+        ground = terrain.hill(canvas, horizon, 3, 0.04, grass)
+        things.grove(canvas, ground, int(canvas.rng.integers(3, 8)), (22, 50), "summer", False)
+
+
+HORIZONS = {"forest": (0.60, 0.78), "city": (0.60, 0.78)}
+COMPOSITIONS: dict[str, Callable[[Canvas, Attributes], None]] = {
+    "mountains": mountains,
+    "hills": hills,
+    "sea": sea,
+    "desert": desert,
+    "forest": forest,
+    "city": city,
+}

@@ -1,0 +1,200 @@
+"""Training the VAE on crops: mostly painted scenes, the rest generic pictures and a few photographs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from diffusers import AutoencoderKL
+from PIL import Image
+
+from training.autoencoder import new_autoencoder
+from training.data import Pictures
+from training.measures import psnr
+from training.photos import test_photos, training_photos
+from training.settings import Recipe, Run, VaeSettings
+from training.team import Team
+from training.trainer import Muon, Trainer, matrices_and_rest
+
+
+def to_tensor(pictures: np.ndarray, device: str = "cpu") -> torch.Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1]."""
+    tensor = torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2)
+    return (tensor.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def to_pixels(tensor: torch.Tensor) -> np.ndarray:
+    """(B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8."""
+    scaled = (tensor.detach().float().clamp(-1, 1) + 1) * 127.5
+    return scaled.round().permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Cuts training crops out of three sources."""
+
+    settings: VaeSettings
+    scenes: Pictures
+    generic: Pictures
+    photos: list[np.ndarray]
+
+    def draw(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        """(size, size, 3) uint8, mirrored by chance; some with their colours exchanged."""
+        roll = rng.random()
+        if roll < self.settings.photo_share:
+            crop = self.of_photo(rng, size)
+        else:
+            generic = roll > self.settings.photo_share + self.settings.scene_share
+            source = self.generic if generic else self.scenes
+            crop = cut(rng, source[int(rng.integers(len(source)))], size)
+        if rng.random() < 0.5:
+            crop = crop[:, ::-1]
+        return crop[..., rng.permutation(3)] if rng.random() < 0.08 else crop
+
+    def of_photo(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        """Photographs are few: they also come reduced, turned and brightened."""
+        photo = self.photos[rng.integers(len(self.photos))]
+        largest = min(photo.shape[:2])
+        side = int(min(largest, size * rng.uniform(1, 3)))
+        crop = Image.fromarray(cut(rng, photo, side)).resize((size, size), Image.Resampling.BOX)
+        pixels = np.rot90(np.asarray(crop), int(rng.integers(4))).astype(np.float32)
+        pixels = (pixels - 128) * rng.uniform(0.8, 1.2) + 128 + rng.normal(0, 12, 3)
+        return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def cut(rng: np.random.Generator, picture: np.ndarray, size: int) -> np.ndarray:
+    top, left = (int(rng.integers(0, side - size + 1)) for side in picture.shape[:2])
+    return picture[top : top + size, left : left + size]
+
+
+def structure_loss(made: torch.Tensor, wanted: torch.Tensor, window: int = 7) -> torch.Tensor:
+    """1 - SSIM (Wang et al. 2004) on box windows, constants for values in [-1, 1]."""
+
+    def mean(values: torch.Tensor) -> torch.Tensor:
+        return functional.avg_pool2d(values, window, 2)
+
+    made_mean, wanted_mean = mean(made), mean(wanted)
+    made_variance = mean(made * made) - made_mean**2
+    wanted_variance = mean(wanted * wanted) - wanted_mean**2
+    covariance = mean(made * wanted) - made_mean * wanted_mean
+    luminance = (2 * made_mean * wanted_mean + 4e-4) / (made_mean**2 + wanted_mean**2 + 4e-4)
+    structure = (2 * covariance + 3.6e-3) / (made_variance + wanted_variance + 3.6e-3)
+    return 1 - (luminance * structure).mean()
+
+
+def edge_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Mean absolute error of the differences between neighbours."""
+    error = made - wanted
+    return error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+
+
+def learning_rate(share: float) -> float:
+    """A short warm-up, then a cosine down to 2 %."""
+    return min(1.0, 0.05 + share / 0.01) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * share)))
+
+
+def stage_of(crops: tuple[tuple[float, int, int], ...], share: float) -> tuple[int, int]:
+    """Crop size and batch at this share of the stage."""
+    return next((size, batch) for begins, size, batch in reversed(crops) if share >= begins)
+
+
+def reconstruct(vae: AutoencoderKL, pictures: np.ndarray, device: str) -> np.ndarray:
+    """The round trip through the distribution's mean, (B, H, W, 3) uint8, a few pictures at a time."""
+    made = []
+    with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
+        for start in range(0, len(pictures), 8):
+            image = to_tensor(pictures[start : start + 8], device)
+            made.append(to_pixels(vae.decode(vae.encode(image).latent_dist.mode()).sample))
+    return np.concatenate(made)
+
+
+def train_vae(run: Run, team: Team, recipe: Recipe, decoder_only: bool = False) -> None:
+    """Train, or with `decoder_only` refine the decoder of a finished VAE whose latents must stay as
+    they are.
+    """
+    settings = recipe.vae
+    torch.manual_seed(recipe.data.seed)
+    vae = new_autoencoder(settings)
+    if decoder_only:
+        vae = AutoencoderKL.from_pretrained(run.work / "vae")
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+    vae = vae.to(run.device, memory_format=torch.channels_last).train()
+    crops = Crops(settings, Pictures(run.work, "scenes"), Pictures(run.work, "generic"), training_photos())
+    keep_out = ("conv_in", "conv_out", "quant_conv")
+    matrices, rest = matrices_and_rest([vae], keep_out)
+    trainer = Trainer(
+        stage="decoder" if decoder_only else "vae",
+        team=team,
+        device=run.device,
+        modules={"vae": vae},
+        optimisers=[
+            torch.optim.AdamW(rest, settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4),
+            Muon(matrices, settings.matrix_learning_rate, team, decay=1e-3),
+        ],
+        budget=settings.decoder_budget if decoder_only else settings.budget,
+        checkpoint=run.work / ("decoder.pt" if decoder_only else "vae.pt"),
+        ema=settings.ema,
+        seed=recipe.data.seed + (100 if decoder_only else 0),
+        save_every=recipe.save_every,
+    )
+    heldout = Pictures(run.work, "heldout")
+    scenes = np.stack([heldout[i] for i in range(min(32, len(heldout)))])
+    photos = test_photos()
+    average = AutoencoderKL.from_config(vae.config).to(run.device, memory_format=torch.channels_last).eval()
+    if not decoder_only:
+        average.register_to_config(scaling_factor=1.0)
+
+    def loss_of(share: float, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float], int]:
+        size, batch = stage_of(settings.crops, share)
+        image = to_tensor(np.stack([crops.draw(rng, size) for _ in range(batch)]), run.device)
+        with torch.autocast(run.device, torch.bfloat16):
+            with torch.set_grad_enabled(not decoder_only):
+                posterior = vae.encode(image).latent_dist
+            mean, log_variance = posterior.mean.float(), posterior.logvar.float()
+            latents = mean + torch.randn_like(mean) * (log_variance / 2).exp()
+            latents, wanted = disturb(rng, latents, image)
+            made = vae.decode(latents).sample.float()
+        absolute = (made - wanted).abs().mean()
+        squared = functional.mse_loss(made, wanted)
+        structure, edges = structure_loss(made, wanted), edge_loss(made, wanted)
+        divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
+        loss = absolute + 3 * squared + 0.2 * structure + 0.3 * edges + settings.kl * divergence
+        figures = {"l1": absolute.item(), "ssim": 1 - structure.item(), "kl": divergence.item()}
+        figures["dB"] = -10 * np.log10(squared.item() / 4 + 1e-9)
+        return loss, figures, batch
+
+    def review() -> str:
+        average.load_state_dict(trainer.averages["vae"])
+        average.save_pretrained(run.work / "vae")
+        shown = reconstruct(average, np.stack(list(photos.values())), run.device)
+        scenes_made = reconstruct(average, scenes, run.device)
+        save_pairs(run.work / f"{trainer.stage}-scenes.png", scenes[:6], scenes_made[:6])
+        save_pairs(run.work / f"{trainer.stage}-photos.png", np.stack(list(photos.values())), shown)
+        each = psnr(shown, np.stack(list(photos.values())))
+        words = ", ".join(f"{name} {value:.2f}" for name, value in zip(photos, each, strict=True))
+        return f"scenes {psnr(scenes_made, scenes).mean():.2f} dB, {words} dB"
+
+    trainer.run(loss_of, learning_rate, review)
+
+
+def disturb(
+    rng: np.random.Generator, latents: torch.Tensor, image: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sometimes mirror or halve latents and target alike: latents that behave like pictures denoise
+    more easily, and halved ones are what the denoiser begins on.
+    """
+    roll = rng.random()
+    if roll < 0.12:
+        return latents.flip(3), image.flip(3)
+    if roll < 0.24 and image.shape[-1] > 64:
+        return functional.avg_pool2d(latents, 2), functional.avg_pool2d(image, 2)
+    return latents, image
+
+
+def save_pairs(path: Path, wanted: np.ndarray, made: np.ndarray) -> None:
+    """Originals above, round trips below."""
+    Image.fromarray(np.concatenate([np.concatenate(list(wanted), 1), np.concatenate(list(made), 1)])).save(
+        path
+    )
