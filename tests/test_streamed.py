@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -22,6 +22,15 @@ from backend.vae.whole import Whole
 from benchmarks.streamed import allocated_peak
 
 BUILTIN = {"channels": (24, 48, 96, 128), "groups": 2, "layers": 1, "attention": False}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny layers gain nothing from threads, and on a busy machine threads wait for each other at every one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def build(

@@ -286,8 +286,9 @@ class _Builder:
         row = self._row(self.channels)
         queries = CPU_QUERIES if self.device_type == "cpu" else CARD_QUERIES
         rows = max(1, min(self._rows(self.channels), queries // self.width))
-        # Normalised, query, mixed, result; torch's half-precision kernel works on copies.
-        workspace = (5 if self.dtype == torch.float32 else 7) * (rows + 1) * row
+        strip = (rows + 1) * row
+        # Query and mixed beside the kernel's own buffers; later mixed and result, with query and strip not yet freed.
+        workspace = max(2 * strip + self._attention_bytes(rows * self.width, layer.heads), 4 * strip)
         if self.host:
             keys_values = None
             workspace += 2 * self.height * row
@@ -417,6 +418,17 @@ class _Builder:
         held = x.held + weights + window
         peak = max(weights + window + x.peak, held + x.strip + normalised, held + out + scratch)
         return _Demand(out, held, peak)
+
+    def _attention_bytes(self, queries: int, heads: int) -> int:
+        """What torch's fused kernel allocates on a CPU: for each thread the float32 scores and sums of one block of
+        queries, and a rounded copy of the scores in half precision (ATen/native/cpu/FlashAttentionKernel.cpp).
+        """
+        if self.device_type != "cpu":
+            return 0
+        block = 256 if queries >= 768 else 64 if queries >= 192 else 32
+        keys = min(512, self.height * self.width)
+        scores = block * keys * (4 if self.dtype == torch.float32 else 6)
+        return torch.get_num_threads() * (scores + 4 * block * (self.channels // heads + 2))
 
     def _add(self, y: _Demand, x: _Demand, rows: int, shortcut_channels: int) -> _Demand:
         """What `strips.add` takes: a strip of y is there while the same rows of x are read and perhaps convolved."""
