@@ -20,7 +20,7 @@ from backend.models import LatentSpec, ModelSpec
 from backend.report import Stage, StageReport, Traffic
 from backend.secret import Token
 from backend.settings import EndpointPair, Settings
-from backend.vae.auto import Choice, ladder
+from backend.vae.auto import SAFE_SHARE, Choice, ladder
 
 if TYPE_CHECKING:
     import torch
@@ -266,7 +266,15 @@ def _climb(mode: str, module: Any, work: Work, stop: threading.Event | None) -> 
     said = ""
     while True:
         options = work.options
-        vae = local_vae(mode, module, work.spec.latents, options.tile_size, options.tile_overlap, stop)
+        vae = local_vae(
+            mode,
+            module,
+            work.spec.latents,
+            options.tile_size,
+            options.tile_overlap,
+            stop,
+            max_memory=round(free_bytes(next(module.parameters()).device) * SAFE_SHARE),
+        )
         dtype = str(vae.dtype).removeprefix("torch.")
         try:
             with interruptible(module, stop):
@@ -293,8 +301,11 @@ def local_vae(
     tile_size: int,
     tile_overlap: int,
     stop: threading.Event | None = None,
+    max_memory: int | None = None,
 ) -> LocalVAE:
     """A local mode around the shared module; modes are cheap to make, the module is not.
+
+    `max_memory` bytes bind the streamed mode only: it has leaner plans for them, the others have no choice.
 
     Raises:
         BadSettingError: no such local mode. UnsupportedVAEError: one that cannot run this VAE.
@@ -307,7 +318,7 @@ def local_vae(
     if mode == "whole":
         return Whole(module, spec)
     if mode == "streamed":
-        return Streamed(module, spec, stop=stop)
+        return Streamed(module, spec, stop=stop, max_memory=max_memory)
     if mode == "tiny":
         return Tiny(module, spec)
     if mode == "tiled":

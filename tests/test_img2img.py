@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionImg2ImgPipeline
 from PIL import Image
 
-from backend import images
+from backend import images, stages
 from backend.errors import BadSettingError, Cancelled, LatentRelayError, OutOfMemoryError, RemoteError
 from backend.job import Event, Job, Result, StageDone, StageStarted, Step, VaeOptions, vae_modes
 from backend.loading import Loader
@@ -23,6 +23,7 @@ from backend.settings import EndpointPair, Settings
 from backend.studio import Studio
 from backend.turns import Turns
 from backend.vae.remote import Remote
+from backend.vae.streamed import Streamed
 from backend.vae.tiled import Tiled
 from backend.vae.whole import Whole
 
@@ -264,6 +265,23 @@ def test_stopping_works_inside_a_streamed_stage(studio: Studio, picture: Image.I
     with pytest.raises(Cancelled):
         studio.encode(picture, "builtin", VaeOptions("streamed"), stop, press)
     assert notified
+
+
+def test_the_streamed_mode_plans_for_the_memory_that_is_free(
+    studio: Studio, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = picture.resize((384, 256))
+    roomy, _ = studio.encode(large, "builtin", VaeOptions("streamed"))
+    module = studio.loader.vae(BUILTIN)
+    usual = Streamed(module, BUILTIN.latents).plan("encode", 1, 256, 384).peak_bytes
+    least = Streamed(module, BUILTIN.latents, max_memory=1).plan("encode", 1, 256, 384).peak_bytes
+    assert least < 0.9 * usual
+    monkeypatch.setattr(stages, "free_bytes", lambda _: least / stages.SAFE_SHARE + 1024)
+    lean, _ = studio.encode(large, "builtin", VaeOptions("streamed"))
+    assert torch.allclose(lean, roomy, atol=1e-4)
+    monkeypatch.setattr(stages, "free_bytes", lambda _: least / 2)
+    with pytest.raises(OutOfMemoryError, match="at least"):
+        studio.encode(large, "builtin", VaeOptions("streamed"))
 
 
 def test_closing_the_generator_frees_the_device(studio: Studio, picture: Image.Image) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # A forecast from shapes does not know the library's workspace, so not every free byte is promised away.
-_SAFE_SHARE = 0.85
+SAFE_SHARE = 0.85
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def ladder(
     `whole`, `streamed` (None where it cannot run) and `tiled` are the bytes each is expected to need. Tiles change
     the picture a little, so they come after the exact modes that fit; of those two the faster comes first.
     """
-    budget = free * _SAFE_SHARE
+    budget = free * SAFE_SHARE
     choices: list[Choice] = []
     if whole <= budget:
         choices.append(
