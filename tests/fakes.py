@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image, ImageFilter
 
 from backend.errors import Cancelled, LatentRelayError
+from backend.estimate import Estimate
 from backend.job import Event, Job, Result, StageDone, StageStarted, Step, VaeOptions, Waiting
 from backend.models import MODELS, ModelSpec, find_model
 from backend.report import Cost, Stage, StageReport, Traffic
@@ -52,6 +53,10 @@ class FakeStudio:
 
     def routes(self) -> list[Any]:
         return []
+
+    def estimate(self, job: Job) -> Estimate:
+        job.resolved()
+        return Estimate(4.2, 40_000_000, 4_000_000_000, self._mode(job.encode), self._mode(job.decode))
 
     def img2img(self, job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
         resolved = job.resolved()
