@@ -139,13 +139,13 @@ BUILTIN = ModelSpec(
     num_inference_steps=20,
     guidance_scale=4.0,
     strength=0.65,
-    # Least-squares fit of decoded colours on latents over smooth random pictures: R² = 0.976.
+    # Least-squares fit of decoded colours on latents, over pictures of the training: R² = 0.977.
     preview=(
-        (0.3347, 0.3729, 0.3105),
-        (-0.0543, -0.0452, 0.2932),
-        (0.2382, -0.1362, 0.0012),
-        (0.0056, -0.0300, 0.0256),
-        (-0.0395, -0.0871, -0.0539),
+        (0.3606, 0.3788, 0.3206),
+        (-0.0690, -0.0304, 0.3008),
+        (0.2465, -0.1198, -0.0248),
+        (0.0386, -0.0373, 0.0147),
+        (-0.0383, -0.0972, -0.0645),
     ),
     vae_block_out_channels=(24, 48, 96, 128),
     prompt_tokens=32,
