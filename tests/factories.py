@@ -92,16 +92,17 @@ def _tokenizer() -> CLIPTokenizer:
 
 
 def _text_config(**changes: Any) -> CLIPTextConfig:
+    words = _tokenizer()
     return CLIPTextConfig(
         hidden_size=32,
         intermediate_size=37,
         num_hidden_layers=2,
         num_attention_heads=4,
-        vocab_size=1110,
-        max_position_embeddings=32,
-        bos_token_id=1108,
-        eos_token_id=1109,
-        pad_token_id=1109,
+        vocab_size=len(words),
+        max_position_embeddings=words.model_max_length,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.eos_token_id,
         projection_dim=32,
         **changes,
     )

@@ -67,7 +67,7 @@ def test_the_history_survives_a_reload_and_brings_settings_back(watched: Watched
     upload(page)
     page.locator("#lr-prompt textarea").fill("a castle in the fog")
     paint(page)
-    page.reload()
+    watched.reload(page)
     page.locator("#lr-history button img").first.wait_for()
     page.locator("#lr-history button:has(img)").first.click()
     page.locator("#lr-viewer .lr-frame[data-state=done]").wait_for()
@@ -154,6 +154,7 @@ def test_a_link_opens_the_page_with_the_same_settings(watched: Watched, quick: s
     page.locator("#lr-prompt textarea").fill("a “quiet” lake & more")
     page.locator("#lr-advanced button").first.click()
     page.locator("#lr-seed input").fill("77")
+    page.locator("#lr-seed input").blur()
     page.locator("#lr-make-link").click()
     page.wait_for_function(
         "document.querySelector('#lr-link textarea, #lr-link input')?.value.startsWith('http')"
@@ -162,7 +163,7 @@ def test_a_link_opens_the_page_with_the_same_settings(watched: Watched, quick: s
     other = watched.open(link)
     other.wait_for_function("document.querySelector('#lr-prompt textarea').value === 'a “quiet” lake & more'")
     other.locator("#lr-advanced button").first.click()
-    assert other.locator("#lr-seed input").input_value() == "77"
+    other.wait_for_function("document.querySelector('#lr-seed input')?.value === '77'")
 
 
 def test_a_drawing_becomes_the_picture(watched: Watched, quick: str) -> None:

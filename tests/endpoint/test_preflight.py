@@ -34,7 +34,10 @@ def test_green_with_latency_and_limit(base: str, direction: Any) -> None:
     [
         ({"channels": 16}, "Its latents have 4 channels, this model's 16."),
         ({"downscale": 16}, "shrinks by 8"),
-        ({"scaling_factor": 0.18215}, "Its scaling_factor is 0.484623, this model's 0.18215."),
+        (
+            {"scaling_factor": 0.18215},
+            f"Its scaling_factor is {BUILTIN.latents.scaling_factor:g}, this model's 0.18215.",
+        ),
         ({"shift_factor": 0.1159}, "Its shift_factor is None"),
     ],
 )
