@@ -160,6 +160,7 @@ def test_a_link_opens_the_page_with_the_same_settings(watched: Watched, quick: s
         "document.querySelector('#lr-link textarea, #lr-link input')?.value.startsWith('http')"
     )
     link = page.locator("#lr-link textarea, #lr-link input").first.input_value()
+    assert "seed=77" in link, link
     other = watched.open(link)
     other.wait_for_function("document.querySelector('#lr-prompt textarea').value === 'a “quiet” lake & more'")
     other.locator("#lr-advanced button").first.click()
