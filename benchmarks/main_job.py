@@ -13,9 +13,11 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -126,15 +128,24 @@ def paired(runs: int) -> tuple[list[float], list[float]]:
             )
 
     for work in (ours, plain, ours, plain):  # warm-up
-        work()
+        in_thread(work)
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}
     for index in range(runs):
         order = (ours, plain) if index % 2 == 0 else (plain, ours)
         for work in order:
             begin = time.perf_counter()
-            work()
+            in_thread(work)
             seconds[work.__name__].append(time.perf_counter() - begin)
     return seconds["ours"], seconds["plain"]
+
+
+def in_thread(work: Callable[[], None]) -> None:
+    """Run `work` in a fresh thread, as ours does by itself. OpenMP keeps a team of workers for each thread that has
+    computed, and slows all of them down once there are more workers than processors; so no other may be left over.
+    """
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
 
 
 if __name__ == "__main__":
