@@ -18,7 +18,7 @@ from backend.job import VAE_MODES
 from backend.models import find_model
 from backend.published import DEFAULT_TILE, cells
 from backend.studio import Studio
-from ui.render import seconds, size
+from ui.render import figures, seconds, size
 from ui.runs import Runs
 from ui.text import T, locale_of, say
 from ui.widgets import html, intro, local, model_choices, quiet
@@ -67,12 +67,12 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
         with gr.Column(scale=7, min_width=320):
             status = html(_status(say("en", "bench_idle")), elem_id="lr-bench-status")
             local(status, lambda locale: _status(say(locale, "bench_idle")))
-            figures = local(html(table((), "en"), elem_id="lr-bench-table"), lambda locale: table((), locale))
+            shown = local(html(table((), "en"), elem_id="lr-bench-table"), lambda locale: table((), locale))
             save = gr.DownloadButton(T("bench_save"), interactive=False, elem_id="lr-bench-save")
             with gr.Row():
                 times = _plot("seconds", "bench_times")
                 memory = _plot("memory", "bench_memory")
-    outputs = [run_id, status, figures, save, times, memory, start, stop]
+    outputs = [run_id, status, shown, save, times, memory, start, stop]
 
     def run(
         model: str,
@@ -93,7 +93,7 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             yield {
                 run_id: run.id,
                 status: _status(say(locale, "bench_working", done=0, count=len(wanted))),
-                figures: table((), locale),
+                shown: table((), locale),
                 times: None,
                 memory: None,
                 save: gr.update(value=None, interactive=False),
@@ -103,7 +103,7 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             for row in Bench(studio.loader).run(wanted, int(count), run.stop):
                 rows.append(row)
                 done = say(locale, "bench_working", done=len(rows), count=len(wanted))
-                yield {status: _status(done), figures: table(rows, locale)}
+                yield {status: _status(done), shown: table(rows, locale)}
             yield {status: _status(say(locale, "bench_done", weights=rows[0].weights))}
         except Cancelled:
             yield {status: _status(say(locale, "state_stopped"))}
@@ -196,12 +196,8 @@ def table(rows: Sequence[Measured], locale: str) -> str:
     if not rows:
         return f'<p class="lr-quiet">{escape(say(locale, "bench_no_rows"))}</p>'
     columns = ("size", "mode", "time", "memory")
-    head = "".join(f'<th scope="col">{escape(say(locale, f"bench_col_{name}"))}</th>' for name in columns)
-    body = "".join(_row(row, locale) for row in rows)
-    return (
-        f'<div class="lr-scroll" tabindex="0" role="group" aria-label="{escape(say(locale, "numbers"))}">'
-        f'<table class="lr-table lr-figures"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    headings = (say(locale, f"bench_col_{name}") for name in columns)
+    return figures(headings, (_row(row, locale) for row in rows), locale)
 
 
 def _row(row: Measured, locale: str) -> str:

@@ -17,7 +17,7 @@ from backend.latents import load_latents
 from backend.models import find_model
 from backend.studio import Studio
 from ui.pictures import file_url, open_picture
-from ui.render import seconds, size
+from ui.render import figures, seconds, size
 from ui.runs import Runs
 from ui.text import T, locale_of, say
 from ui.widgets import html, intro, local, model_choices, picture_input, quiet, shows, viewer
@@ -56,15 +56,13 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             with gr.Row():
                 left = gr.Dropdown([], label=T("compare_left"), interactive=True, filterable=False)
                 right = gr.Dropdown([], label=T("compare_right"), interactive=True, filterable=False)
-            figures = local(
-                html(table((), "en"), elem_id="lr-compare-table"), lambda locale: table((), locale)
-            )
+            shown = local(html(table((), "en"), elem_id="lr-compare-table"), lambda locale: table((), locale))
             with gr.Accordion(T("compare_heat"), open=False):
                 intro("compare_heat_text", "lr-quiet")
                 heat = gr.Image(
                     show_label=False, interactive=False, format="png", buttons=[], elem_id="lr-compare-heat"
                 )
-    outputs = [run_id, verdict, view, left, right, figures, heat, start, stop]
+    outputs = [run_id, verdict, view, left, right, shown, heat, start, stop]
 
     def run(
         picture: str | None,
@@ -85,7 +83,7 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             yield {
                 run_id: run.id,
                 verdict: _verdict(working),
-                figures: table((), locale),
+                shown: table((), locale),
                 heat: None,
                 start: gr.update(interactive=False),
                 stop: gr.update(interactive=True),
@@ -94,7 +92,7 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
                 rows.append(row)
                 if row.image is not None:
                     row.image.save(run.folder / f"{row.mode}.png")
-                yield {figures: table(rows, locale)}
+                yield {shown: table(rows, locale)}
             made = [row.mode for row in rows if row.image is not None]
             choices = [(say(locale, f"mode_name_{mode}"), mode) for mode in made]
             first, last = (made[0], made[-1]) if made else (None, None)
@@ -187,12 +185,8 @@ def table(rows: Sequence[Row], locale: str) -> str:
     """A row a mode; unknown is a dash, a failure its sentence."""
     if not rows:
         return f'<p class="lr-quiet">{escape(say(locale, "compare_no_rows"))}</p>'
-    head = "".join(f'<th scope="col">{escape(say(locale, f"compare_{name}"))}</th>' for name in COLUMNS)
-    body = "".join(_row(row, locale) for row in rows)
-    return (
-        f'<div class="lr-scroll" tabindex="0" role="group" aria-label="{escape(say(locale, "numbers"))}">'
-        f'<table class="lr-table lr-figures"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    headings = (say(locale, f"compare_{name}") for name in COLUMNS)
+    return figures(headings, (_row(row, locale) for row in rows), locale)
 
 
 def _row(row: Row, locale: str) -> str:

@@ -10,7 +10,7 @@ import gradio as gr
 from backend.fit import DIRECTIONS, Fit, card_choices, choose, fits_here, will_it_fit
 from backend.models import find_model
 from backend.studio import Studio
-from ui.render import seconds
+from ui.render import figures, seconds
 from ui.text import T, locale_of, say
 from ui.widgets import intro, model_choices, quiet
 
@@ -88,12 +88,8 @@ def _shown(fits: Sequence[Fit], locale: str) -> str:
 
 def table(fits: Sequence[Fit], locale: str) -> str:
     columns = ("stage", "mode", "forecast", "share", "fits", "published", "time")
-    head = "".join(f'<th scope="col">{escape(say(locale, f"fit_col_{name}"))}</th>' for name in columns)
-    body = "".join(_row(fit, locale) for fit in fits)
-    return (
-        f'<div class="lr-scroll" tabindex="0" role="group" aria-label="{escape(say(locale, "numbers"))}">'
-        f'<table class="lr-table lr-figures"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    headings = (say(locale, f"fit_col_{name}") for name in columns)
+    return figures(headings, (_row(fit, locale) for fit in fits), locale)
 
 
 def _row(fit: Fit, locale: str) -> str:

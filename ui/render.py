@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -127,6 +127,16 @@ def bar(reports: Sequence[StageReport], locale: str) -> str:
         for report in reports
     )
     return f'<div class="lr-bar" role="img" aria-label="{escape(label)}">{parts}</div>'
+
+
+def figures(headings: Iterable[str], rows: Iterable[str], locale: str) -> str:
+    """A table of finished `<tr>` rows under those headings; it scrolls sideways where it must."""
+    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
+    return (
+        f'<div class="lr-scroll" tabindex="0" role="group" aria-label="{escape(say(locale, "numbers"))}">'
+        f'<table class="lr-table lr-figures"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
 
 
 def cost_table(reports: Sequence[StageReport], locale: str) -> str:
