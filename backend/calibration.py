@@ -113,8 +113,10 @@ class Calibration:
         key = _key(plan)
         with self._guard:
             _blend(self._rates, key, _work(plan) / seconds)
-            expected = peak_bytes(plan)
-            if plan.device_type == "cuda" and added_bytes and expected and plan.mode != "streamed":
+            # Only where it is used: for the streamed mode this would make a whole plan.
+            learns_peak = plan.device_type == "cuda" and plan.mode != "streamed" and added_bytes
+            expected = peak_bytes(plan) if learns_peak else None
+            if added_bytes and expected:
                 _blend(self._peaks, key, added_bytes / expected)
             self._write()
 
