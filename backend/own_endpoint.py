@@ -59,11 +59,18 @@ class Tried:
 
 
 def look_up(
-    url: str, token: str = "", *, name: str = "", model: str | None = None, public_only: bool = True
+    url: str,
+    token: str = "",
+    *,
+    name: str = "",
+    model: str | None = None,
+    prefer: str | None = None,
+    public_only: bool = True,
 ) -> OwnEndpoint:
     """The VAE served at `url`: a Latent Relay's own address, its `/vae`, or one VAE there, with or without direction.
 
-    `model` says whose VAE is wanted where several are served, and whose it is where the server does not say.
+    `model` says whose VAE is wanted where several are served, and whose it is where the server does not say;
+    `prefer` only decides between several.
 
     Raises:
         BadSettingError: no web address, or a private one while `public_only`. UserError: nothing served there that a
@@ -82,7 +89,7 @@ def look_up(
     for served_at, told in _descriptions(trunk, secret, public_only):
         vaes = _served(served_at, told)
         if vaes:
-            models, encode, decode = _chosen(vaes, model, address.netloc)
+            models, encode, decode = _chosen(vaes, model, prefer, address.netloc)
             return OwnEndpoint(named, models, encode, decode, secret, public_only)
     if model is None:
         raise UserError(
@@ -222,7 +229,9 @@ def _suited(told: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _chosen(vaes: list[_Vae], model: str | None, host: str) -> tuple[tuple[str, ...], str, str]:
+def _chosen(
+    vaes: list[_Vae], model: str | None, prefer: str | None, host: str
+) -> tuple[tuple[str, ...], str, str]:
     """(models, address to encode, to decode) of the VAE that is meant."""
     fitting = [vae for vae in vaes if vae.models and (model is None or model in vae.models)]
     if not fitting:
@@ -231,9 +240,11 @@ def _chosen(vaes: list[_Vae], model: str | None, host: str) -> tuple[tuple[str, 
             f"The endpoint at {host} serves {names}, but no VAE that fits.",
             "Check the address and the model.",
         )
-    same_name = [vae for vae in fitting if vae.name == model]
     if model is None and len(fitting) > 1:
-        names = ", ".join(vae.name for vae in fitting[:8])
+        fitting, model = [vae for vae in fitting if prefer in vae.models], prefer
+    same_name = [vae for vae in fitting if vae.name == model]
+    if not fitting:
+        names = ", ".join(vae.name for vae in vaes[:8] if vae.models)
         raise UserError(
             f"The endpoint at {host} serves several VAEs: {names}.", "Choose the model it is for."
         )

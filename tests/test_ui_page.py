@@ -72,6 +72,7 @@ def test_every_parameter_can_be_said(client: Client) -> None:
         "decode_mode": "whole",
         "tile_size": 128,
         "tile_overlap": 32,
+        "transfer": "uint8",
     }
     assert told["stages"][1]["steps"] == 15
 
