@@ -1,7 +1,8 @@
 """Image to image in three stages, as a generator of events.
 
-The pipeline runs in a thread of its own, because diffusers reports steps by calling back while the page wants to
-ask for them one by one. Closing the generator, or setting `stop`, ends the run inside the current step.
+Each job has a thread of its own, because diffusers reports steps by calling back while the page wants to ask for
+them one by one; what it computes here it hands to the device's thread (`turns.py`), what it asks of other machines
+it does itself. Closing the generator, or setting `stop`, ends the run inside the current step.
 """
 
 from __future__ import annotations
@@ -116,28 +117,38 @@ def denoise(
         with Meter(device) as meter:
             pass
         return latents, StageReport("denoise", "none", reason, where, meter.cost, steps=0)
+
+    def compute() -> tuple[torch.Tensor, StageReport]:
+        return _denoise_here(job, latents, loader, stop, notify)
+
+    return loader.turns.run(compute, stop, lambda n: notify(turn_message(n)))
+
+
+def _denoise_here(
+    job: ResolvedJob, latents: torch.Tensor, loader: Loader, stop: threading.Event, notify: Notify
+) -> tuple[torch.Tensor, StageReport]:
+    """`denoise` when its turn has come, in as many number formats as it takes."""
+    device = loader.device
+    where = device_name(device)
     reason = f"Only the last {job.steps_to_run} of {job.num_inference_steps} steps run at strength {job.strength:g}."
-    with loader.turns.hold(stop, lambda n: notify(turn_message(n))):
-        notify(Waiting(f"Loading {job.spec.title}"))
-        pipeline = loader.denoiser(job.spec)
-        with Meter(device) as meter:
-            while True:
-                notify(StageStarted("denoise", "local", reason, where))
-                dtype = str(pipeline.dtype).removeprefix("torch.")
-                try:
-                    output = _paint(pipeline, job, latents, stop, notify)
-                    break
-                except NonFiniteError:
-                    following = precision.wider(pipeline.dtype, device)
-                    if following is None:
-                        raise
-                reason += f" {dtype} overflowed, so it ran again in {str(following).removeprefix('torch.')}."
-                pipeline = None  # so that the loader can free it before it loads the wider one
-                pipeline = loader.denoiser(job.spec, following)
-        report = StageReport(
-            "denoise", "local", reason, where, meter.cost, steps=job.steps_to_run, dtype=dtype
-        )
-        return output, report
+    notify(Waiting(f"Loading {job.spec.title}"))
+    pipeline = loader.denoiser(job.spec)
+    with Meter(device) as meter:
+        while True:
+            notify(StageStarted("denoise", "local", reason, where))
+            dtype = str(pipeline.dtype).removeprefix("torch.")
+            try:
+                output = _paint(pipeline, job, latents, stop, notify)
+                break
+            except NonFiniteError:
+                following = precision.wider(pipeline.dtype, device)
+                if following is None:
+                    raise
+            reason += f" {dtype} overflowed, so it ran again in {str(following).removeprefix('torch.')}."
+            pipeline = None  # so that the loader can free it before it loads the wider one
+            pipeline = loader.denoiser(job.spec, following)
+    report = StageReport("denoise", "local", reason, where, meter.cost, steps=job.steps_to_run, dtype=dtype)
+    return output, report
 
 
 def _paint(

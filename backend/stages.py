@@ -192,14 +192,20 @@ class Stages:
             return self._run_remote(work, choice, stop, notify)
         where = device_name(device)
         tiny = choice.mode == "tiny"
-        # Loading waits for its turn too: it may free what another's job is using.
-        with self.loader.turns.hold(stop, lambda n: notify(turn_message(n))):
+
+        def compute() -> tuple[torch.Tensor, str, str, Meter]:
             if not self.loader.has_vae(work.spec, tiny):
                 notify(Waiting(f"Loading the {'tiny ' if tiny else ''}VAE of {work.spec.title}"))
             module = self.loader.vae(work.spec, tiny)
             notify(StageStarted(work.stage, choice.mode, choice.reason, where))
             with Meter(device) as meter:
                 output, dtype, climbed = _climb(choice.mode, module, work, stop)
+            return output, dtype, climbed, meter
+
+        # Loading waits for its turn too: it may free what another's job is using.
+        output, dtype, climbed, meter = self.loader.turns.run(
+            compute, stop, lambda n: notify(turn_message(n))
+        )
         if not climbed:  # else the seconds are those of several runs
             plan = self._plan(work.spec, work.direction, *work.size, choice.mode, work.options)
             self.calibration.learn(plan, meter.cost.seconds, meter.cost.added_bytes)

@@ -53,9 +53,12 @@ class Studio:
             LatentRelayError: the model cannot be had; the first job would say the same.
         """
         spec = find_model(model) if model else self.default_model()[0]
-        with self.loader.turns.hold():
+
+        def load() -> None:
             self.loader.vae(spec)
             self.loader.denoiser(spec)
+
+        self.loader.turns.run(load)
 
     def img2img(self, job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
         """Run a job; see `backend.img2img.run`. Setting `stop` or closing the generator cancels it."""
