@@ -235,12 +235,23 @@ class Stages:
         """
         from backend.vae.preflight import preflight
 
-        vae, _ = self._remote(spec, direction, stop, notify)
-        url = vae.encode_url if direction == "encode" else vae.decode_url
-        own = self._own_url()
-        if own is not None and url is not None and url.startswith(f"{own.rstrip('/')}/"):
+        if self._is_own(spec, direction):
             return None
+        vae, _ = self._remote(spec, direction, stop, notify)
         return preflight(vae, direction)
+
+    def runs_elsewhere(
+        self, spec: ModelSpec, direction: Direction, width: int, height: int, options: VaeOptions
+    ) -> bool:
+        """Whether such a stage would leave this machine's device alone."""
+        first = self.choices(spec, direction, width, height, options)[0]
+        return first.mode == "remote" and not self._is_own(spec, direction)
+
+    def _is_own(self, spec: ModelSpec, direction: Direction) -> bool:
+        """Whether the remote of that direction is this very app."""
+        pair, own = self.endpoints(spec), self._own_url()
+        url = pair.encode if direction == "encode" else pair.decode
+        return own is not None and url is not None and url.startswith(f"{own.rstrip('/')}/")
 
     def _remote(
         self, spec: ModelSpec, direction: Direction, stop: threading.Event | None, notify: Notify

@@ -40,16 +40,17 @@ class Worker:
 
         `stop` is what `work` looks at; it is set should the process end meanwhile.
         """
+        return self.submit(work, stop).result()
+
+    def submit(self, work: Callable[[], T], stop: threading.Event | None = None) -> Future[T]:
+        """Like `run`, without waiting."""
         future: Future[T] = Future()
         self._start()
-        stop = stop or threading.Event()
-        self._stops.add(stop)
-        try:
-            self._tasks.put(partial(_attempt, work, future))
-            return future.result()
-        finally:
-            self._stops.discard(stop)
-            del future  # an error that it holds leads back here, and to the tensors on the way
+        if stop is not None:
+            self._stops.add(stop)
+            future.add_done_callback(lambda _: self._stops.discard(stop))
+        self._tasks.put(partial(_attempt, work, future))
+        return future
 
     def _start(self) -> None:
         with self._starting:
