@@ -88,6 +88,8 @@ class StageReport:
     dtype: str | None = None
     requested_mode: str | None = None
     """What was asked for; differs from `mode` after auto or a fallback."""
+    overlapped_seconds: float | None = None
+    """Of a decode elsewhere in a batch: how much of it went by while the next picture was being made here."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, with the derived figures written out."""

@@ -200,14 +200,20 @@ class Stages:
             return self._run_remote(work, choice, stop, notify)
         where = device_name(device)
         tiny = choice.mode == "tiny"
-        # Loading waits for its turn too: it may free what another's job is using.
-        with self.loader.turns.hold(stop, lambda n: notify(turn_message(n))):
+
+        def compute() -> tuple[torch.Tensor, str, str, Meter]:
             if not self.loader.has_vae(work.spec, tiny):
                 notify(Waiting(f"Loading the {'tiny ' if tiny else ''}VAE of {work.spec.title}"))
             module = self.loader.vae(work.spec, tiny)
             notify(StageStarted(work.stage, choice.mode, choice.reason, where))
             with Meter(device) as meter:
                 output, dtype, climbed = _climb(choice.mode, module, work, stop)
+            return output, dtype, climbed, meter
+
+        # Loading waits for its turn too: it may free what another's job is using.
+        output, dtype, climbed, meter = self.loader.turns.run(
+            compute, stop, lambda n: notify(turn_message(n))
+        )
         if not climbed:  # else the seconds are those of several runs
             plan = self._plan(work.spec, work.direction, *work.size, choice.mode, work.options)
             self.calibration.learn(plan, meter.cost.seconds, meter.cost.added_bytes)
@@ -238,12 +244,28 @@ class Stages:
         """
         from backend.vae.preflight import preflight
 
-        vae, _ = self._remote(spec, direction, options, stop, notify)
-        url = vae.encode_url if direction == "encode" else vae.decode_url
-        own = self._own_url()
-        if own is not None and url is not None and url.startswith(f"{own.rstrip('/')}/"):
+        if self._is_own(spec, direction, options):
             return None
+        vae, _ = self._remote(spec, direction, options, stop, notify)
         return preflight(vae, direction)
+
+    def runs_elsewhere(
+        self, spec: ModelSpec, direction: Direction, width: int, height: int, options: VaeOptions
+    ) -> bool:
+        """Whether such a stage would leave this machine's device alone."""
+        first = self.choices(spec, direction, width, height, options)[0]
+        return first.mode == "remote" and not self._is_own(spec, direction, options)
+
+    def _pair(self, spec: ModelSpec, options: VaeOptions) -> EndpointPair:
+        """Where a remote stage with these options goes: to the visitor's own endpoint, else to the model's."""
+        own = options.endpoint
+        return self.endpoints(spec) if own is None else EndpointPair(own.encode, own.decode)
+
+    def _is_own(self, spec: ModelSpec, direction: Direction, options: VaeOptions) -> bool:
+        """Whether the remote of that direction is this very app."""
+        pair, own = self._pair(spec, options), self._own_url()
+        url = pair.encode if direction == "encode" else pair.decode
+        return own is not None and url is not None and url.startswith(f"{own.rstrip('/')}/")
 
     def _remote(
         self,
@@ -256,8 +278,7 @@ class Stages:
         """The client for that direction, and the host it talks to."""
         from backend.vae.remote import Remote
 
-        own = options.endpoint
-        pair = self.endpoints(spec) if own is None else EndpointPair(own.encode, own.decode)
+        own, pair = options.endpoint, self._pair(spec, options)
         url = pair.encode if direction == "encode" else pair.decode
         if url is None:
             if own is not None:

@@ -6,7 +6,7 @@ Making a Studio loads nothing; torch and diffusers come in with the first piece 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -15,7 +15,7 @@ from backend import images, img2img
 from backend.calibration import Expectation
 from backend.estimate import Estimate, estimate
 from backend.forecast import Direction
-from backend.job import Event, Job, VaeOptions, vae_modes
+from backend.job import Event, InBatch, Job, VaeOptions, vae_modes
 from backend.loading import Loader, default_model
 from backend.models import MODELS, ModelSpec, add_model, find_model
 from backend.report import StageReport
@@ -54,13 +54,20 @@ class Studio:
             LatentRelayError: the model cannot be had; the first job would say the same.
         """
         spec = find_model(model) if model else self.default_model()[0]
-        with self.loader.turns.hold():
+
+        def load() -> None:
             self.loader.vae(spec)
             self.loader.denoiser(spec)
+
+        self.loader.turns.run(load)
 
     def img2img(self, job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
         """Run a job; see `backend.img2img.run`. Setting `stop` or closing the generator cancels it."""
         return img2img.run(job, self.stages, self.loader, stop)
+
+    def batch(self, jobs: Sequence[Job], stop: threading.Event | None = None) -> Iterator[InBatch]:
+        """Run several jobs, overlapping where they decode elsewhere; see `backend.img2img.run_batch`."""
+        return img2img.run_batch(jobs, self.stages, self.loader, stop)
 
     def forecast(
         self, model: str, direction: Direction, width: int, height: int, options: VaeOptions

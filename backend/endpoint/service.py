@@ -1,7 +1,7 @@
 """What is served, under which limits, and the path from a request to a reply.
 
 Three kinds of thread take part: the event loop only moves bytes; a small pool parses bodies and packs replies; and
-one thread a device (`lane.py`) computes. So packing one picture overlaps with computing the next.
+one thread a device (`turns.py`, fed by `lane.py`) computes. So packing one picture overlaps with computing the next.
 """
 
 from __future__ import annotations
@@ -270,14 +270,17 @@ def compute_together(
 
     sizes = [item.shape[0] for item in items]
     stacked = items[0] if len(items) == 1 else torch.cat(list(items))
-    with served.turns.hold():
+
+    def compute() -> tuple[torch.Tensor, Cost]:
         try:
-            result, cost = _measured(served, served.load(), action, stacked, scaling)
+            return _measured(served, served.load(), action, stacked, scaling)
         except OutOfMemoryError:
             if served.load_leaner is None:
                 raise
             log.warning("%s: out of memory, trying a leaner mode", served.name)
-            result, cost = _measured(served, served.load_leaner(), action, stacked, scaling)
+            return _measured(served, served.load_leaner(), action, stacked, scaling)
+
+    result, cost = served.turns.run(compute)
     return [(part, cost) for part in result.split(sizes)]
 
 
