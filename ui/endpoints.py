@@ -42,6 +42,12 @@ picture, latents, report = client.predict(
 )
 print(report["stages"])"""
 
+CURL_PAINT = """path=$(curl -s -F files=@a.jpg "{url}gradio_api/upload" | tr -d '[]"')
+id=$(curl -s "{url}gradio_api/call/v2/img2img" -H "Content-Type: application/json" -d '{{
+  "image": {{"path": "'"$path"'", "meta": {{"_type": "gradio.FileData"}}}}, "prompt": "a lake at sunset"
+}}' | tr -d '{{}}" ' | cut -d: -f2)
+curl -sN "{url}gradio_api/call/img2img/$id" """
+
 CURL = """curl -s --data-binary @a.png "{url}vae/builtin/encode" -o latents.bin -D headers.txt"""
 
 
@@ -170,8 +176,17 @@ def build(studio: Studio, own: OwnEndpoints, painter: Component) -> Tab:
         python = gr.Code(
             PYTHON.format(url="http://127.0.0.1:7860/"), language="python", interactive=False, label="Python"
         )
+        paint = gr.Code(
+            CURL_PAINT.format(url="http://127.0.0.1:7860/"),
+            language="shell",
+            interactive=False,
+            label="curl",
+        )
         curl = gr.Code(
-            CURL.format(url="http://127.0.0.1:7860/"), language="shell", interactive=False, label="curl"
+            CURL.format(url="http://127.0.0.1:7860/"),
+            language="shell",
+            interactive=False,
+            label=T("endpoints_api_vae"),
         )
 
     def look(request: gr.Request) -> str:
@@ -185,6 +200,7 @@ def build(studio: Studio, own: OwnEndpoints, painter: Component) -> Tab:
         return {
             lights: table(endpoints_of(studio), None, locale_of(request)),
             python: PYTHON.format(url=address),
+            paint: CURL_PAINT.format(url=address),
             curl: CURL.format(url=address),
         }
 
@@ -193,7 +209,7 @@ def build(studio: Studio, own: OwnEndpoints, painter: Component) -> Tab:
         if parts is not None:
             _wire_own(studio, own, painter, parts, places)
 
-    return Tab(wire, greet, (lights, python, curl))
+    return Tab(wire, greet, (lights, python, paint, curl))
 
 
 _EVENT: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 4, "api_visibility": "private"}

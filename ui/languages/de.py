@@ -191,6 +191,7 @@ DE: dict[str, str] = {
     "endpoints_closed": "Diese Seite ruft nur Adressen, die ihr Betreiber eingerichtet hat.",
     "endpoints_serve": "Einen VAE auf einem größeren Rechner anbieten",
     "endpoints_api": "Diese Seite aus einem Programm benutzen",
+    "endpoints_api_vae": "curl, nur der VAE",
     "endpoint_state": "Zustand",
     "endpoint_model": "Modell",
     "endpoint_job": "Aufgabe",

@@ -271,6 +271,7 @@ EN: dict[str, str] = {
     "endpoints_closed": "This page calls only the addresses its owner configured.",
     "endpoints_serve": "Serve a VAE on a bigger machine",
     "endpoints_api": "Use this page from a program",
+    "endpoints_api_vae": "curl, the VAE alone",
     "endpoint_state": "State",
     "endpoint_model": "Model",
     "endpoint_job": "Does",

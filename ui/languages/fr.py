@@ -191,6 +191,7 @@ FR: dict[str, str] = {
     "endpoints_closed": "Cette page n’appelle que les adresses configurées par son propriétaire.",
     "endpoints_serve": "Servir un VAE sur une machine plus grande",
     "endpoints_api": "Utiliser cette page depuis un programme",
+    "endpoints_api_vae": "curl, le VAE seul",
     "endpoint_state": "État",
     "endpoint_model": "Modèle",
     "endpoint_job": "Rôle",
