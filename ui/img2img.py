@@ -17,7 +17,7 @@ from backend.errors import LatentRelayError
 from backend.job import MAX_SEED
 from backend.models import MODELS, ModelSpec, find_model
 from backend.studio import Studio
-from ui import estimate, history, light
+from ui import cut, estimate, history, light
 from ui.explain import explain
 from ui.form import AS_ABOVE, Form, Values, clean, shareable
 from ui.looks import LOOKS, with_look
@@ -86,6 +86,7 @@ def build(studio: Studio, runs: Runs, own: OwnEndpoints) -> Tab:
         _wire_running(studio, runs, own, form, view, parts)
         _wire_form(own, form, parts)
         _wire_results(runs, form, view)
+        cut.wire(form, parts["cut_line"])
         _wire_light(studio, own, form, parts["remote_line"])
         estimate.wire(studio, form, own, parts["estimated"], view.table)
 
@@ -200,6 +201,7 @@ def _form(spec: ModelSpec, why: str) -> tuple[Form, dict[str, Any]]:
                 label=T("fit"),
                 elem_id="lr-fit",
             )
+            cut_line = cut.build()
             with gr.Row():
                 tile_size = gr.Slider(
                     64, 1024, 512, step=64, label=T("tile_size"), elem_id="lr-tile-size", buttons=[]
@@ -257,6 +259,7 @@ def _form(spec: ModelSpec, why: str) -> tuple[Form, dict[str, Any]]:
         "estimated": estimated,
         "model_line": model_line,
         "remote_line": remote_line,
+        "cut_line": cut_line,
         "make_link": make_link,
         "link": link,
     }
