@@ -21,6 +21,7 @@ from backend.loading import Loader
 from backend.measure import Meter, device_name, give_memory_back
 from backend.report import StageReport
 from backend.stages import Notify, Stages, Work, turn_message
+from backend.turns import Turns
 
 if TYPE_CHECKING:
     import torch
@@ -29,18 +30,24 @@ _PREVIEW_SECONDS = 0.2
 """Shortest time between two previews: a person sees no more, and small models step faster than that."""
 
 
-def run(job: Job, stages: Stages, loader: Loader, stop: threading.Event | None = None) -> Iterator[Event]:
-    """Run `job`; the last event is a Result.
+def run(
+    job: Job, stages: Stages, loader: Loader, stop: threading.Event | None = None, line: Turns | None = None
+) -> Iterator[Event]:
+    """Run `job`, once `line` lets it in; the last event is a Result.
 
     Every finished stage's latents are in its StageDone event, so a later failure loses nothing.
 
     Raises:
-        LatentRelayError: bad settings (before anything runs), Cancelled, or what the failing stage raised.
+        LatentRelayError: bad settings (before anything runs), Cancelled, BusyError, or what the failing stage raised.
     """
     resolved = job.resolved()
-    return _events(
-        lambda stop, notify: _work(resolved, stages, loader, stop, notify), stop or threading.Event()
-    )
+    line = line or Turns()
+
+    def work(stop: threading.Event, notify: Notify) -> None:
+        with line.hold(stop, lambda ahead: notify(turn_message(ahead))):
+            _work(resolved, stages, loader, stop, notify)
+
+    return _events(work, stop or threading.Event())
 
 
 def _events(work: Callable[[threading.Event, Notify], None], stop: threading.Event) -> Iterator[Event]:
