@@ -112,11 +112,14 @@ def denoise(
 ) -> tuple[torch.Tensor, StageReport]:
     """Scaled latents (1, C, h, w) through the model's img2img pipeline, on the CPU again, with a report.
 
-    A run that overflows is started again in a wider number format, and the report says so. The seed drives a CPU
-    generator, so that the same job gives the same noise on every device.
+    A run that overflows is started again in a wider number format, one that runs out of memory with less of the model
+    on the device, and the report says so. The seed drives a CPU generator, so that the same job gives the same noise
+    on every device.
     """
     device = loader.device
     where = device_name(device)
+    from backend.vae.base import forget_frames
+
     if job.steps_to_run == 0:
         reason = "So little was to change that no step was needed."
         notify(StageStarted("denoise", "none", reason, where))
@@ -138,8 +141,18 @@ def denoise(
                     following = precision.wider(pipeline.dtype, device)
                     if following is None:
                         raise
-                reason += f" {dtype} overflowed, so it ran again in {str(following).removeprefix('torch.')}."
-                pipeline = None  # so that the loader can free it before it loads the wider one
+                    reason += (
+                        f" {dtype} overflowed, so it ran again in {str(following).removeprefix('torch.')}."
+                    )
+                except OutOfMemoryError as error:
+                    forget_frames(error)  # they hold the pipeline
+                    pipeline = None
+                    done = loader.make_leaner(job.spec)
+                    if done is None:
+                        raise
+                    following = None
+                    reason += f" It ran out of memory, so {done} and it ran again."
+                pipeline = None  # so that the loader can free it before it loads the other one
                 pipeline = loader.denoiser(job.spec, following)
         report = StageReport(
             "denoise", "local", reason, where, meter.cost, steps=job.steps_to_run, dtype=dtype
@@ -157,7 +170,7 @@ def _paint(
     """
     import torch
 
-    from backend.vae.base import is_out_of_memory
+    from backend.vae.base import forget_frames, is_out_of_memory
 
     network = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
     own = pipeline.scheduler
@@ -178,6 +191,7 @@ def _paint(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        forget_frames(error)
         give_memory_back(pipeline.device)
         raise OutOfMemoryError(
             "There was not enough memory to paint at this size.", "Please choose a smaller size."

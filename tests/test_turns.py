@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from backend.errors import Cancelled
+from backend.errors import BusyError, Cancelled
 from backend.turns import Turns
 
 
@@ -63,3 +63,26 @@ def test_an_error_gives_the_turn_back() -> None:
     with pytest.raises(ValueError, match="x"), turns.hold():
         raise ValueError("x")
     assert turns.waiting == 0
+
+
+def test_several_places_and_a_bound_on_the_line() -> None:
+    turns, seen = Turns(places=2, most=3), []
+    told = threading.Event()
+
+    def note(ahead: int) -> None:
+        seen.append(ahead)
+        told.set()
+
+    def wait_in_line() -> None:
+        with turns.hold(on_wait=note):
+            pass
+
+    with turns.hold(), turns.hold():
+        third = threading.Thread(target=wait_in_line)
+        third.start()
+        assert told.wait(10)
+        with pytest.raises(BusyError, match="3 others"), turns.hold():
+            raise AssertionError("there is no room")
+        assert turns.waiting == 3
+    third.join(10)
+    assert seen[0] == 1 and turns.waiting == 0
