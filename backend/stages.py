@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from backend.vae.preflight import Preflight
     from backend.vae.remote import Remote
 
+_log = logging.getLogger(__name__)
 _STREAMED_FROM_PIXELS = 512 * 512
 
 Notify = Callable[[Event], None]
@@ -219,7 +221,24 @@ class Stages:
         notify(StageStarted(work.stage, "remote", choice.reason, where))
         with Meter(self.loader.device) as meter:
             output = _apply(vae, work)
-        return output, _report(work, choice, where, meter, traffic=vae.traffic)
+        report = _report(work, choice, where, meter, traffic=vae.traffic)
+        return output, replace(report, spared_bytes=self._spared_bytes(work.spec))
+
+    def _spared_bytes(self, spec: ModelSpec) -> int | None:
+        """Weights that need not be here as long as others do this model's VAE stages."""
+        from backend.vae.architecture import vae_bytes
+
+        if self.loader.has_vae(spec):
+            return 0
+        try:
+            return vae_bytes(spec, self.loader.dtype(spec))
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+        ) as error:  # a folder of one's own whose config says something else
+            _log.info("The size of %s's VAE is unknown: %s", spec.name, error)
+            return None
 
     def preflight(
         self,
