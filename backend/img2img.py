@@ -37,6 +37,7 @@ from backend.loading import Loader
 from backend.measure import Meter, device_name, give_memory_back
 from backend.report import StageReport
 from backend.stages import Notify, Stages, Work, turn_message
+from backend.turns import Turns
 from backend.vae.ahead import decode_behind
 
 if TYPE_CHECKING:
@@ -48,34 +49,49 @@ _PREVIEW_SECONDS = 0.2
 """Shortest time between two previews: a person sees no more, and small models step faster than that."""
 
 
-def run(job: Job, stages: Stages, loader: Loader, stop: threading.Event | None = None) -> Iterator[Event]:
-    """Run `job`; the last event is a Result.
+def run(
+    job: Job, stages: Stages, loader: Loader, stop: threading.Event | None = None, line: Turns | None = None
+) -> Iterator[Event]:
+    """Run `job`, once `line` lets it in; the last event is a Result.
 
     Every finished stage's latents are in its StageDone event, so a later failure loses nothing.
 
     Raises:
-        LatentRelayError: bad settings (before anything runs), Cancelled, or what the failing stage raised.
+        LatentRelayError: bad settings (before anything runs), Cancelled, BusyError, or what the failing stage raised.
     """
     resolved = job.resolved()
-    return _events(
-        lambda stop, notify: _work(resolved, stages, loader, stop, notify), stop or threading.Event()
-    )
+    line = line or Turns()
+
+    def work(stop: threading.Event, notify: Notify) -> None:
+        with line.hold(stop, lambda ahead: notify(turn_message(ahead))):
+            _work(resolved, stages, loader, stop, notify)
+
+    return _events(work, stop or threading.Event())
 
 
 def run_batch(
-    jobs: Sequence[Job], stages: Stages, loader: Loader, stop: threading.Event | None = None
+    jobs: Sequence[Job],
+    stages: Stages,
+    loader: Loader,
+    stop: threading.Event | None = None,
+    line: Turns | None = None,
 ) -> Iterator[InBatch]:
     """Run `jobs` one after another; where they decode elsewhere, picture n is decoded while n + 1 is painted here.
 
-    A picture that fails gives a `Failed` in place of its Result, and the others go on. Only stopping ends all.
+    A picture that fails gives a `Failed` in place of its Result, and the others go on. Only stopping ends all. In the
+    `line` they are one.
 
     Raises:
-        LatentRelayError: bad settings of any (before anything runs), or Cancelled.
+        LatentRelayError: bad settings of any (before anything runs), Cancelled, or BusyError.
     """
     resolved = [job.resolved() for job in jobs]
-    return _events(
-        lambda stop, notify: _work_batch(resolved, stages, loader, stop, notify), stop or threading.Event()
-    )
+    line = line or Turns()
+
+    def work(stop: threading.Event, notify: Callable[[InBatch], None]) -> None:
+        with line.hold(stop, lambda ahead: notify(InBatch(0, turn_message(ahead)))):
+            _work_batch(resolved, stages, loader, stop, notify)
+
+    return _events(work, stop or threading.Event())
 
 
 def _events(
@@ -248,8 +264,9 @@ def denoise(
 ) -> tuple[torch.Tensor, StageReport]:
     """Scaled latents (1, C, h, w) through the model's img2img pipeline, on the CPU again, with a report.
 
-    A run that overflows is started again in a wider number format, and the report says so. The seed drives a CPU
-    generator, so that the same job gives the same noise on every device.
+    A run that overflows is started again in a wider number format, one that runs out of memory with less of the model
+    on the device, and the report says so. The seed drives a CPU generator, so that the same job gives the same noise
+    on every device.
     """
     device = loader.device
     where = device_name(device)
@@ -269,7 +286,9 @@ def denoise(
 def _denoise_here(
     job: ResolvedJob, latents: torch.Tensor, loader: Loader, stop: threading.Event, notify: Notify
 ) -> tuple[torch.Tensor, StageReport]:
-    """`denoise` when its turn has come, in as many number formats as it takes."""
+    """`denoise` when its turn has come, as often as number formats and memory make it."""
+    from backend.vae.base import forget_frames
+
     device = loader.device
     where = device_name(device)
     reason = f"Only the last {job.steps_to_run} of {job.num_inference_steps} steps run at strength {job.strength:g}."
@@ -286,8 +305,16 @@ def _denoise_here(
                 following = precision.wider(pipeline.dtype, device)
                 if following is None:
                     raise
-            reason += f" {dtype} overflowed, so it ran again in {str(following).removeprefix('torch.')}."
-            pipeline = None  # so that the loader can free it before it loads the wider one
+                reason += f" {dtype} overflowed, so it ran again in {str(following).removeprefix('torch.')}."
+            except OutOfMemoryError as error:
+                forget_frames(error)  # they hold the pipeline
+                pipeline = None
+                done = loader.make_leaner(job.spec)
+                if done is None:
+                    raise
+                following = None
+                reason += f" It ran out of memory, so {done} and it ran again."
+            pipeline = None  # so that the loader can free it before it loads the other one
             pipeline = loader.denoiser(job.spec, following)
     report = StageReport("denoise", "local", reason, where, meter.cost, steps=job.steps_to_run, dtype=dtype)
     return output, report
@@ -303,7 +330,7 @@ def _paint(
     """
     import torch
 
-    from backend.vae.base import is_out_of_memory
+    from backend.vae.base import forget_frames, is_out_of_memory
 
     network = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
     own = pipeline.scheduler
@@ -324,6 +351,7 @@ def _paint(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        forget_frames(error)
         give_memory_back(pipeline.device)
         raise OutOfMemoryError(
             "There was not enough memory to paint at this size.", "Please choose a smaller size."

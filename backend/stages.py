@@ -90,7 +90,8 @@ class Stages:
                     following.mode,
                     f"{following.reason} “{choice.mode}” was tried first and ran out of memory.",
                 )
-                give_memory_back(self.loader.device)
+            # Only now, when the error is gone and holds nothing any more.
+            give_memory_back(self.loader.device)
         raise AssertionError("a ladder is never empty")
 
     def endpoints(self, spec: ModelSpec) -> EndpointPair:
