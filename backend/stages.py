@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from backend.vae.base import VAE, LocalVAE
     from backend.vae.preflight import Preflight
     from backend.vae.remote import Remote
+    from backend.zero_gpu import ZeroGpu
 
 _log = logging.getLogger(__name__)
 _STREAMED_FROM_PIXELS = 512 * 512
@@ -66,6 +67,8 @@ class Stages:
         self.loader = loader
         self.calibration = Calibration(settings.cache_folder and settings.cache_folder / "calibration.json")
         self._own_url = own_url
+        self.zero_gpu: ZeroGpu | None = None
+        """Where the card is lent call by call."""
 
     def run(
         self, work: Work, stop: threading.Event | None = None, notify: Notify = lambda _: None
@@ -78,6 +81,14 @@ class Stages:
             LatentRelayError: as the mode raised it; the caller still holds its input.
         """
         work.options.checked()
+        if self.zero_gpu is not None and work.options.mode != "remote":
+            return self.zero_gpu.stage(work)
+        return self.run_here(work, stop, notify)
+
+    def run_here(
+        self, work: Work, stop: threading.Event | None = None, notify: Notify = lambda _: None
+    ) -> tuple[torch.Tensor, StageReport]:
+        """`run`, in this process in any case."""
         choices = self._choices(work)
         for index, choice in enumerate(choices):
             try:
