@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from backend.vae.base import VAE, LocalVAE
     from backend.vae.preflight import Preflight
     from backend.vae.remote import Remote
+    from backend.zero_gpu import ZeroGpu
 
+_log = logging.getLogger(__name__)
 _STREAMED_FROM_PIXELS = 512 * 512
 
 Notify = Callable[[Event], None]
@@ -64,6 +67,8 @@ class Stages:
         self.loader = loader
         self.calibration = Calibration(settings.cache_folder and settings.cache_folder / "calibration.json")
         self._own_url = own_url
+        self.zero_gpu: ZeroGpu | None = None
+        """Where the card is lent call by call."""
 
     def run(
         self, work: Work, stop: threading.Event | None = None, notify: Notify = lambda _: None
@@ -76,6 +81,14 @@ class Stages:
             LatentRelayError: as the mode raised it; the caller still holds its input.
         """
         work.options.checked()
+        if self.zero_gpu is not None and work.options.mode != "remote":
+            return self.zero_gpu.stage(work)
+        return self.run_here(work, stop, notify)
+
+    def run_here(
+        self, work: Work, stop: threading.Event | None = None, notify: Notify = lambda _: None
+    ) -> tuple[torch.Tensor, StageReport]:
+        """`run`, in this process in any case."""
         choices = self._choices(work)
         for index, choice in enumerate(choices):
             try:
@@ -220,7 +233,24 @@ class Stages:
         notify(StageStarted(work.stage, "remote", choice.reason, where))
         with Meter(self.loader.device) as meter:
             output = _apply(vae, work)
-        return output, _report(work, choice, where, meter, traffic=vae.traffic)
+        report = _report(work, choice, where, meter, traffic=vae.traffic)
+        return output, replace(report, spared_bytes=self._spared_bytes(work.spec))
+
+    def _spared_bytes(self, spec: ModelSpec) -> int | None:
+        """Weights that need not be here as long as others do this model's VAE stages."""
+        from backend.vae.architecture import vae_bytes
+
+        if self.loader.has_vae(spec):
+            return 0
+        try:
+            return vae_bytes(spec, self.loader.dtype(spec))
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+        ) as error:  # a folder of one's own whose config says something else
+            _log.info("The size of %s's VAE is unknown: %s", spec.name, error)
+            return None
 
     def preflight(
         self,

@@ -135,6 +135,7 @@ DE: dict[str, str] = {
     "col_wire": "Server / Netz",
     "why": "Warum dort: {reason}",
     "total": "Zusammen",
+    "spared": "Der VAE wurde hier nie geladen, denn beide Schritte liefen anderswo: {size} an Gewichten gespart.",
     "asked_for": "gewünscht: {mode}",
     "unreadable": "Diese Datei ist kein lesbares Bild. PNG, JPEG, WebP und GIF gehen.",
     "heic": "Das ist ein HEIC-Foto, das hier nicht gelesen werden kann. Auf dem iPhone unter Einstellungen, Kamera, "

@@ -137,6 +137,7 @@ EN: dict[str, str] = {
     "col_wire": "Server / network",
     "why": "Why there: {reason}",
     "total": "Total",
+    "spared": "The VAE was never loaded here, because both of its stages ran elsewhere: {size} of weights saved.",
     "asked_for": "asked for: {mode}",
     "unreadable": "This file is not a picture that can be read here. PNG, JPEG, WebP and GIF work.",
     "heic": "This is a HEIC photo, which cannot be read here. On an iPhone choose “Most Compatible” under "

@@ -135,6 +135,7 @@ FR: dict[str, str] = {
     "col_wire": "Serveur / réseau",
     "why": "Pourquoi là : {reason}",
     "total": "Total",
+    "spared": "Le VAE n’a jamais été chargé ici, car ses deux étapes ont eu lieu ailleurs : {size} de poids économisés.",
     "asked_for": "demandé : {mode}",
     "unreadable": "Ce fichier n’est pas une image lisible ici. PNG, JPEG, WebP et GIF conviennent.",
     "heic": "C’est une photo HEIC, illisible ici. Sur un iPhone, choisissez « Le plus compatible » dans Réglages, "
