@@ -267,7 +267,7 @@ def _look_ahead(job: ResolvedJob, stages: Stages, stop: threading.Event, notify:
     Raises:
         RemoteError: it would not, with what was found. One that may just be waking up is only told of.
     """
-    found = stages.preflight(job.spec, "decode", stop, notify)
+    found = stages.preflight(job.spec, "decode", job.job.decode, stop, notify)
     if found is None or found.light == "green":
         return
     if found.light == "red":

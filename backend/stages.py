@@ -11,13 +11,20 @@ from urllib.parse import urlsplit
 
 from backend import precision
 from backend.calibration import Calibration, Expectation, Plan
-from backend.errors import BadSettingError, ModelUnavailableError, NonFiniteError, OutOfMemoryError
+from backend.errors import (
+    BadSettingError,
+    ModelUnavailableError,
+    NonFiniteError,
+    OutOfMemoryError,
+    UserError,
+)
 from backend.forecast import Direction
 from backend.interrupt import interruptible, raise_if_stopped
 from backend.job import Event, ResolvedJob, StageStarted, VaeOptions, Waiting
 from backend.loading import Loader
 from backend.measure import Meter, device_name, free_bytes, give_memory_back
 from backend.models import LatentSpec, ModelSpec
+from backend.own_endpoint import remote_of
 from backend.report import Stage, StageReport, Traffic
 from backend.secret import Token
 from backend.settings import EndpointPair, Settings
@@ -35,6 +42,7 @@ _log = logging.getLogger(__name__)
 _STREAMED_FROM_PIXELS = 512 * 512
 
 Notify = Callable[[Event], None]
+_REMOTE = VaeOptions("remote")
 
 
 @dataclass(frozen=True)
@@ -229,7 +237,7 @@ class Stages:
     def _run_remote(
         self, work: Work, choice: Choice, stop: threading.Event | None, notify: Notify
     ) -> tuple[torch.Tensor, StageReport]:
-        vae, where = self._remote(work.spec, work.direction, stop, notify)
+        vae, where = self._remote(work.spec, work.direction, work.options, stop, notify)
         notify(StageStarted(work.stage, "remote", choice.reason, where))
         with Meter(self.loader.device) as meter:
             output = _apply(vae, work)
@@ -256,6 +264,7 @@ class Stages:
         self,
         spec: ModelSpec,
         direction: Direction,
+        options: VaeOptions = _REMOTE,
         stop: threading.Event | None = None,
         notify: Notify = lambda _: None,
     ) -> Preflight | None:
@@ -266,9 +275,9 @@ class Stages:
         """
         from backend.vae.preflight import preflight
 
-        if self._is_own(spec, direction):
+        if self._is_own(spec, direction, options):
             return None
-        vae, _ = self._remote(spec, direction, stop, notify)
+        vae, _ = self._remote(spec, direction, options, stop, notify)
         return preflight(vae, direction)
 
     def runs_elsewhere(
@@ -276,36 +285,52 @@ class Stages:
     ) -> bool:
         """Whether such a stage would leave this machine's device alone."""
         first = self.choices(spec, direction, width, height, options)[0]
-        return first.mode == "remote" and not self._is_own(spec, direction)
+        return first.mode == "remote" and not self._is_own(spec, direction, options)
 
-    def _is_own(self, spec: ModelSpec, direction: Direction) -> bool:
+    def _pair(self, spec: ModelSpec, options: VaeOptions) -> EndpointPair:
+        """Where a remote stage with these options goes: to the visitor's own endpoint, else to the model's."""
+        own = options.endpoint
+        return self.endpoints(spec) if own is None else EndpointPair(own.encode, own.decode)
+
+    def _is_own(self, spec: ModelSpec, direction: Direction, options: VaeOptions) -> bool:
         """Whether the remote of that direction is this very app."""
-        pair, own = self.endpoints(spec), self._own_url()
+        pair, own = self._pair(spec, options), self._own_url()
         url = pair.encode if direction == "encode" else pair.decode
         return own is not None and url is not None and url.startswith(f"{own.rstrip('/')}/")
 
     def _remote(
-        self, spec: ModelSpec, direction: Direction, stop: threading.Event | None, notify: Notify
+        self,
+        spec: ModelSpec,
+        direction: Direction,
+        options: VaeOptions,
+        stop: threading.Event | None,
+        notify: Notify,
     ) -> tuple[Remote, str]:
         """The client for that direction, and the host it talks to."""
         from backend.vae.remote import Remote
 
-        pair = self.endpoints(spec)
+        own, pair = options.endpoint, self._pair(spec, options)
         url = pair.encode if direction == "encode" else pair.decode
         if url is None:
+            if own is not None:
+                raise UserError(
+                    f"Your endpoint “{own.name}” does not {direction}.",
+                    "Choose another place for this stage.",
+                )
             raise ModelUnavailableError(
                 f"No endpoint is known that could {direction} for {spec.title}.",
                 f"Start the app with --endpoint {spec.name}=URL, or choose another mode.",
             )
-        remote = Remote(
-            spec.latents,
-            pair.encode,
-            pair.decode,
-            timeout=self.settings.remote_timeout,
-            token=self._token(spec, url),
-            stop=stop,
-            notify=lambda sentence: notify(Waiting(sentence)),
-        )
+        more: dict[str, Any] = {
+            "timeout": self.settings.remote_timeout,
+            "stop": stop,
+            "notify": lambda sentence: notify(Waiting(sentence)),
+            "transfer": options.transfer,
+        }
+        if own is not None:
+            remote = remote_of(own, spec, **more)
+        else:
+            remote = Remote(spec.latents, pair.encode, pair.decode, token=self._token(spec, url), **more)
         return remote, urlsplit(url).netloc.rpartition("@")[2]
 
 
