@@ -6,6 +6,7 @@ ask for them one by one. Closing the generator, or setting `stop`, ends the run 
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from backend import families, images, precision
-from backend.errors import NonFiniteError, OutOfMemoryError, RemoteError
+from backend.errors import LatentRelayError, NonFiniteError, OutOfMemoryError, RemoteError
 from backend.interrupt import interruptible, raise_if_stopped
 from backend.job import SCHEDULERS, Event, Job, ResolvedJob, Result, StageDone, StageStarted, Step, Waiting
 from backend.latents import preview
@@ -24,6 +25,8 @@ from backend.stages import Notify, Stages, Work, turn_message
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger(__name__)
 
 _PREVIEW_SECONDS = 0.2
 """Shortest time between two previews: a person sees no more, and small models step faster than that."""
@@ -39,7 +42,7 @@ def run(job: Job, stages: Stages, loader: Loader, stop: threading.Event | None =
     """
     resolved = job.resolved()
     return _events(
-        lambda stop, notify: _work(resolved, stages, loader, stop, notify), stop or threading.Event()
+        lambda stop, notify: _logged_work(resolved, stages, loader, stop, notify), stop or threading.Event()
     )
 
 
@@ -67,10 +70,29 @@ def _events(work: Callable[[threading.Event, Notify], None], stop: threading.Eve
         thread.join()
 
 
+def _logged_work(
+    job: ResolvedJob, stages: Stages, loader: Loader, stop: threading.Event, notify: Notify
+) -> None:
+    """The work, and one line in the log about how it ended; no word of the prompt."""
+    told = {"run_id": job.run_id, "model": job.spec.name, "width": job.width, "height": job.height}
+    begin = time.monotonic()
+    try:
+        _work(job, stages, loader, stop, notify)
+    except LatentRelayError as error:
+        error.run_id = job.run_id
+        log.info(
+            "img2img ended: %s",
+            error,
+            extra={**told, "code": error.code, "seconds": time.monotonic() - begin},
+        )
+        raise
+    log.info("img2img done", extra={**told, "code": "done", "seconds": time.monotonic() - begin})
+
+
 def _work(job: ResolvedJob, stages: Stages, loader: Loader, stop: threading.Event, notify: Notify) -> None:
     spec = job.spec
     picture = images.resize(images.to_rgb(job.job.image), job.width, job.height)
-    encode = Work("encode", spec, images.to_tensor(picture), job.job.encode)
+    encode = Work("encode", spec, images.to_tensor(picture), job.job.encode, job.run_id)
     latents, encoded = stages.run(encode, stop, notify)
     notify(StageDone(encoded, latents))
 
@@ -80,7 +102,7 @@ def _work(job: ResolvedJob, stages: Stages, loader: Loader, stop: threading.Even
     stages.learn_painting(job, denoised)
     notify(StageDone(denoised, latents))
 
-    decode = Work("decode", spec, latents, job.job.decode)
+    decode = Work("decode", spec, latents, job.job.decode, job.run_id)
     pixels, decoded = stages.run(decode, stop, notify)
     notify(StageDone(decoded))
     notify(Result(images.to_image(pixels), latents, (encoded, denoised, decoded), job.recipe()))
@@ -92,7 +114,7 @@ def _look_ahead(job: ResolvedJob, stages: Stages, stop: threading.Event, notify:
     Raises:
         RemoteError: it would not, with what was found. One that may just be waking up is only told of.
     """
-    found = stages.preflight(job.spec, "decode", stop, notify)
+    found = stages.preflight(job.spec, "decode", stop, notify, job.run_id)
     if found is None or found.light == "green":
         return
     if found.light == "red":
@@ -115,7 +137,7 @@ def denoise(
         notify(StageStarted("denoise", "none", reason, where))
         with Meter(device) as meter:
             pass
-        return latents, StageReport("denoise", "none", reason, where, meter.cost, steps=0)
+        return latents, StageReport("denoise", "none", reason, where, meter.cost, steps=0, run_id=job.run_id)
     reason = f"Only the last {job.steps_to_run} of {job.num_inference_steps} steps run at strength {job.strength:g}."
     with loader.turns.hold(stop, lambda n: notify(turn_message(n))):
         notify(Waiting(f"Loading {job.spec.title}"))
@@ -135,7 +157,14 @@ def denoise(
                 pipeline = None  # so that the loader can free it before it loads the wider one
                 pipeline = loader.denoiser(job.spec, following)
         report = StageReport(
-            "denoise", "local", reason, where, meter.cost, steps=job.steps_to_run, dtype=dtype
+            "denoise",
+            "local",
+            reason,
+            where,
+            meter.cost,
+            steps=job.steps_to_run,
+            dtype=dtype,
+            run_id=job.run_id,
         )
         return output, report
 

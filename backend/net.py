@@ -160,6 +160,7 @@ def _pool(base: Any, connection: type[HTTPConnection]) -> Any:
 class _Adapter(HTTPAdapter):
     def __init__(self, *, public_only: bool) -> None:
         self._public_only = public_only
+        self.answered: set[str] = set()
         super().__init__(pool_connections=8, pool_maxsize=32, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
@@ -181,6 +182,12 @@ def new_session(*, public_only: bool = False) -> requests.Session:
     if public_only:
         session.trust_env = False  # a proxy would look up the name a second time, out of our sight
     return session
+
+
+def answered(session: requests.Session) -> set[str]:
+    """Origins that have answered on this session, whatever they said; for the caller to add to."""
+    adapter = session.get_adapter("http://")
+    return adapter.answered if isinstance(adapter, _Adapter) else set()
 
 
 def _add_nothing(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -88,6 +88,8 @@ class StageReport:
     dtype: str | None = None
     requested_mode: str | None = None
     """What was asked for; differs from `mode` after auto or a fallback."""
+    run_id: str | None = None
+    """The run's, as the log has it."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, with the derived figures written out."""

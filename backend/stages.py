@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from backend import precision
 from backend.calibration import Calibration, Expectation, Plan
-from backend.errors import BadSettingError, ModelUnavailableError, NonFiniteError, OutOfMemoryError
+from backend.errors import (
+    BadSettingError,
+    LatentRelayError,
+    ModelUnavailableError,
+    NonFiniteError,
+    OutOfMemoryError,
+    RemoteError,
+)
 from backend.forecast import Direction
 from backend.interrupt import interruptible, raise_if_stopped
 from backend.job import Event, ResolvedJob, StageStarted, VaeOptions, Waiting
 from backend.loading import Loader
+from backend.logs import new_id
 from backend.measure import Meter, device_name, free_bytes, give_memory_back
 from backend.models import LatentSpec, ModelSpec
 from backend.report import Stage, StageReport, Traffic
@@ -28,6 +37,8 @@ if TYPE_CHECKING:
     from backend.vae.base import VAE, LocalVAE
     from backend.vae.preflight import Preflight
     from backend.vae.remote import Remote
+
+log = logging.getLogger(__name__)
 
 _STREAMED_FROM_PIXELS = 512 * 512
 
@@ -43,6 +54,8 @@ class Work:
     tensor: torch.Tensor
     """Encode: image (1, 3, H, W) in [-1, 1]. Decode: scaled latents (1, C, h, w)."""
     options: VaeOptions
+    run_id: str = field(default_factory=new_id)
+    """Joins what a person reads to a line of the log, here and at an endpoint."""
 
     @property
     def direction(self) -> Direction:
@@ -70,23 +83,32 @@ class Stages:
     ) -> tuple[torch.Tensor, StageReport]:
         """The stage's output (decode: float32 image; encode: scaled latents) on the CPU, and its report.
 
-        Only `auto` falls back, down its ladder after an out-of-memory error, and the report says so.
+        Only `auto` falls back, down its ladder after an out-of-memory error or a failed endpoint, and the report
+        says so.
 
         Raises:
-            LatentRelayError: as the mode raised it; the caller still holds its input.
+            LatentRelayError: as the mode raised it, with the run's id; the caller still holds its input.
         """
         work.options.checked()
         choices = self._choices(work)
         for index, choice in enumerate(choices):
             try:
                 return self._run_mode(work, choice, stop, notify)
-            except OutOfMemoryError:
-                if index == len(choices) - 1:
+            except LatentRelayError as error:
+                error.run_id = work.run_id
+                log.warning(
+                    "%s %s failed: %s",
+                    choice.mode,
+                    work.stage,
+                    error,
+                    extra={"run_id": work.run_id, "code": error.code},
+                )
+                if index == len(choices) - 1 or not isinstance(error, OutOfMemoryError | RemoteError):
                     raise
                 following = choices[index + 1]
+                why = "ran out of memory." if isinstance(error, OutOfMemoryError) else f"failed: {error}"
                 choices[index + 1] = Choice(
-                    following.mode,
-                    f"{following.reason} “{choice.mode}” was tried first and ran out of memory.",
+                    following.mode, f"{following.reason} “{choice.mode}” was tried first and {why}"
                 )
                 give_memory_back(self.loader.device)
         raise AssertionError("a ladder is never empty")
@@ -209,11 +231,17 @@ class Stages:
     def _run_remote(
         self, work: Work, choice: Choice, stop: threading.Event | None, notify: Notify
     ) -> tuple[torch.Tensor, StageReport]:
-        vae, where = self._remote(work.spec, work.direction, stop, notify)
+        vae, where = self._remote(work.spec, work.direction, stop, notify, work.run_id)
         notify(StageStarted(work.stage, "remote", choice.reason, where))
         with Meter(self.loader.device) as meter:
             output = _apply(vae, work)
-        return output, _report(work, choice, where, meter, traffic=vae.traffic)
+        dtype, overflowed = vae.computed or (None, ())
+        if overflowed:
+            tried = " and ".join(overflowed)
+            choice = Choice(
+                "remote", f"{choice.reason} There {tried} overflowed, so it ran again in {dtype}."
+            )
+        return output, _report(work, choice, where, meter, dtype=dtype, traffic=vae.traffic)
 
     def preflight(
         self,
@@ -221,6 +249,7 @@ class Stages:
         direction: Direction,
         stop: threading.Event | None = None,
         notify: Notify = lambda _: None,
+        run_id: str | None = None,
     ) -> Preflight | None:
         """Whether the remote of that direction would work, found out with a tiny picture; None for this app's own.
 
@@ -229,7 +258,7 @@ class Stages:
         """
         from backend.vae.preflight import preflight
 
-        vae, _ = self._remote(spec, direction, stop, notify)
+        vae, _ = self._remote(spec, direction, stop, notify, run_id)
         url = vae.encode_url if direction == "encode" else vae.decode_url
         own = self._own_url()
         if own is not None and url is not None and url.startswith(f"{own.rstrip('/')}/"):
@@ -237,7 +266,12 @@ class Stages:
         return preflight(vae, direction)
 
     def _remote(
-        self, spec: ModelSpec, direction: Direction, stop: threading.Event | None, notify: Notify
+        self,
+        spec: ModelSpec,
+        direction: Direction,
+        stop: threading.Event | None,
+        notify: Notify,
+        run_id: str | None,
     ) -> tuple[Remote, str]:
         """The client for that direction, and the host it talks to."""
         from backend.vae.remote import Remote
@@ -257,6 +291,7 @@ class Stages:
             token=self._token(spec, url),
             stop=stop,
             notify=lambda sentence: notify(Waiting(sentence)),
+            request_id=run_id,
         )
         return remote, urlsplit(url).netloc.rpartition("@")[2]
 
@@ -344,6 +379,7 @@ def _report(
         traffic=traffic,
         dtype=dtype,
         requested_mode=work.options.mode,
+        run_id=work.run_id,
     )
 
 
