@@ -86,7 +86,9 @@ class Spoiler:
 
 
 @contextlib.contextmanager
-def spoiling(spoiler: Spoiler, certificate: trustme.LeafCert | None = None) -> Iterator[str]:
+def spoiling(
+    spoiler: Spoiler, certificate: trustme.LeafCert | None = None, host: str = "127.0.0.1"
+) -> Iterator[str]:
     """The spoiler listening on a free port, with TLS if there is a certificate; gives its base URL."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -107,7 +109,7 @@ def spoiling(spoiler: Spoiler, certificate: trustme.LeafCert | None = None) -> I
         def handle_error(self, request: Any, client_address: Any) -> None:
             """Clients that hang up are part of the tests."""
 
-    server = Server(("127.0.0.1", 0), Handler)
+    server = Server((host, 0), Handler)
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         certificate.configure_cert(context)
@@ -115,7 +117,7 @@ def spoiling(spoiler: Spoiler, certificate: trustme.LeafCert | None = None) -> I
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     scheme = "http" if certificate is None else "https"
     try:
-        yield f"{scheme}://127.0.0.1:{server.server_address[1]}"
+        yield f"{scheme}://{host}:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()
