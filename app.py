@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from pathlib import Path
 
 # Libraries read these when they are imported, so they come first. Anything the owner has set stays as it is.
 for name, value in {
@@ -39,10 +40,16 @@ def main() -> int:
 
 def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
     """Open the page and the VAE routes; returns the studio and the local URL (at once if not `block`)."""
+    folder = (settings.folder or Path(__file__).parent / "runs").resolve()
+    # Gradio reads it when it is imported: its copies of uploads and results are cleaned away with the rest.
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(folder / "temp"))
+    from ui.cleaning import Keep
     from ui.page import build_page, launch_options
+    from ui.runs import Runs
 
     studio = Studio(settings)
-    page = build_page(studio)
+    runs = Runs(folder, Keep(settings.keep_days, settings.keep_gb))
+    page = build_page(studio, runs)
     _, local_url, _ = page.launch(
         server_name=settings.host,
         server_port=settings.port,
@@ -51,10 +58,11 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
         ssr_mode=False,
         enable_monitoring=False,
         app_kwargs={"routes": studio.routes()},
-        **launch_options(),
+        **launch_options(folder, settings),
     )
     studio.own_url = local_url
     threading.Thread(target=_warm_up, args=(studio,), name="warm-up", daemon=True).start()
+    threading.Thread(target=runs.tidy_forever, name="tidy", daemon=True).start()
     if block:
         page.block_thread()
     return studio, local_url

@@ -4,6 +4,7 @@
     ├── Cancelled               the person pressed stop; not a failure
     ├── OutOfMemoryError        a stage did not fit the device
     ├── NonFiniteError          a VAE produced NaN or infinite values
+    ├── DiskFullError           no room to keep a file
     ├── UserError               something a person can fix; the page shows it word for word
     │   ├── BadImageError       a picture that cannot be read or is too large
     │   ├── BadLatentsError     a latents file that is broken or belongs to another model
@@ -60,6 +61,10 @@ class OutOfMemoryError(LatentRelayError):
 
 class NonFiniteError(LatentRelayError):
     code = "non_finite"
+
+
+class DiskFullError(LatentRelayError):
+    code = "disk_full"
 
 
 class UserError(LatentRelayError):

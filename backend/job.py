@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from PIL import Image
 
 from backend import families
-from backend.errors import BadSettingError
+from backend.errors import BadSettingError, LatentRelayError
 from backend.logs import new_id
 from backend.models import ModelSpec, find_model
 from backend.report import Stage, StageReport
@@ -261,3 +261,18 @@ class Result:
 
 
 Event = Waiting | StageStarted | Step | StageDone | Result
+
+
+@dataclass(frozen=True)
+class Failed:
+    """One picture of a batch could not be finished. What its events gave before stays, and the others go on."""
+
+    error: LatentRelayError
+
+
+@dataclass(frozen=True)
+class InBatch:
+    """An event of the picture `index` (from 0) of a batch; those of two pictures may mix."""
+
+    index: int
+    event: Event | Failed

@@ -90,6 +90,8 @@ class StageReport:
     """What was asked for; differs from `mode` after auto or a fallback."""
     run_id: str | None = None
     """The run's, as the log has it."""
+    overlapped_seconds: float | None = None
+    """Of a decode elsewhere in a batch: how much of it went by while the next picture was being made here."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, with the derived figures written out."""

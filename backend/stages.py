@@ -110,7 +110,8 @@ class Stages:
                 choices[index + 1] = Choice(
                     following.mode, f"{following.reason} “{choice.mode}” was tried first and {why}"
                 )
-                give_memory_back(self.loader.device)
+            # Only now, when the error is gone and holds nothing any more.
+            give_memory_back(self.loader.device)
         raise AssertionError("a ladder is never empty")
 
     def endpoints(self, spec: ModelSpec) -> EndpointPair:
@@ -214,14 +215,20 @@ class Stages:
             return self._run_remote(work, choice, stop, notify)
         where = device_name(device)
         tiny = choice.mode == "tiny"
-        # Loading waits for its turn too: it may free what another's job is using.
-        with self.loader.turns.hold(stop, lambda n: notify(turn_message(n))):
+
+        def compute() -> tuple[torch.Tensor, str, str, Meter]:
             if not self.loader.has_vae(work.spec, tiny):
                 notify(Waiting(f"Loading the {'tiny ' if tiny else ''}VAE of {work.spec.title}"))
             module = self.loader.vae(work.spec, tiny)
             notify(StageStarted(work.stage, choice.mode, choice.reason, where))
             with Meter(device) as meter:
                 output, dtype, climbed = _climb(choice.mode, module, work, stop)
+            return output, dtype, climbed, meter
+
+        # Loading waits for its turn too: it may free what another's job is using.
+        output, dtype, climbed, meter = self.loader.turns.run(
+            compute, stop, lambda n: notify(turn_message(n))
+        )
         if not climbed:  # else the seconds are those of several runs
             plan = self._plan(work.spec, work.direction, *work.size, choice.mode, work.options)
             self.calibration.learn(plan, meter.cost.seconds, meter.cost.added_bytes)
@@ -258,12 +265,23 @@ class Stages:
         """
         from backend.vae.preflight import preflight
 
-        vae, _ = self._remote(spec, direction, stop, notify, run_id)
-        url = vae.encode_url if direction == "encode" else vae.decode_url
-        own = self._own_url()
-        if own is not None and url is not None and url.startswith(f"{own.rstrip('/')}/"):
+        if self._is_own(spec, direction):
             return None
+        vae, _ = self._remote(spec, direction, stop, notify, run_id)
         return preflight(vae, direction)
+
+    def runs_elsewhere(
+        self, spec: ModelSpec, direction: Direction, width: int, height: int, options: VaeOptions
+    ) -> bool:
+        """Whether such a stage would leave this machine's device alone."""
+        first = self.choices(spec, direction, width, height, options)[0]
+        return first.mode == "remote" and not self._is_own(spec, direction)
+
+    def _is_own(self, spec: ModelSpec, direction: Direction) -> bool:
+        """Whether the remote of that direction is this very app."""
+        pair, own = self.endpoints(spec), self._own_url()
+        url = pair.encode if direction == "encode" else pair.decode
+        return own is not None and url is not None and url.startswith(f"{own.rstrip('/')}/")
 
     def _remote(
         self,

@@ -6,7 +6,7 @@ Making a Studio loads nothing; torch and diffusers come in with the first piece 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -15,12 +15,13 @@ from backend import images, img2img
 from backend.calibration import Expectation
 from backend.estimate import Estimate, estimate
 from backend.forecast import Direction
-from backend.job import Event, Job, VaeOptions, vae_modes
+from backend.job import Event, InBatch, Job, VaeOptions, vae_modes
 from backend.loading import Loader, default_model
 from backend.models import MODELS, ModelSpec, add_model, find_model
 from backend.report import StageReport
 from backend.settings import Settings
 from backend.stages import Notify, Stages, Work
+from backend.turns import Turns
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
     from backend.endpoint import Served
     from backend.vae.base import VAE
+
+_JOBS_AT_ONCE = 4
+"""More than one, so that the device works while another job is at a remote; few, so that a job begun is soon done."""
 
 
 class Studio:
@@ -40,6 +44,8 @@ class Studio:
         self.own_url: str | None = None
         """Base URL of this app once it listens, e.g. http://127.0.0.1:7860; the built-in model's remote."""
         self.loader = Loader(settings)
+        self.line = Turns(_JOBS_AT_ONCE, settings.queue)
+        """Whole jobs, first come first served; inside, each stage takes its turn on the device."""
         self.stages = Stages(settings, self.loader, lambda: self.own_url)
 
     def default_model(self) -> tuple[ModelSpec, str]:
@@ -53,13 +59,20 @@ class Studio:
             LatentRelayError: the model cannot be had; the first job would say the same.
         """
         spec = find_model(model) if model else self.default_model()[0]
-        with self.loader.turns.hold():
+
+        def load() -> None:
             self.loader.vae(spec)
             self.loader.denoiser(spec)
 
+        self.loader.turns.run(load)
+
     def img2img(self, job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
         """Run a job; see `backend.img2img.run`. Setting `stop` or closing the generator cancels it."""
-        return img2img.run(job, self.stages, self.loader, stop)
+        return img2img.run(job, self.stages, self.loader, stop, self.line)
+
+    def batch(self, jobs: Sequence[Job], stop: threading.Event | None = None) -> Iterator[InBatch]:
+        """Run several jobs, overlapping where they decode elsewhere; see `backend.img2img.run_batch`."""
+        return img2img.run_batch(jobs, self.stages, self.loader, stop, self.line)
 
     def forecast(
         self, model: str, direction: Direction, width: int, height: int, options: VaeOptions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -26,6 +27,7 @@ from backend.vae.remote import Remote
 from backend.vae.streamed import Streamed
 from backend.vae.tiled import Tiled
 from backend.vae.whole import Whole
+from tests.serving import scripted
 
 WHOLE = VaeOptions("whole")
 
@@ -50,6 +52,13 @@ def finish(studio: Studio, wish: Job) -> Result:
     *_, last = studio.img2img(wish)
     assert isinstance(last, Result)
     return last
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.01)
 
 
 def test_events_come_in_order(studio: Studio, picture: Image.Image) -> None:
@@ -310,6 +319,63 @@ def test_a_second_person_is_told_to_wait(studio: Studio, picture: Image.Image) -
                 break
     events += run
     assert isinstance(events[-1], Result)
+
+
+# -- threads ---------------------------------------------------------------------------------------------------
+
+
+def test_all_local_computing_is_done_by_one_thread(studio: Studio, picture: Image.Image) -> None:
+    """Of jobs, of the encode tab and of this app's own endpoint: the helpers of another would be built anew."""
+    seen: list[tuple[str, threading.Thread]] = []
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda *_: seen.append((name, threading.current_thread()))
+
+    unet, vae = studio.loader.denoiser(BUILTIN).unet, studio.loader.vae(BUILTIN)
+    hooks = [
+        unet.register_forward_pre_hook(note("unet")),
+        vae.encoder.register_forward_pre_hook(note("encoder")),
+        vae.decoder.register_forward_pre_hook(note("decoder")),
+    ]
+    try:
+        finish(studio, job(picture))
+        finish(studio, job(picture, encode=VaeOptions("remote"), decode=VaeOptions("remote")))
+        studio.encode(picture, "builtin", WHOLE)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    names = [name for name, _ in seen]
+    assert (names.count("encoder"), names.count("decoder")) == (3, 2) and names.count("unet") == 6
+    assert len({thread for _, thread in seen}) == 1
+
+
+def test_a_job_that_waits_for_an_endpoint_holds_nobody_up(picture: Image.Image) -> None:
+    answering = threading.Event()
+
+    def hang(handler: Any) -> None:
+        answering.wait(60)
+        handler.send_error(503)
+
+    with scripted(hang) as (script, url):
+        two = Studio(
+            Settings(device="cpu", endpoints={"builtin": EndpointPair(encode=url)}, remote_timeout=30)
+        )
+        stop = threading.Event()
+        first = two.img2img(job(picture, encode=VaeOptions("remote")), stop)
+        assert isinstance(next(first), StageStarted)
+        wait_for(lambda: bool(script.requests))
+        assert finish(two, job(picture)).image.size == (96, 64), "the second job overtakes the first"
+        stop.set()
+        with pytest.raises(Cancelled):
+            list(first)
+        answering.set()
+
+
+def test_a_job_that_nobody_reads_holds_nobody_up(studio: Studio, picture: Image.Image) -> None:
+    unread = studio.img2img(job(picture))
+    next(unread)
+    assert finish(studio, job(picture)).image.size == (96, 64)
+    assert isinstance(list(unread)[-1], Result), "and its events have been kept"
 
 
 # -- failures --------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from ui.encode import encode_picture, there_and_back
 from ui.form import AS_ABOVE, Values
 from ui.recipe import save_png
 from ui.runs import Runs
-from ui.widgets import picture_input
+from ui.widgets import BY_THE_VAE, picture_input
 
 _MODES = "One of " + ", ".join(VAE_MODES)
 
@@ -60,10 +60,14 @@ def build(studio: Studio, runs: Runs) -> None:
                 if isinstance(event, Result):
                     result = event
             assert result is not None  # the last event of a run that raised nothing
-            picture = run.folder / f"latent-relay-{result.recipe['seed']}.png"
-            save_png(picture, result.image, result.recipe, result.reports)
-            latents = run.folder / "latents.safetensors"
-            save_latents(latents, result.latents, find_model(model))
+            image, recipe, reports = result.image, result.recipe, result.reports
+            picture = run.write(
+                f"latent-relay-{recipe['seed']}.png", lambda path: save_png(path, image, recipe, reports)
+            )
+            painted = result.latents
+            latents = run.write(
+                "latents.safetensors", lambda path: save_latents(path, painted, find_model(model))
+            )
         except LatentRelayError as error:
             raise gr.Error(error.sentence, print_exception=False) from error
         finally:
@@ -136,9 +140,9 @@ def build(studio: Studio, runs: Runs) -> None:
         def results(*names: str) -> list[Any]:
             return [*(gr.File(label=name) for name in names), gr.JSON(label="report")]
 
-        def expose(function: Any, inputs: list[Any], outputs: list[Any]) -> None:
+        def expose(function: Any, inputs: list[Any], outputs: list[Any], **options: Any) -> None:
             gr.Button(function.__name__).click(
-                function, inputs, outputs, api_name=function.__name__, concurrency_limit=16
+                function, inputs, outputs, api_name=function.__name__, **options
             )
 
         expose(
@@ -162,13 +166,20 @@ def build(studio: Studio, runs: Runs) -> None:
                 text("decode_mode", AS_ABOVE, f"{AS_ABOVE} (as `mode`), or {_MODES.lower()}"),
             ],
             results("picture", "latents"),
+            concurrency_limit=None,  # the studio's line has the limit
         )
         expose(
             encode,
             [picture(), model(), text("mode", "auto", _MODES), *sizes()],
             results("latents", "channels"),
+            **BY_THE_VAE,
         )
-        expose(decode, [gr.File(label="latents"), text("mode", "auto", _MODES), *sizes()], results("picture"))
+        expose(
+            decode,
+            [gr.File(label="latents"), text("mode", "auto", _MODES), *sizes()],
+            results("picture"),
+            **BY_THE_VAE,
+        )
         expose(
             round_trip,
             [
@@ -179,4 +190,5 @@ def build(studio: Studio, runs: Runs) -> None:
                 *sizes(),
             ],
             results("picture"),
+            **BY_THE_VAE,
         )

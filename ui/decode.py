@@ -19,7 +19,7 @@ from ui.pictures import file_url
 from ui.render import Progress, cost_table, panel
 from ui.runs import Runs
 from ui.text import T, locale_of, say
-from ui.widgets import html, local, mode_choices, shows, viewer
+from ui.widgets import BY_THE_VAE, html, local, mode_choices, shows, viewer
 
 SHOWN: tuple[Stage, ...] = ("decode",)
 """The stages this tab has to do with."""
@@ -35,8 +35,7 @@ def decode_file(
     run = runs.start()
     try:
         image, report = studio.decode(file.latents, file.model, options, run.stop)
-        target = run.folder / "decoded.png"
-        image.save(target)
+        target = run.write("decoded.png", image.save)
     finally:
         runs.finish(run)
     return target, file, report
@@ -109,7 +108,7 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             [view, status, save, table],
             show_progress="minimal",
             show_progress_on=status,
-            concurrency_limit=8,
+            **BY_THE_VAE,
             api_visibility="private",
         )
 

@@ -101,11 +101,11 @@ def follow(bench: Bench, values: Values) -> Generator[Changes, None, Run | None]
     try:
         values = with_seed(values)
         picture = values.picture(locale)
-        before = run.folder / "before.png"
-        picture.save(before)
+        before = run.keep("before.png", picture.save)
         job = values.job(picture)
-        (run.folder / "recipe.json").write_text(json.dumps(job.resolved().recipe()), encoding="utf-8")
-        seen = {"before": file_url(before), "prompt": values.prompt}
+        recipe = json.dumps(job.resolved().recipe())
+        run.keep("recipe.json", lambda path: path.write_text(recipe, encoding="utf-8"))
+        seen = {"before": file_url(before) if before else data_uri(picture), "prompt": values.prompt}
         yield {
             view.run_id: run.id,
             view.viewer: shows(locale, **seen),
@@ -131,6 +131,8 @@ def follow(bench: Bench, values: Values) -> Generator[Changes, None, Run | None]
             if isinstance(event, Result):
                 changes |= finished(bench, run, event.image, event.recipe, seen)
             progress = advance(progress, event, locale)
+            if isinstance(event, Result):
+                progress = _told_if_unkept(progress, run, locale)
             changes[view.panel] = panel(progress, locale)
             yield changes
     except Cancelled:
@@ -155,20 +157,35 @@ def follow(bench: Bench, values: Values) -> Generator[Changes, None, Run | None]
 def finished(
     bench: Bench, run: Run, image: Image.Image, recipe: dict[str, Any], seen: dict[str, str]
 ) -> Changes:
-    """A picture is there: saved with its recipe, shown, and in the history."""
+    """A picture is there: saved with its recipe, shown, and in the history. On a full disk it is only shown."""
     view = bench.view
-    run.picture = run.folder / f"latent-relay-{recipe['seed']}.png"
-    save_png(run.picture, image, recipe, run.reports)
-    history.save_thumbnail(run.folder, image)
+    run.picture = run.keep(
+        f"latent-relay-{recipe['seed']}.png", lambda path: save_png(path, image, recipe, run.reports)
+    )
+    latents = {view.latents: _offer(run.latents)}
+    if run.picture is None:
+        return {view.viewer: shows(bench.locale, after=data_uri(image, quality=95), **seen), **latents}
+    run.keep(history.THUMBNAIL, lambda path: history.save_thumbnail(path, image))
     ids = [run.id, *(known for known in bench.ids if known != run.id)][: history.KEEP]
     return {
         view.viewer: shows(bench.locale, after=file_url(run.picture), **seen),
-        view.picture: gr.update(value=str(run.picture), interactive=True),
-        view.latents: gr.update(value=str(run.latents), interactive=run.latents is not None),
+        view.picture: _offer(run.picture),
+        **latents,
         view.use: gr.update(interactive=True),
         view.ids: ids,
         view.gallery: history.gallery(bench.runs, ids),
     }
+
+
+def _told_if_unkept(progress: Progress, run: Run, locale: str) -> Progress:
+    if not run.disk_full:
+        return progress
+    return replace(progress, message=f"{progress.message} {say(locale, 'disk_full')}", tone="bad")
+
+
+def _offer(path: Path | None) -> Any:
+    """A download button's state: with a file behind it, or grey."""
+    return gr.update(value=str(path) if path else None, interactive=path is not None)
 
 
 def _over(bench: Bench, run: Run, progress: Progress) -> Changes:
@@ -178,10 +195,8 @@ def _over(bench: Bench, run: Run, progress: Progress) -> Changes:
     return {
         view.panel: panel(replace(progress, running=False), bench.locale),
         view.table: cost_table(run.reports, bench.locale),
-        view.latents: gr.update(
-            value=str(run.latents) if run.latents else None, interactive=run.latents is not None
-        ),
-        view.finish: gr.update(visible=painted),
+        view.latents: _offer(run.latents),
+        view.finish: gr.update(visible=painted and run.latents is not None),
         **view.busy(False),
     }
 
@@ -193,9 +208,9 @@ def follow_series(
     view = bench.view
     buttons = (view.paint, view.stop, view.again, view.four, view.sweep)
     done: list[tuple[Path, str]] = []
+    run: Run | None = None
     for values in series:
         one = follow(bench, values)
-        run: Run | None = None
         while True:
             try:
                 changes = next(one)
@@ -210,14 +225,15 @@ def follow_series(
             if changes:
                 yield changes
         if run is None or run.picture is None:
+            yield view.busy(False)
             return
         done.append((run.picture, caption(values)))
-    sheet = done[-1][0].parent / "contact-sheet.png"
-    contact_sheet(done).save(sheet)
+    picture = contact_sheet(done)
+    sheet = run.keep("contact-sheet.png", picture.save) if run else None
     yield {
-        view.viewer: shows(bench.locale, before=file_url(sheet))
+        view.viewer: shows(bench.locale, before=file_url(sheet) if sheet else data_uri(picture))
         | {"alt_before": say(bench.locale, "alt_sheet", captions=", ".join(text for _, text in done))},
-        view.picture: gr.update(value=str(sheet), interactive=True),
+        view.picture: _offer(sheet),
         **view.busy(False),
     }
 
@@ -278,7 +294,7 @@ def finish_another_way(bench: Bench, run_id: str | None, mode: str) -> Generator
     told = Progress(story(run.reports, locale), 1.0, reports=tuple(run.reports))
     yield {
         **finished(bench, run, image, recipe, seen),
-        view.panel: panel(told, locale),
+        view.panel: panel(_told_if_unkept(told, run, locale), locale),
         view.table: cost_table(run.reports, locale),
         view.finish: gr.update(visible=False),
         **view.busy(False),

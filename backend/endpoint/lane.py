@@ -1,4 +1,4 @@
-"""One device's bounded queue and the one thread that computes on it.
+"""One device's bounded queue and the one thread that hands its requests on, in order.
 
 A GPU, or the cores of a CPU, work best on one thing at a time; so requests wait here, in order, and those of equal
 kind that wait together may be computed together. Places are reserved before a body is read: a full queue costs a

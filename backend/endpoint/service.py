@@ -1,7 +1,7 @@
 """What is served, under which limits, and the path from a request to a reply.
 
 Three kinds of thread take part: the event loop only moves bytes; a small pool parses bodies and packs replies; and
-one thread a device (`lane.py`) computes. So packing one picture overlaps with computing the next.
+one thread a device (`turns.py`, fed by `lane.py`) computes. So packing one picture overlaps with computing the next.
 """
 
 from __future__ import annotations
@@ -294,9 +294,12 @@ def compute_together(
 
     sizes = [item.shape[0] for item in items]
     stacked = items[0] if len(items) == 1 else torch.cat(list(items))
+
+    def compute() -> Computed:
+        return _compute_one(served, action, stacked, scaling, alone=len(items) == 1)
+
     try:
-        with served.turns.hold():
-            done = _compute_one(served, action, stacked, scaling, alone=len(items) == 1)
+        done = served.turns.run(compute)
     except LatentRelayError as error:
         if len(items) == 1:
             return [error]

@@ -8,6 +8,7 @@ mode, so that modes compare exactly and a remote agrees with a local one (diffus
 from __future__ import annotations
 
 import copy
+import traceback
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Protocol, Self
 
@@ -131,6 +132,7 @@ class translated_memory_error:  # noqa: N801 - reads as a phrase in a `with` lin
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if is_out_of_memory(error):
+            forget_frames(error)
             raise OutOfMemoryError(
                 f"There was not enough memory to {self.action} this picture in the mode “{self.mode}”.",
                 "Choose a smaller size, or a mode that needs less memory.",
@@ -144,6 +146,13 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     return isinstance(error, RuntimeError) and any(
         sign in str(error) for sign in ("can't allocate memory", "out of memory", "not enough memory")
     )
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Let go of what the frames that `error` came through hold. An error may be kept for long after it was caught, and
+    with it every activation that did not fit."""
+    if error is not None:
+        traceback.clear_frames(error.__traceback__)
 
 
 def require_finite(tensor: torch.Tensor, mode: str, action: str) -> torch.Tensor:
