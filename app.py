@@ -21,6 +21,7 @@ for name, value in {
     os.environ.setdefault(name, value)
 
 from backend.errors import LatentRelayError
+from backend.logs import log_json_lines
 from backend.settings import Settings, read_settings
 from backend.studio import Studio
 from backend.zero_gpu import decorator
@@ -33,6 +34,7 @@ def main() -> int:
     except LatentRelayError as error:
         print(f"app.py: {error.sentence}", file=sys.stderr)
         return 2
+    log_json_lines()
     serve(settings)
     return 0
 
