@@ -39,14 +39,15 @@ def main() -> int:
 def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
     """Open the page and the VAE routes; returns the studio and the local URL (at once if not `block`)."""
     folder = (settings.folder or Path(__file__).parent / "runs").resolve()
+    pictures, temp = folder / "pictures", folder / "temp"
     # Gradio reads it when it is imported: its copies of uploads and results are cleaned away with the rest.
-    os.environ.setdefault("GRADIO_TEMP_DIR", str(folder / "temp"))
+    ours = os.environ.setdefault("GRADIO_TEMP_DIR", str(temp)) == str(temp)
     from ui.cleaning import Keep
     from ui.page import build_page, launch_options
     from ui.runs import Runs
 
     studio = Studio(settings)
-    runs = Runs(folder, Keep(settings.keep_days, settings.keep_gb))
+    runs = Runs(pictures, Keep(settings.keep_days, settings.keep_gb), temp if ours else None)
     page = build_page(studio, runs)
     _, local_url, _ = page.launch(
         server_name=settings.host,
@@ -56,7 +57,7 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
         ssr_mode=False,
         enable_monitoring=False,
         app_kwargs={"routes": studio.routes()},
-        **launch_options(folder, settings),
+        **launch_options(pictures, settings),
     )
     studio.own_url = local_url
     threading.Thread(target=_warm_up, args=(studio,), name="warm-up", daemon=True).start()
