@@ -7,6 +7,7 @@ it does itself. Closing the generator, or setting `stop`, ends the run inside th
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -37,10 +38,13 @@ from backend.loading import Loader
 from backend.measure import Meter, device_name, give_memory_back
 from backend.report import StageReport
 from backend.stages import Notify, Stages, Work, turn_message
+from backend.turns import Turns
 from backend.vae.ahead import decode_behind
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger(__name__)
 
 E = TypeVar("E")
 
@@ -48,34 +52,69 @@ _PREVIEW_SECONDS = 0.2
 """Shortest time between two previews: a person sees no more, and small models step faster than that."""
 
 
-def run(job: Job, stages: Stages, loader: Loader, stop: threading.Event | None = None) -> Iterator[Event]:
-    """Run `job`; the last event is a Result.
+def run(
+    job: Job, stages: Stages, loader: Loader, stop: threading.Event | None = None, line: Turns | None = None
+) -> Iterator[Event]:
+    """Run `job`, once `line` lets it in; the last event is a Result.
 
     Every finished stage's latents are in its StageDone event, so a later failure loses nothing.
 
     Raises:
-        LatentRelayError: bad settings (before anything runs), Cancelled, or what the failing stage raised.
+        LatentRelayError: bad settings (before anything runs), Cancelled, BusyError, or what the failing stage raised.
     """
     resolved = job.resolved()
-    return _events(
-        lambda stop, notify: _work(resolved, stages, loader, stop, notify), stop or threading.Event()
-    )
+    line = line or Turns()
+
+    def work(stop: threading.Event, notify: Notify) -> None:
+        try:
+            with line.hold(stop, lambda ahead: notify(turn_message(ahead))):
+                _work(resolved, stages, loader, stop, notify)
+        except LatentRelayError as error:
+            _tell_failure(resolved, error)
+            raise
+
+    return _events(work, stop or threading.Event())
 
 
 def run_batch(
-    jobs: Sequence[Job], stages: Stages, loader: Loader, stop: threading.Event | None = None
+    jobs: Sequence[Job],
+    stages: Stages,
+    loader: Loader,
+    stop: threading.Event | None = None,
+    line: Turns | None = None,
 ) -> Iterator[InBatch]:
     """Run `jobs` one after another; where they decode elsewhere, picture n is decoded while n + 1 is painted here.
 
-    A picture that fails gives a `Failed` in place of its Result, and the others go on. Only stopping ends all.
+    A picture that fails gives a `Failed` in place of its Result, and the others go on. Only stopping ends all. In the
+    `line` they are one.
 
     Raises:
-        LatentRelayError: bad settings of any (before anything runs), or Cancelled.
+        LatentRelayError: bad settings of any (before anything runs), Cancelled, or BusyError.
     """
     resolved = [job.resolved() for job in jobs]
-    return _events(
-        lambda stop, notify: _work_batch(resolved, stages, loader, stop, notify), stop or threading.Event()
-    )
+    line = line or Turns()
+
+    def work(stop: threading.Event, notify: Callable[[InBatch], None]) -> None:
+        with line.hold(stop, lambda ahead: notify(InBatch(0, turn_message(ahead)))):
+            _work_batch(resolved, stages, loader, stop, notify)
+
+    return _events(work, stop or threading.Event())
+
+
+def one_by_one(
+    jobs: Sequence[Job],
+    run_one: Callable[[Job, threading.Event | None], Iterator[Event]],
+    stop: threading.Event | None,
+) -> Iterator[InBatch]:
+    """A batch whose jobs are run by `run_one`, without overlapping."""
+    for index, job in enumerate(jobs):
+        try:
+            for event in run_one(job, stop):
+                yield InBatch(index, event)
+        except Cancelled:
+            raise
+        except LatentRelayError as error:
+            yield InBatch(index, Failed(error))
 
 
 def _events(
@@ -161,14 +200,14 @@ def _work_batch(
     def painted() -> Iterator[tuple[int, _Painted]]:
         for index, job in enumerate(jobs):
             made = None
-            with front.working(), _spared(index, notify):
+            with front.working(), _spared(index, job, notify):
                 made = index, _encode_and_paint(job, stages, loader, stop, teller(index))
             if made is not None:
                 yield made
 
     def decode(made: tuple[int, _Painted]) -> None:
         index, done = made
-        with _spared(index, notify):
+        with _spared(index, jobs[index], notify):
             _decode(jobs[index], done, stages, stop, teller(index), front if behind else None)
 
     behind = len(jobs) > 1 and all(
@@ -179,13 +218,14 @@ def _work_batch(
 
 
 @contextmanager
-def _spared(index: int, notify: Callable[[InBatch], None]) -> Iterator[None]:
+def _spared(index: int, job: ResolvedJob, notify: Callable[[InBatch], None]) -> Iterator[None]:
     """An error in here is that picture's own, and does not end the batch; stopping does."""
     try:
         yield
     except Cancelled:
         raise
     except LatentRelayError as error:
+        _tell_failure(job, error)
         notify(InBatch(index, Failed(error)))
 
 
@@ -193,8 +233,8 @@ def _encode_and_paint(
     job: ResolvedJob, stages: Stages, loader: Loader, stop: threading.Event, notify: Notify
 ) -> _Painted:
     picture = images.resize(images.to_rgb(job.job.image), job.width, job.height)
-    encode = Work("encode", job.spec, images.to_tensor(picture), job.job.encode)
-    latents, encoded = stages.run(encode, stop, notify)
+    encode = Work("encode", job.spec, images.to_tensor(picture), job.job.encode, job.run_id)
+    latents, encoded = stages.run_here(encode, stop, notify)
     notify(StageDone(encoded, latents))
 
     if job.job.decode.mode == "remote" and job.steps_to_run:
@@ -215,12 +255,26 @@ def _decode(
 ) -> None:
     """The last stage and the result; `front` is what goes on here meanwhile, if anything does."""
     begin = time.monotonic()
-    pixels, report = stages.run(Work("decode", job.spec, painted.latents, job.job.decode), stop, notify)
+    decode = Work("decode", job.spec, painted.latents, job.job.decode, job.run_id)
+    pixels, report = stages.run_here(decode, stop, notify)
     if front is not None:
         report = _overlapped(report, front.seconds_since(begin))
     notify(StageDone(report))
     reports = (*painted.reports, report)
     notify(Result(images.to_image(pixels), painted.latents, reports, job.recipe()))
+    seconds = {report.stage: round(report.cost.seconds, 3) for report in reports}
+    log.info("img2img done", extra={**_told(job), "code": "done", "seconds": seconds})
+
+
+def _told(job: ResolvedJob) -> dict[str, Any]:
+    """What the log says of a run: no word of its prompt."""
+    return {"run_id": job.run_id, "model": job.spec.name, "width": job.width, "height": job.height}
+
+
+def _tell_failure(job: ResolvedJob, error: LatentRelayError) -> None:
+    """Give the error its run's id, and the log a line with both."""
+    error.run_id = job.run_id
+    log.info("img2img ended: %s", error, extra={**_told(job), "code": error.code})
 
 
 def _overlapped(report: StageReport, seconds: float) -> StageReport:
@@ -235,7 +289,7 @@ def _look_ahead(job: ResolvedJob, stages: Stages, stop: threading.Event, notify:
     Raises:
         RemoteError: it would not, with what was found. One that may just be waking up is only told of.
     """
-    found = stages.preflight(job.spec, "decode", job.job.decode, stop, notify)
+    found = stages.preflight(job.spec, "decode", job.job.decode, stop, notify, job.run_id)
     if found is None or found.light == "green":
         return
     if found.light == "red":
@@ -248,8 +302,9 @@ def denoise(
 ) -> tuple[torch.Tensor, StageReport]:
     """Scaled latents (1, C, h, w) through the model's img2img pipeline, on the CPU again, with a report.
 
-    A run that overflows is started again in a wider number format, and the report says so. The seed drives a CPU
-    generator, so that the same job gives the same noise on every device.
+    A run that overflows is started again in a wider number format, one that runs out of memory with less of the model
+    on the device, and the report says so. The seed drives a CPU generator, so that the same job gives the same noise
+    on every device.
     """
     device = loader.device
     where = device_name(device)
@@ -258,7 +313,7 @@ def denoise(
         notify(StageStarted("denoise", "none", reason, where))
         with Meter(device) as meter:
             pass
-        return latents, StageReport("denoise", "none", reason, where, meter.cost, steps=0)
+        return latents, StageReport("denoise", "none", reason, where, meter.cost, steps=0, run_id=job.run_id)
 
     def compute() -> tuple[torch.Tensor, StageReport]:
         return _denoise_here(job, latents, loader, stop, notify)
@@ -269,7 +324,9 @@ def denoise(
 def _denoise_here(
     job: ResolvedJob, latents: torch.Tensor, loader: Loader, stop: threading.Event, notify: Notify
 ) -> tuple[torch.Tensor, StageReport]:
-    """`denoise` when its turn has come, in as many number formats as it takes."""
+    """`denoise` when its turn has come, as often as number formats and memory make it."""
+    from backend.vae.base import forget_frames
+
     device = loader.device
     where = device_name(device)
     reason = f"Only the last {job.steps_to_run} of {job.num_inference_steps} steps run at strength {job.strength:g}."
@@ -286,10 +343,27 @@ def _denoise_here(
                 following = precision.wider(pipeline.dtype, device)
                 if following is None:
                     raise
-            reason += f" {dtype} overflowed, so it ran again in {str(following).removeprefix('torch.')}."
-            pipeline = None  # so that the loader can free it before it loads the wider one
+                reason += f" {dtype} overflowed, so it ran again in {str(following).removeprefix('torch.')}."
+            except OutOfMemoryError as error:
+                forget_frames(error)  # they hold the pipeline
+                pipeline = None
+                done = loader.make_leaner(job.spec)
+                if done is None:
+                    raise
+                following = None
+                reason += f" It ran out of memory, so {done} and it ran again."
+            pipeline = None  # so that the loader can free it before it loads the other one
             pipeline = loader.denoiser(job.spec, following)
-    report = StageReport("denoise", "local", reason, where, meter.cost, steps=job.steps_to_run, dtype=dtype)
+    report = StageReport(
+        "denoise",
+        "local",
+        reason,
+        where,
+        meter.cost,
+        steps=job.steps_to_run,
+        dtype=dtype,
+        run_id=job.run_id,
+    )
     return output, report
 
 
@@ -303,7 +377,7 @@ def _paint(
     """
     import torch
 
-    from backend.vae.base import is_out_of_memory
+    from backend.vae.base import forget_frames, is_out_of_memory
 
     network = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
     own = pipeline.scheduler
@@ -324,6 +398,7 @@ def _paint(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        forget_frames(error)
         give_memory_back(pipeline.device)
         raise OutOfMemoryError(
             "There was not enough memory to paint at this size.", "Please choose a smaller size."

@@ -6,13 +6,14 @@ The page, the API and the tests all consume the same events.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 
 from backend import families
 from backend.errors import BadSettingError, LatentRelayError
+from backend.logs import new_id
 from backend.models import ModelSpec, find_model
 from backend.report import Stage, StageReport
 
@@ -166,6 +167,8 @@ class ResolvedJob:
     seed: int
     width: int
     height: int
+    run_id: str = field(default_factory=new_id)
+    """New with each run; in its reports, its errors and the log."""
 
     @property
     def steps_to_run(self) -> int:

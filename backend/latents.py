@@ -41,7 +41,7 @@ class LatentsFile:
 
 def save_latents(path: Path, latents: torch.Tensor, model: ModelSpec) -> None:
     """Write scaled latents (B, C, h, w) with model, scaling and size in the file's metadata."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     spec = model.latents
     height, width = latents.shape[-2:]
@@ -56,7 +56,8 @@ def save_latents(path: Path, latents: torch.Tensor, model: ModelSpec) -> None:
         "width": str(width * spec.downscale),
         "height": str(height * spec.downscale),
     }
-    save_file({"latents": latents.detach().cpu().contiguous()}, str(path), metadata=metadata)
+    # Written here and not by safetensors, so that a full disk is an OSError as everywhere else.
+    path.write_bytes(save({"latents": latents.detach().cpu().contiguous()}, metadata))
 
 
 def load_latents(path: Path) -> LatentsFile:

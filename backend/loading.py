@@ -20,7 +20,7 @@ from backend.families import VaeStandIn, components_left_out
 from backend.measure import give_memory_back
 from backend.models import BUILTIN, SD_V1, ModelSpec
 from backend.precision import pick_dtype
-from backend.settings import Settings
+from backend.settings import LOW_MEMORY, Settings
 from backend.turns import Turns
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 
 Part = Literal["denoiser", "VAE", "tiny VAE"]
+_LEANER_WORDS = {
+    "model": "only the network at work was kept on the card",
+    "group": "only the layer at work was kept on the card",
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Loader:
         self._device: torch.device | None = None
         self._parts: dict[tuple[str, Part], Any] = {}
         """The most recently used last."""
+        self._leaner: dict[str, str] = {}
+        """Models that ran out of memory, and the `low_memory` that they are loaded with since."""
 
     @property
     def device(self) -> torch.device:
@@ -94,6 +100,30 @@ class Loader:
                 self._drop([(spec.name, "denoiser")])
             held = None
             return self._part(spec, "denoiser", lambda: self._load_denoiser(spec, dtype or self.dtype(spec)))
+
+    def make_leaner(self, spec: ModelSpec) -> str | None:
+        """After painting ran out of memory: keep less on the device. What was done, in words; None if nothing is left.
+
+        First everything but this model's denoiser goes (a VAE is loaded again when it is asked for), then, on a card,
+        the denoiser is loaded as the next `low_memory` says, and stays so. Whoever holds it must let it go first.
+        """
+        with self._loading:
+            own: tuple[str, Part] = (spec.name, "denoiser")
+            others = [key for key in self._parts if key != own]
+            if others:
+                self._drop(others)
+                return "the VAE was taken out of memory"
+            if self.device.type == "cpu":
+                return None
+            rung = LOW_MEMORY.index(self._low_memory(spec)) + 1
+            if rung == len(LOW_MEMORY):
+                return None
+            self._leaner[spec.name] = LOW_MEMORY[rung]
+            self._drop([own])
+            return _LEANER_WORDS[LOW_MEMORY[rung]]
+
+    def _low_memory(self, spec: ModelSpec) -> str:
+        return self._leaner.get(spec.name, self.settings.low_memory)
 
     def loaded(self) -> tuple[Loaded, ...]:
         """What is held now, the most recently used last."""
@@ -169,14 +199,14 @@ class Loader:
             pipeline = family.from_pretrained(spec.repository, variant=spec.variant, **arguments)
         pipeline.vae = VaeStandIn(spec)
         pipeline.set_progress_bar_config(disable=True)
-        return self._placed(pipeline)
+        return self._placed(pipeline, self._low_memory(spec))
 
-    def _placed(self, pipeline: Any) -> Any:
+    def _placed(self, pipeline: Any, low_memory: str) -> Any:
         """The pipeline on the device, or, to save memory there, ready to move onto it part by part."""
         device = self.device
-        if device.type == "cpu" or self.settings.low_memory == "none":
+        if device.type == "cpu" or low_memory == "none":
             return pipeline.to(device)
-        if self.settings.low_memory == "model":
+        if low_memory == "model":
             pipeline.enable_model_cpu_offload(device=device)
         else:
             pipeline.enable_group_offload(

@@ -51,6 +51,14 @@ class Settings:
     """How to fit a model that is too large for the card: none, "model" (whole parts move) or "group" (layers do)."""
     local_models: tuple[ModelSpec, ...] = ()
     """The owner's own, by path; a visitor never names a path."""
+    queue: int = 64
+    """Jobs that may wait and run at once; whoever comes then is told that it is busy."""
+    folder: Path | None = None
+    """Where the page keeps pictures, latents and uploads; None is `runs` next to app.py."""
+    keep_days: float = 14.0
+    """Days after which those are deleted."""
+    keep_gb: float = 5.0
+    """Gigabytes that those may take together; over it the oldest go first."""
     cache_folder: Path | None = None
     """Where the app keeps what it learns about this machine; None keeps nothing beyond this run."""
     on_space: bool = False
@@ -161,6 +169,10 @@ def read_settings(
         raise BadSettingError(f"--low-memory takes {', '.join(LOW_MEMORY)}, not “{options.low_memory}”.")
     if options.remote_timeout <= 0:
         raise BadSettingError("The remote timeout must be more than 0 seconds.")
+    if options.queue < 1:
+        raise BadSettingError("The queue must have room for at least 1 job.")
+    if not (options.keep_days > 0 and options.keep_gb > 0):  # also refuses NaN
+        raise BadSettingError("Days and gigabytes to keep must be more than 0.")
     return Settings(
         host=options.host,
         port=options.port,
@@ -175,6 +187,10 @@ def read_settings(
         remote_timeout=options.remote_timeout,
         low_memory=options.low_memory,
         local_models=own,
+        queue=options.queue,
+        folder=Path(options.folder) if options.folder else None,
+        keep_days=options.keep_days,
+        keep_gb=options.keep_gb,
         cache_folder=cache_folder(env),
         on_space="SPACE_ID" in env,
     )
@@ -257,5 +273,33 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
         default=default("REMOTE_TIMEOUT", "120"),
         metavar="SECONDS",
         help="Longest wait for one remote stage. [LATENT_RELAY_REMOTE_TIMEOUT] (now: %(default)s)",
+    )
+    parser.add_argument(
+        "--queue",
+        type=int,
+        default=default("QUEUE", "64"),
+        metavar="JOBS",
+        help="Jobs that may wait and run at once; more are told that it is busy. [LATENT_RELAY_QUEUE] "
+        "(now: %(default)s)",
+    )
+    parser.add_argument(
+        "--folder",
+        default=default("FOLDER", None),
+        help="Where the page keeps pictures, latents and uploads; without it the folder runs next to app.py. "
+        "[LATENT_RELAY_FOLDER]",
+    )
+    parser.add_argument(
+        "--keep-days",
+        type=float,
+        default=default("KEEP_DAYS", "14"),
+        metavar="DAYS",
+        help="Days after which those are deleted. [LATENT_RELAY_KEEP_DAYS] (now: %(default)s)",
+    )
+    parser.add_argument(
+        "--keep-gb",
+        type=float,
+        default=default("KEEP_GB", "5"),
+        metavar="GB",
+        help="Gigabytes that those may take together; the oldest go first. [LATENT_RELAY_KEEP_GB] (now: %(default)s)",
     )
     return parser

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -12,15 +13,18 @@ from backend import precision
 from backend.calibration import Calibration, Expectation, Plan
 from backend.errors import (
     BadSettingError,
+    LatentRelayError,
     ModelUnavailableError,
     NonFiniteError,
     OutOfMemoryError,
+    RemoteError,
     UserError,
 )
 from backend.forecast import Direction
 from backend.interrupt import interruptible, raise_if_stopped
 from backend.job import Event, ResolvedJob, StageStarted, VaeOptions, Waiting
 from backend.loading import Loader
+from backend.logs import new_id
 from backend.measure import Meter, device_name, free_bytes, give_memory_back
 from backend.models import LatentSpec, ModelSpec
 from backend.own_endpoint import remote_of
@@ -35,6 +39,9 @@ if TYPE_CHECKING:
     from backend.vae.base import VAE, LocalVAE
     from backend.vae.preflight import Preflight
     from backend.vae.remote import Remote
+    from backend.zero_gpu import ZeroGpu
+
+log = logging.getLogger(__name__)
 
 _STREAMED_FROM_PIXELS = 512 * 512
 
@@ -51,6 +58,8 @@ class Work:
     tensor: torch.Tensor
     """Encode: image (1, 3, H, W) in [-1, 1]. Decode: scaled latents (1, C, h, w)."""
     options: VaeOptions
+    run_id: str = field(default_factory=new_id)
+    """Joins what a person reads to a line of the log, here and at an endpoint."""
 
     @property
     def direction(self) -> Direction:
@@ -72,31 +81,51 @@ class Stages:
         self.loader = loader
         self.calibration = Calibration(settings.cache_folder and settings.cache_folder / "calibration.json")
         self._own_url = own_url
+        self.zero_gpu: ZeroGpu | None = None
+        """Where the card is lent call by call."""
 
     def run(
         self, work: Work, stop: threading.Event | None = None, notify: Notify = lambda _: None
     ) -> tuple[torch.Tensor, StageReport]:
         """The stage's output (decode: float32 image; encode: scaled latents) on the CPU, and its report.
 
-        Only `auto` falls back, down its ladder after an out-of-memory error, and the report says so.
+        Only `auto` falls back, down its ladder after an out-of-memory error or a failed endpoint, and the report
+        says so.
 
         Raises:
-            LatentRelayError: as the mode raised it; the caller still holds its input.
+            LatentRelayError: as the mode raised it, with the run's id; the caller still holds its input.
         """
         work.options.checked()
+        if self.zero_gpu is not None and work.options.mode != "remote":
+            return self.zero_gpu.stage(work)
+        return self.run_here(work, stop, notify)
+
+    def run_here(
+        self, work: Work, stop: threading.Event | None = None, notify: Notify = lambda _: None
+    ) -> tuple[torch.Tensor, StageReport]:
+        """`run`, in this process in any case."""
         choices = self._choices(work)
         for index, choice in enumerate(choices):
             try:
                 return self._run_mode(work, choice, stop, notify)
-            except OutOfMemoryError:
-                if index == len(choices) - 1:
+            except LatentRelayError as error:
+                error.run_id = work.run_id
+                log.warning(
+                    "%s %s failed: %s",
+                    choice.mode,
+                    work.stage,
+                    error,
+                    extra={"run_id": work.run_id, "code": error.code},
+                )
+                if index == len(choices) - 1 or not isinstance(error, OutOfMemoryError | RemoteError):
                     raise
                 following = choices[index + 1]
+                why = "ran out of memory." if isinstance(error, OutOfMemoryError) else f"failed: {error}"
                 choices[index + 1] = Choice(
-                    following.mode,
-                    f"{following.reason} “{choice.mode}” was tried first and ran out of memory.",
+                    following.mode, f"{following.reason} “{choice.mode}” was tried first and {why}"
                 )
-                give_memory_back(self.loader.device)
+            # Only now, when the error is gone and holds nothing any more.
+            give_memory_back(self.loader.device)
         raise AssertionError("a ladder is never empty")
 
     def endpoints(self, spec: ModelSpec) -> EndpointPair:
@@ -223,11 +252,31 @@ class Stages:
     def _run_remote(
         self, work: Work, choice: Choice, stop: threading.Event | None, notify: Notify
     ) -> tuple[torch.Tensor, StageReport]:
-        vae, where = self._remote(work.spec, work.direction, work.options, stop, notify)
+        vae, where = self._remote(work.spec, work.direction, work.options, stop, notify, work.run_id)
         notify(StageStarted(work.stage, "remote", choice.reason, where))
         with Meter(self.loader.device) as meter:
             output = _apply(vae, work)
-        return output, _report(work, choice, where, meter, traffic=vae.traffic)
+        dtype, overflowed = vae.computed or (None, ())
+        if overflowed:
+            tried = " and ".join(overflowed)
+            choice = Choice(
+                "remote", f"{choice.reason} There {tried} overflowed, so it ran again in {dtype}."
+            )
+        report = _report(work, choice, where, meter, dtype=dtype, traffic=vae.traffic)
+        return output, replace(report, spared_bytes=self._spared_bytes(work.spec))
+
+    def _spared_bytes(self, spec: ModelSpec) -> int | None:
+        """Weights that need not be here as long as others do this model's VAE stages."""
+        from backend.vae.architecture import vae_bytes
+
+        if self.loader.has_vae(spec):
+            return 0
+        try:
+            return vae_bytes(spec, self.loader.dtype(spec))
+        except (OSError, ValueError, TypeError) as error:
+            # A folder of one's own whose config says something else.
+            log.info("The size of %s's VAE is unknown: %s", spec.name, error)
+            return None
 
     def preflight(
         self,
@@ -236,6 +285,7 @@ class Stages:
         options: VaeOptions = _REMOTE,
         stop: threading.Event | None = None,
         notify: Notify = lambda _: None,
+        run_id: str | None = None,
     ) -> Preflight | None:
         """Whether the remote of that direction would work, found out with a tiny picture; None for this app's own.
 
@@ -246,7 +296,7 @@ class Stages:
 
         if self._is_own(spec, direction, options):
             return None
-        vae, _ = self._remote(spec, direction, options, stop, notify)
+        vae, _ = self._remote(spec, direction, options, stop, notify, run_id)
         return preflight(vae, direction)
 
     def runs_elsewhere(
@@ -274,6 +324,7 @@ class Stages:
         options: VaeOptions,
         stop: threading.Event | None,
         notify: Notify,
+        run_id: str | None,
     ) -> tuple[Remote, str]:
         """The client for that direction, and the host it talks to."""
         from backend.vae.remote import Remote
@@ -295,6 +346,7 @@ class Stages:
             "stop": stop,
             "notify": lambda sentence: notify(Waiting(sentence)),
             "transfer": options.transfer,
+            "request_id": run_id,
         }
         if own is not None:
             remote = remote_of(own, spec, **more)
@@ -386,6 +438,7 @@ def _report(
         traffic=traffic,
         dtype=dtype,
         requested_mode=work.options.mode,
+        run_id=work.run_id,
     )
 
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from backend.errors import Cancelled
+from backend.errors import BusyError, Cancelled
 from backend.turns import Turns
 
 
@@ -87,3 +87,26 @@ def test_work_that_fails_gives_the_turn_back_and_its_error_to_who_asked() -> Non
     with pytest.raises(ZeroDivisionError):
         turns.run(lambda: 1 // 0)
     assert turns.waiting == 0 and turns.run(lambda: 5) == 5
+
+
+def test_several_places_and_a_bound_on_the_line() -> None:
+    turns, seen = Turns(places=2, most=3), []
+    told = threading.Event()
+
+    def note(ahead: int) -> None:
+        seen.append(ahead)
+        told.set()
+
+    def wait_in_line() -> None:
+        with turns.hold(on_wait=note):
+            pass
+
+    with turns.hold(), turns.hold():
+        third = threading.Thread(target=wait_in_line)
+        third.start()
+        assert told.wait(10)
+        with pytest.raises(BusyError, match="3 others"), turns.hold():
+            raise AssertionError("there is no room")
+        assert turns.waiting == 3
+    third.join(10)
+    assert seen[0] == 1 and turns.waiting == 0

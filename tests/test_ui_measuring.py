@@ -75,7 +75,8 @@ def test_benchmark_leaves_out_tiles_that_would_be_the_whole_picture() -> None:
 
 
 def test_benchmark_exports_what_it_measured(tmp_path: Path) -> None:
-    path = benchmark.export([measured(512, "whole"), measured(512, "tiled", OOM)], tmp_path)
+    path = tmp_path / "benchmark.csv"
+    benchmark.export([measured(512, "whole"), measured(512, "tiled", OOM)], path)
     with path.open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["mode"] for line in lines] == ["whole", "tiled"]

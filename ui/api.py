@@ -22,7 +22,7 @@ from ui.encode import encode_picture, there_and_back
 from ui.form import AS_ABOVE, Values, vae_options
 from ui.recipe import save_png
 from ui.runs import Runs
-from ui.widgets import picture_input
+from ui.widgets import BY_THE_VAE, picture_input
 
 
 def build(studio: Studio, runs: Runs) -> None:
@@ -61,10 +61,14 @@ def build(studio: Studio, runs: Runs) -> None:
                 if isinstance(event, Result):
                     result = event
             assert result is not None  # the last event of a run that raised nothing
-            picture = run.folder / f"latent-relay-{result.recipe['seed']}.png"
-            save_png(picture, result.image, result.recipe, result.reports)
-            latents = run.folder / "latents.safetensors"
-            save_latents(latents, result.latents, find_model(model))
+            image, recipe, reports = result.image, result.recipe, result.reports
+            picture = run.write(
+                f"latent-relay-{recipe['seed']}.png", lambda path: save_png(path, image, recipe, reports)
+            )
+            painted = result.latents
+            latents = run.write(
+                "latents.safetensors", lambda path: save_latents(path, painted, find_model(model))
+            )
         except LatentRelayError as error:
             raise gr.Error(error.sentence, print_exception=False) from error
         finally:
@@ -168,9 +172,9 @@ def build(studio: Studio, runs: Runs) -> None:
         def results(*names: str) -> list[Any]:
             return [*(gr.File(label=name) for name in names), gr.JSON(label="report")]
 
-        def expose(function: Any, inputs: list[Any], outputs: list[Any]) -> None:
+        def expose(function: Any, inputs: list[Any], outputs: list[Any], **options: Any) -> None:
             gr.Button(function.__name__).click(
-                function, inputs, outputs, api_name=function.__name__, concurrency_limit=16
+                function, inputs, outputs, api_name=function.__name__, **options
             )
 
         sizes = way()
@@ -196,13 +200,15 @@ def build(studio: Studio, runs: Runs) -> None:
                 sizes[2],
             ],
             results("picture", "latents"),
+            concurrency_limit=None,  # the studio's line has the limit
         )
-        expose(encode, [picture(), model(), mode(), *way()], results("latents", "channels"))
-        expose(decode, [gr.File(label="latents"), mode(), *way()], results("picture"))
+        expose(encode, [picture(), model(), mode(), *way()], results("latents", "channels"), **BY_THE_VAE)
+        expose(decode, [gr.File(label="latents"), mode(), *way()], results("picture"), **BY_THE_VAE)
         expose(
             round_trip,
             [picture(), model(), mode("encode_mode"), mode("decode_mode"), *way()],
             results("picture"),
+            **BY_THE_VAE,
         )
 
 

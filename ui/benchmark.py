@@ -115,10 +115,11 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             changes: dict[Any, Any] = {start: gr.update(interactive=True), stop: gr.update(interactive=False)}
             if rows:
                 data = frame(rows, stage, model, overlays)
+                file = run.keep("benchmark.csv", lambda path: export(rows, path))
                 changes |= {
                     times: data,
                     memory: data,
-                    save: gr.update(value=str(export(rows, run.folder)), interactive=True),
+                    save: gr.update(value=file and str(file), interactive=file is not None),
                 }
             yield changes
 
@@ -183,13 +184,11 @@ def frame(rows: Sequence[Measured], stage: str, model: str, overlays: Sequence[s
     return pd.DataFrame(data, columns=list(COLUMNS)).astype(kinds)
 
 
-def export(rows: Sequence[Measured], folder: Path) -> Path:
-    path = folder / "benchmark.csv"
+def export(rows: Sequence[Measured], path: Path) -> None:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0].as_dict()))
         writer.writeheader()
         writer.writerows(row.as_dict() for row in rows)
-    return path
 
 
 def table(rows: Sequence[Measured], locale: str) -> str:

@@ -20,7 +20,7 @@ from ui.pictures import file_url, open_picture
 from ui.render import figures, seconds, size
 from ui.runs import Runs
 from ui.text import T, locale_of, say, translated
-from ui.widgets import html, intro, local, model_choices, picture_input, quiet, shows, viewer
+from ui.widgets import BY_THE_VAE, html, intro, local, model_choices, picture_input, quiet, shows, viewer
 
 MODES = tuple(mode for mode in VAE_MODES if mode != "auto")
 FIRST = ("whole", "streamed", "tiled")
@@ -91,7 +91,7 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             for row in compare(studio, source, name, modes, options, run.stop):
                 rows.append(row)
                 if row.image is not None:
-                    row.image.save(run.folder / f"{row.mode}.png")
+                    run.write(f"{row.mode}.png", row.image.save)
                 yield {shown: table(rows, locale)}
             made = [row.mode for row in rows if row.image is not None]
             choices = [(say(locale, f"mode_name_{mode}"), mode) for mode in made]
@@ -124,7 +124,7 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             [picture, file, model, modes, tile, overlap],
             outputs,
             show_progress="hidden",
-            concurrency_limit=4,
+            **BY_THE_VAE,
             trigger_mode="once",
             api_visibility="private",
         )

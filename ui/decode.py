@@ -23,7 +23,17 @@ from ui.pictures import file_url
 from ui.render import Progress, cost_table, panel
 from ui.runs import Runs
 from ui.text import T, locale_of, say, translated
-from ui.widgets import Place, decode_choices, html, local, mode_choices, shows, transfer_input, viewer
+from ui.widgets import (
+    BY_THE_VAE,
+    Place,
+    decode_choices,
+    html,
+    local,
+    mode_choices,
+    shows,
+    transfer_input,
+    viewer,
+)
 
 SHOWN: tuple[Stage, ...] = ("decode",)
 """The stages this tab has to do with."""
@@ -39,8 +49,7 @@ def decode_file(
     run = runs.start()
     try:
         image, report = studio.decode(file.latents, file.model, options, run.stop)
-        target = run.folder / "decoded.png"
-        image.save(target)
+        target = run.write("decoded.png", image.save)
     finally:
         runs.finish(run)
     return target, file, report
@@ -121,7 +130,7 @@ def build(
             [view, status, save, table],
             show_progress="minimal",
             show_progress_on=status,
-            concurrency_limit=8,
+            **BY_THE_VAE,
             api_visibility="private",
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from backend.errors import BadImageError
+from backend.errors import LatentRelayError
 from ui.img2img import Tab
 from ui.languages import LANGUAGES
 from ui.pictures import save_drawing
@@ -66,7 +66,7 @@ def build(runs: Runs) -> Callable[[Tab, gr.Tabs], None]:
                 raise gr.Error(say(locale_of(request), "draw_empty"), print_exception=False)
             try:
                 return save_drawing(drawing, runs.folder), gr.Tabs(selected="img2img")
-            except BadImageError as error:
+            except LatentRelayError as error:
                 raise gr.Error(
                     translated(error.sentence, locale_of(request)), print_exception=False
                 ) from error

@@ -23,6 +23,7 @@ from ui.render import Progress, cost_table, panel, seconds
 from ui.runs import Runs
 from ui.text import T, locale_of, say, translated
 from ui.widgets import (
+    BY_THE_VAE,
     Place,
     follow_places,
     html,
@@ -49,13 +50,11 @@ def encode_picture(
     run = runs.start()
     try:
         z, report = studio.encode(images.resize(picture, *size), model, options, run.stop)
-        run.keep_latents(z, spec, "latents")
-        channels = run.folder / "channels.png"
-        latents.channels_picture(z).save(channels)
+        file = run.write("latents.safetensors", lambda path: latents.save_latents(path, z, spec))
+        channels = run.write("channels.png", latents.channels_picture(z).save)
     finally:
         runs.finish(run)
-    assert run.latents is not None
-    return run.latents, channels, latents.statistics(z), report, size
+    return file, channels, latents.statistics(z), report, size
 
 
 def there_and_back(
@@ -73,11 +72,10 @@ def there_and_back(
     original = images.resize(picture, *fit_size(picture.size, spec))
     run = runs.start()
     try:
-        before, after = run.folder / "before.png", run.folder / "round-trip.png"
-        original.save(before)
+        before = run.write("before.png", original.save)
         z, encoded = studio.encode(original, model, encode, run.stop)
         back, decoded = studio.decode(z, model, decode, run.stop)
-        back.save(after)
+        after = run.write("round-trip.png", back.save)
     finally:
         runs.finish(run)
     figures = {"psnr": quality.psnr(back, original), "ssim": quality.ssim(back, original)}
@@ -193,7 +191,7 @@ def build(studio: Studio, runs: Runs, own: OwnEndpoints) -> tuple[Callable[[], N
             [view, status, file, table],
             show_progress="minimal",
             show_progress_on=status,
-            concurrency_limit=8,
+            **BY_THE_VAE,
             api_visibility="private",
         )
         trip.click(
@@ -202,7 +200,7 @@ def build(studio: Studio, runs: Runs, own: OwnEndpoints) -> tuple[Callable[[], N
             [view, status, table],
             show_progress="minimal",
             show_progress_on=status,
-            concurrency_limit=8,
+            **BY_THE_VAE,
             api_visibility="private",
         )
 

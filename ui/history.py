@@ -14,13 +14,13 @@ from ui.runs import Runs
 
 KEEP = 24
 """Runs that the history shows."""
-_THUMBNAIL = "thumbnail.png"
+THUMBNAIL = "thumbnail.png"
 
 
-def save_thumbnail(folder: Path, image: Image.Image) -> None:
+def save_thumbnail(path: Path, image: Image.Image) -> None:
     small = image.convert("RGB")
     small.thumbnail((192, 192))
-    small.save(folder / _THUMBNAIL)
+    small.save(path)
 
 
 def picture_of(folder: Path) -> Path | None:
@@ -30,7 +30,7 @@ def picture_of(folder: Path) -> Path | None:
 def known(runs: Runs, ids: Sequence[str] | None) -> list[str]:
     """Those of the ids whose pictures are still there. The list comes from the browser, so it may hold anything."""
     wanted = [run_id for run_id in ids or () if isinstance(run_id, str)][:KEEP]
-    return [run_id for run_id in wanted if (folder := runs.find(run_id)) and (folder / _THUMBNAIL).is_file()]
+    return [run_id for run_id in wanted if (folder := runs.find(run_id)) and (folder / THUMBNAIL).is_file()]
 
 
 def thumbnails(runs: Runs, ids: Sequence[str]) -> list[tuple[str, str]]:
@@ -40,7 +40,7 @@ def thumbnails(runs: Runs, ids: Sequence[str]) -> list[tuple[str, str]]:
         folder = runs.find(run_id)
         assert folder is not None  # `known` has seen it
         picture = picture_of(folder)
-        items.append((str(folder / _THUMBNAIL), picture.stem.rpartition("-")[2] if picture else ""))
+        items.append((str(folder / THUMBNAIL), picture.stem.rpartition("-")[2] if picture else ""))
     return items
 
 

@@ -374,7 +374,7 @@ def _wire_running(
     options = {
         "outputs": [*view.widgets(), form.seed],
         "show_progress": "hidden",
-        "concurrency_limit": 16,  # the backend gives turns on the device and says who waits
+        "concurrency_limit": None,  # the studio's line has the limit, and says who waits
         "trigger_mode": "once",
         "api_visibility": "private",
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from backend.settings import Settings
 from backend.studio import Studio
 from ui import api, benchmark, compare, decode, draw, encode, endpoints, fit, history, img2img
 from ui.own import OwnEndpoints
@@ -17,12 +18,14 @@ from ui.text import I18N, T, locale_of, say
 from ui.theme import ASSETS, css, theme
 from ui.widgets import html, local, locals_of
 
-RUNS_FOLDER = Path(__file__).resolve().parent.parent / "runs"
+_LARGEST_UPLOAD = "256mb"
+_SPARE_THREADS = 64
+"""Beside one for each job that may wait, for whatever else the page does; so the stop button always finds one."""
 
 
-def build_page(studio: Studio, folder: Path = RUNS_FOLDER) -> gr.Blocks:
-    """The whole page. `folder` keeps what runs make; pass it to `launch_options` too."""
-    runs, own = Runs(folder), OwnEndpoints()
+def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
+    """The whole page. `runs` keeps what it makes; pass its folder to `launch_options`."""
+    own = OwnEndpoints()
     with gr.Blocks(title="Latent Relay", analytics_enabled=False) as page:
         local(html(header("en"), elem_id="lr-header"), header)
         with gr.Tabs(elem_id="lr-tabs", selected="img2img") as tabs:
@@ -52,7 +55,8 @@ def build_page(studio: Studio, folder: Path = RUNS_FOLDER) -> gr.Blocks:
         served.wire((*main.places, *encode_places, *decode_places))
         api.build(studio, runs)
         _wire_loading(page, runs, own, main, served)
-    return page
+    # Jobs wait in the studio's line, where they are told their place; this bounds all the rest.
+    return page.queue(max_size=studio.settings.queue)
 
 
 def _wire_loading(
@@ -78,10 +82,12 @@ def _wire_loading(
     page.unload(leave)
 
 
-def launch_options(folder: Path = RUNS_FOLDER) -> dict[str, Any]:
+def launch_options(folder: Path, settings: Settings) -> dict[str, Any]:
     """What Gradio 6 takes at `launch()` instead of in the Blocks."""
     folder.mkdir(parents=True, exist_ok=True)
     return {
+        "max_threads": settings.queue + _SPARE_THREADS,
+        "max_file_size": _LARGEST_UPLOAD,
         "theme": theme(),
         "css": css(),
         "i18n": I18N,

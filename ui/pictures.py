@@ -11,6 +11,8 @@ from urllib.parse import quote
 from PIL import Image
 
 from backend.errors import BadImageError
+from ui.cleaning import DRAWINGS
+from ui.runs import disk_may_be_full
 from ui.text import say
 
 _LARGEST_DRAWING = 8_000_000
@@ -51,6 +53,7 @@ def save_drawing(address: str, folder: Path) -> str:
 
     Raises:
         BadImageError: not such an address; it comes from a browser, so it may be anything.
+        DiskFullError: no room for it.
     """
     _, _, body = address[:_LARGEST_DRAWING].partition(",")
     try:
@@ -58,7 +61,8 @@ def save_drawing(address: str, folder: Path) -> str:
             drawing = image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadImageError(say("en", "unreadable")) from error
-    path = folder / "drawings" / f"{secrets.token_urlsafe(16)}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawing.save(path)
+    path = folder / DRAWINGS / f"{secrets.token_urlsafe(16)}.png"
+    with disk_may_be_full():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawing.save(path)
     return str(path)

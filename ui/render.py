@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from backend.report import Stage, StageReport
+from backend.report import Stage, StageReport, spared_bytes
 from ui.text import say, translated
 
 STAGES: tuple[Stage, ...] = ("encode", "denoise", "decode")
@@ -155,7 +155,15 @@ def cost_table(reports: Sequence[StageReport], locale: str) -> str:
         f'<div class="lr-scroll" tabindex="0" role="group" aria-label="{escape(say(locale, "numbers"))}">'
         f'<table class="lr-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>'
         f'<tfoot><tr><th scope="row">{escape(say(locale, "total"))}</th><td></td><td>{total}</td>'
-        f'<td colspan="3"></td></tr></tfoot></table></div>'
+        f'<td colspan="3"></td></tr></tfoot></table></div>{_spared(reports, locale)}'
+    )
+
+
+def _spared(reports: Sequence[StageReport], locale: str) -> str:
+    """One line for a run that never needed the VAE here."""
+    count = spared_bytes(reports)
+    return (
+        "" if count is None else f'<p class="lr-quiet">{escape(say(locale, "spared", size=size(count)))}</p>'
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,17 @@ from gradio.components import Component
 from PIL import Image, ImageDraw
 
 from backend.errors import BadLatentsError, Cancelled, LatentRelayError
-from backend.job import MAX_SEED, Result, StageDone, StageStarted, Step, Waiting
+from backend.job import (
+    MAX_SEED,
+    Event,
+    Failed,
+    Job,
+    Result,
+    StageDone,
+    StageStarted,
+    Step,
+    Waiting,
+)
 from backend.latents import load_latents
 from backend.models import find_model
 from backend.own_endpoint import OwnEndpoint
@@ -90,10 +101,13 @@ def with_seed(values: Values) -> Values:
     return values
 
 
-def follow(bench: Bench, values: Values) -> Generator[Changes, None, Run | None]:
+def follow(
+    bench: Bench, values: Values, start: Callable[[Job, Run], Iterator[Event]] | None = None
+) -> Generator[Changes, None, Run | None]:
     """Run one job and say, event by event, what changes on the page; gives the run if it made a picture.
 
-    Inputs are never touched, and what was finished stays, whatever happens.
+    Inputs are never touched, and what was finished stays, whatever happens. `start` gives the events, if not the
+    studio itself.
     """
     view, locale = bench.view, bench.locale
     run = bench.runs.start()
@@ -102,11 +116,11 @@ def follow(bench: Bench, values: Values) -> Generator[Changes, None, Run | None]
     try:
         values = with_seed(values)
         picture = values.picture(locale)
-        before = run.folder / "before.png"
-        picture.save(before)
+        before = run.keep("before.png", picture.save)
         job = values.job(picture)
-        (run.folder / "recipe.json").write_text(json.dumps(job.resolved().recipe()), encoding="utf-8")
-        seen = {"before": file_url(before), "prompt": values.prompt}
+        recipe = json.dumps(job.resolved().recipe())
+        run.keep("recipe.json", lambda path: path.write_text(recipe, encoding="utf-8"))
+        seen = {"before": file_url(before) if before else data_uri(picture), "prompt": values.prompt}
         yield {
             view.run_id: run.id,
             view.viewer: shows(locale, **seen),
@@ -119,7 +133,7 @@ def follow(bench: Bench, values: Values) -> Generator[Changes, None, Run | None]
             **view.busy(True),
         }
         spec = find_model(values.model)
-        events = bench.studio.img2img(job, run.stop)
+        events = start(job, run) if start else bench.studio.img2img(job, run.stop)
         for event in events:
             changes: Changes = {}
             if isinstance(event, Step) and event.preview is not None:
@@ -132,6 +146,8 @@ def follow(bench: Bench, values: Values) -> Generator[Changes, None, Run | None]
             if isinstance(event, Result):
                 changes |= finished(bench, run, event.image, event.recipe, seen)
             progress = advance(progress, event, locale)
+            if isinstance(event, Result):
+                progress = _told_if_unkept(progress, run, locale)
             changes[view.panel] = panel(progress, locale)
             yield changes
     except Cancelled:
@@ -157,20 +173,35 @@ def follow(bench: Bench, values: Values) -> Generator[Changes, None, Run | None]
 def finished(
     bench: Bench, run: Run, image: Image.Image, recipe: dict[str, Any], seen: dict[str, str]
 ) -> Changes:
-    """A picture is there: saved with its recipe, shown, and in the history."""
+    """A picture is there: saved with its recipe, shown, and in the history. On a full disk it is only shown."""
     view = bench.view
-    run.picture = run.folder / f"latent-relay-{recipe['seed']}.png"
-    save_png(run.picture, image, recipe, run.reports)
-    history.save_thumbnail(run.folder, image)
+    run.picture = run.keep(
+        f"latent-relay-{recipe['seed']}.png", lambda path: save_png(path, image, recipe, run.reports)
+    )
+    latents = {view.latents: _offer(run.latents)}
+    if run.picture is None:
+        return {view.viewer: shows(bench.locale, after=data_uri(image, quality=95), **seen), **latents}
+    run.keep(history.THUMBNAIL, lambda path: history.save_thumbnail(path, image))
     ids = [run.id, *(known for known in bench.ids if known != run.id)][: history.KEEP]
     return {
         view.viewer: shows(bench.locale, after=file_url(run.picture), **seen),
-        view.picture: gr.update(value=str(run.picture), interactive=True),
-        view.latents: gr.update(value=str(run.latents), interactive=run.latents is not None),
+        view.picture: _offer(run.picture),
+        **latents,
         view.use: gr.update(interactive=True),
         view.ids: ids,
         view.gallery: history.gallery(bench.runs, ids),
     }
+
+
+def _told_if_unkept(progress: Progress, run: Run, locale: str) -> Progress:
+    if not run.disk_full:
+        return progress
+    return replace(progress, message=f"{progress.message} {say(locale, 'disk_full')}", tone="bad")
+
+
+def _offer(path: Path | None) -> Any:
+    """A download button's state: with a file behind it, or grey."""
+    return gr.update(value=str(path) if path else None, interactive=path is not None)
 
 
 def _over(bench: Bench, run: Run, progress: Progress) -> Changes:
@@ -180,10 +211,8 @@ def _over(bench: Bench, run: Run, progress: Progress) -> Changes:
     return {
         view.panel: panel(replace(progress, running=False), bench.locale),
         view.table: cost_table(run.reports, bench.locale),
-        view.latents: gr.update(
-            value=str(run.latents) if run.latents else None, interactive=run.latents is not None
-        ),
-        view.finish: gr.update(visible=painted),
+        view.latents: _offer(run.latents),
+        view.finish: gr.update(visible=painted and run.latents is not None),
         **view.busy(False),
     }
 
@@ -191,37 +220,115 @@ def _over(bench: Bench, run: Run, progress: Progress) -> Changes:
 def follow_series(
     bench: Bench, series: Sequence[Values], caption: Callable[[Values], str]
 ) -> Generator[Changes, None, None]:
-    """Several runs after one another, then all of them on one contact sheet."""
-    view = bench.view
-    buttons = (view.paint, view.stop, view.again, view.four, view.sweep)
-    done: list[tuple[Path, str]] = []
-    for values in series:
-        one = follow(bench, values)
-        run: Run | None = None
+    """Several runs after one another, then all that were finished on one contact sheet."""
+    view, locale = bench.view, bench.locale
+    try:
+        jobs = [values.job(values.picture(locale)) for values in series]
+    except LatentRelayError:
+        yield from follow(bench, series[0])  # which says what is wrong
+        return
+    line = _Series(bench, series)
+    batch = bench.studio.batch(jobs, line.stop)
+    try:
+        for item in batch:
+            yield from line.take(item.index, item.event)
+    except Exception as error:  # noqa: BLE001 - `follow` tells of it, and logs what is not ours
+        yield from line.take(line.front, error)
+    finally:
+        batch.close()
+        line.close()
+    done = [(run, caption(series[index])) for index, run in sorted(line.done.items())]
+    pictures = [(run.picture, said) for run, said in done if run.picture]
+    if pictures and not line.stop.is_set():
+        picture = contact_sheet(pictures)
+        sheet = done[-1][0].keep("contact-sheet.png", picture.save)
+        yield {
+            view.viewer: shows(locale, before=file_url(sheet) if sheet else data_uri(picture))
+            | {"alt_before": say(locale, "alt_sheet", captions=", ".join(said for _, said in pictures))},
+            view.picture: _offer(sheet),
+        }
+    yield {**line.failed, **view.busy(False)}
+    if line.error is not None:
+        raise line.error
+
+
+class _Series:
+    """The runs of a batch, each followed as if it were alone; the page shows the one that began last."""
+
+    def __init__(self, bench: Bench, series: Sequence[Values]) -> None:
+        self.bench = bench
+        self.series = series
+        self.stop = threading.Event()
+        self.front = 0
+        self.done: dict[int, Run] = {}
+        self.failed: Changes = {}
+        """What the page says of the last one that failed; shown when all is over."""
+        self.error: gr.Error | None = None
+        self._ids = list(bench.ids)
+        self._following: dict[int, Generator[Changes, None, Run | None]] = {}
+        self._news: dict[int, Event | BaseException] = {}
+        self._runs: dict[int, Run] = {}
+
+    def take(self, index: int, event: Event | Failed | BaseException) -> Iterator[Changes]:
+        """What changes on the page by an event of the run `index`, or by the error that ended it."""
+        if index not in self._following:
+            self.front = index
+            self._following[index] = follow(
+                self.bench, self.series[index], lambda _, run: self._events(index, run)
+            )
+            if shown := self._for_the_page(index, self._next(index)):
+                yield shown
+        self._news[index] = event.error if isinstance(event, Failed) else event
+        changes = self._next(index)
+        if isinstance(event, Failed | BaseException):
+            self.failed = {**changes, self.bench.view.run_id: self._runs[index].id}
+        if shown := self._for_the_page(index, changes):
+            yield shown
+        if isinstance(event, Result | Failed | BaseException):
+            while self._next(index):
+                pass  # only the buttons, which stay as they are until all is over
+
+    def close(self) -> None:
+        for one in self._following.values():
+            one.close()
+
+    def _events(self, index: int, run: Run) -> Iterator[Event]:
+        self._runs[index] = run
+        if run.stop.is_set():
+            self.stop.set()
+        run.stop = self.stop
         while True:
-            try:
-                changes = next(one)
-            except StopIteration as end:
-                run = end.value
-                break
-            if view.ids in changes:
-                bench = replace(bench, ids=tuple(changes[view.ids]))
-            # Between two runs the buttons stay as they are.
-            if not (view.run_id in changes or view.finish in changes):
-                changes = {widget: change for widget, change in changes.items() if widget not in buttons}
-            if changes:
-                yield changes
-        if run is None or run.picture is None:
-            return
-        done.append((run.picture, caption(values)))
-    sheet = done[-1][0].parent / "contact-sheet.png"
-    contact_sheet(done).save(sheet)
-    yield {
-        view.viewer: shows(bench.locale, before=file_url(sheet))
-        | {"alt_before": say(bench.locale, "alt_sheet", captions=", ".join(text for _, text in done))},
-        view.picture: gr.update(value=str(sheet), interactive=True),
-        **view.busy(False),
-    }
+            news = self._news.pop(index)
+            if isinstance(news, BaseException):
+                raise news
+            yield news
+            if isinstance(news, Result):
+                return
+
+    def _next(self, index: int) -> Changes:
+        """One run's next change; none when it is over."""
+        try:
+            return next(self._following[index])
+        except StopIteration as end:
+            if end.value is not None:
+                self.done[index] = end.value
+        except gr.Error as error:
+            self.error = error
+        return {}
+
+    def _for_the_page(self, index: int, changes: Changes) -> Changes:
+        """Of one run's changes what concerns the whole: while another is in front, only the history."""
+        view = self.bench.view
+        if view.ids in changes:
+            newest = changes[view.ids][0]
+            self._ids = [newest, *(known for known in self._ids if known != newest)][: history.KEEP]
+            changes |= {view.ids: self._ids, view.gallery: history.gallery(self.bench.runs, self._ids)}
+        if index != self.front:
+            return {widget: changes[widget] for widget in (view.ids, view.gallery) if widget in changes}
+        if index == 0 and view.run_id in changes:
+            return changes  # the buttons begin to wait
+        buttons = (view.paint, view.stop, view.again, view.four, view.sweep)
+        return {widget: change for widget, change in changes.items() if widget not in buttons}
 
 
 def contact_sheet(pictures: Sequence[tuple[Path, str]], gap: int = 12, line: int = 26) -> Image.Image:
@@ -283,7 +390,7 @@ def finish_another_way(
     told = Progress(story(run.reports, locale), 1.0, reports=tuple(run.reports))
     yield {
         **finished(bench, run, image, recipe, seen),
-        view.panel: panel(told, locale),
+        view.panel: panel(_told_if_unkept(told, run, locale), locale),
         view.table: cost_table(run.reports, locale),
         view.finish: gr.update(visible=False),
         **view.busy(False),

@@ -5,24 +5,29 @@ Ids are unguessable, because whoever knows one can see its picture. The page kee
 
 from __future__ import annotations
 
-import re
+import errno
 import secrets
-import shutil
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backend.errors import DiskFullError
 from backend.latents import save_latents
 from backend.models import ModelSpec
 from backend.report import StageReport
+from ui.cleaning import RUN_ID, Keep, clean
 
 if TYPE_CHECKING:
     import torch
 
-KEEP = 200
-"""Run folders kept on disk; the oldest go first."""
-_ID = re.compile(r"[A-Za-z0-9_-]{16,40}")
+UNFINISHED = 200
+"""Runs without a picture that can still be finished another way; the oldest are forgotten first."""
+_LOOK_SECONDS = 60.0
+"""Time between two looks for what is too old or too much."""
 
 
 @dataclass
@@ -35,32 +40,76 @@ class Run:
     reports: list[StageReport] = field(default_factory=list)
     latents: Path | None = None
     picture: Path | None = None
+    disk_full: bool = False
+    """Whether something of this run could not be kept."""
+
+    def write(self, name: str, save: Callable[[Path], object]) -> Path:
+        """`save(path)` to a file of that name in the run's folder.
+
+        Raises:
+            DiskFullError: no room; what was begun is removed.
+        """
+        path = self.folder / name
+        try:
+            with disk_may_be_full():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                save(path)
+        except DiskFullError:
+            self.disk_full = True
+            if path.is_file():
+                path.unlink()
+            raise
+        return path
+
+    def keep(self, name: str, save: Callable[[Path], object]) -> Path | None:
+        """Like `write`, but a full disk only means None and `disk_full`: a picture is shown, kept or not."""
+        try:
+            return self.write(name, save)
+        except DiskFullError:
+            return None
 
     def keep_latents(self, latents: torch.Tensor, spec: ModelSpec, name: str) -> None:
         """Write them at once, so that a later failure loses nothing."""
-        path = self.folder / f"{name}.safetensors"
-        save_latents(path, latents, spec)
-        self.latents = path
+        path = self.keep(f"{name}.safetensors", lambda path: save_latents(path, latents, spec))
+        self.latents = path or self.latents
+
+
+@contextmanager
+def disk_may_be_full() -> Iterator[None]:
+    """Raises DiskFullError where the system says that there is no room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFullError(
+            "The disk of the computer that runs this app is full, so nothing new can be kept there.",
+            "Whoever runs it must make room.",
+        ) from error
 
 
 class Runs:
-    """Thread-safe."""
+    """Thread-safe. Cleans its folder up, and `temp` with it, as `keep` says."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keep: Keep | None = None, temp: Path | None = None) -> None:
         self.folder = folder
+        self._temp = temp
+        self._keep = keep or Keep()
+        self._looked = float("-inf")
         self._running: dict[str, Run] = {}
         self._unfinished: dict[str, Run] = {}
         """Runs that ended without a picture but left latents: ids, paths and reports, no tensors."""
         self._lock = threading.Lock()
 
     def start(self) -> Run:
+        """A new run with an empty folder; without one, if not even that has room."""
+        self.tidy()
         run_id = secrets.token_urlsafe(16)
-        folder = self.folder / run_id
-        folder.mkdir(parents=True)
-        run = Run(run_id, folder)
+        run = Run(run_id, self.folder / run_id)
         with self._lock:
             self._running[run_id] = run
-        self._tidy()
+        with suppress(DiskFullError):
+            run.write("", lambda _: None)
         return run
 
     def resume(self, run_id: str | None) -> Run | None:
@@ -86,19 +135,26 @@ class Runs:
             self._running.pop(run.id, None)
             if run.picture is None and run.latents is not None:
                 self._unfinished[run.id] = run
-                while len(self._unfinished) > KEEP:
+                while len(self._unfinished) > UNFINISHED:
                     self._unfinished.pop(next(iter(self._unfinished)))
 
     def find(self, run_id: str) -> Path | None:
         """The folder of a run, if it is still kept. The id may come from a visitor."""
         folder = self.folder / run_id
-        return folder if _ID.fullmatch(run_id) and folder.is_dir() else None
+        return folder if RUN_ID.fullmatch(run_id) and folder.is_dir() else None
 
-    def _tidy(self) -> None:
+    def tidy(self) -> None:
+        """Delete what is too old or too much, if the last look was a while ago."""
         with self._lock:
+            now = time.monotonic()
+            if now - self._looked < _LOOK_SECONDS:
+                return
+            self._looked = now
             busy = set(self._running)
-        folders = [f for f in self.folder.iterdir() if _ID.fullmatch(f.name) and f.name not in busy]
-        # A folder may be removed by another process meanwhile; then its age no longer matters.
-        aged = sorted((f.stat().st_mtime, f) for f in folders if f.is_dir())
-        for _, folder in aged[: max(0, len(aged) - KEEP)]:
-            shutil.rmtree(folder, ignore_errors=True)
+        clean(self.folder, self._keep, busy, self._temp)
+
+    def tidy_forever(self) -> None:
+        """For a thread: a page that nobody uses loses its old pictures, too."""
+        while True:
+            self.tidy()
+            time.sleep(_LOOK_SECONDS)

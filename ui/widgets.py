@@ -27,6 +27,10 @@ _TEMPLATE = """<figure class="lr-viewer"><div class="lr-frame" data-state="empty
 </div></figure>"""
 
 
+BY_THE_VAE = {"concurrency_id": "vae", "concurrency_limit": 8}
+"""Options of an event that only encodes or decodes: all of them share one queue, first come first served."""
+
+
 def html(value: str, elem_id: str | None = None) -> gr.HTML:
     """HTML of ours, without Gradio's prose styles."""
     return gr.HTML(value, apply_default_css=False, js_on_load=None, elem_id=elem_id)

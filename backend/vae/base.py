@@ -7,8 +7,10 @@ mode, so that modes compare exactly and a remote agrees with a local one (diffus
 
 from __future__ import annotations
 
+import copy
+import traceback
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 
@@ -81,6 +83,12 @@ class LocalVAE(ABC):
     def dtype(self) -> torch.dtype:
         return next(self.module.parameters()).dtype
 
+    def with_module(self, module: Any) -> Self:
+        """The same mode, with the same sizes, around another module of the same kind."""
+        twin = copy.copy(self)
+        twin.module = module
+        return twin
+
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) in [-1, 1] to scaled latents (B, C, H/f, W/f) in the module's dtype.
 
@@ -124,6 +132,7 @@ class translated_memory_error:  # noqa: N801 - reads as a phrase in a `with` lin
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if is_out_of_memory(error):
+            forget_frames(error)
             raise OutOfMemoryError(
                 f"There was not enough memory to {self.action} this picture in the mode “{self.mode}”.",
                 "Choose a smaller size, or a mode that needs less memory.",
@@ -137,6 +146,13 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     return isinstance(error, RuntimeError) and any(
         sign in str(error) for sign in ("can't allocate memory", "out of memory", "not enough memory")
     )
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Let go of what the frames that `error` came through hold. An error may be kept for long after it was caught, and
+    with it every activation that did not fit."""
+    if error is not None:
+        traceback.clear_frames(error.__traceback__)
 
 
 def require_finite(tensor: torch.Tensor, mode: str, action: str) -> torch.Tensor:

@@ -21,10 +21,12 @@ from backend.errors import (
     RemoteRefusedError,
     RemoteReplyError,
     RemoteTimeoutError,
+    RemoteUnreachableError,
     WireError,
 )
 from backend.models import LatentSpec
-from backend.net import bare_url
+from backend.net import answered, bare_url
+from backend.secret import origin
 from backend.vae.remote import Remote
 
 Light = Literal["green", "yellow", "red"]
@@ -81,6 +83,9 @@ def preflight(remote: Remote, direction: Literal["encode", "decode"], timeout: f
     except RemoteRefusedError as error:
         light: Light = "yellow" if error.status in (429, 502, 503, 504) else "red"
         return Preflight(light, error.sentence)
+    except RemoteUnreachableError as error:
+        restarting = origin(url) in answered(caller.session)
+        return Preflight("yellow" if restarting else "red", error.sentence)
     except RemoteError as error:
         return Preflight("red", error.sentence)
     limit = told.get("limits", {}).get("max_pixels") if told else None

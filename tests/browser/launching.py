@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ui.page import build_page, launch_options
+from ui.runs import Runs
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -33,7 +34,7 @@ def page_of(studio: Any, folder: Path) -> Iterator[str]:
     ):  # Gradio's own search for a free port leaves a socket open for each taken one
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    demo = build_page(studio, folder)
+    demo = build_page(studio, Runs(folder))
     with socket.socket() as probe:  # Gradio's own search leaves a socket open for each port it finds taken
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -45,7 +46,7 @@ def page_of(studio: Any, folder: Path) -> Iterator[str]:
         ssr_mode=False,
         enable_monitoring=False,
         app_kwargs={"routes": studio.routes()},
-        **launch_options(folder),
+        **launch_options(folder, studio.settings),
     )
     studio.own_url = url
     try:

@@ -151,12 +151,14 @@ EN: dict[str, str] = {
     "col_wire": "Server / network",
     "why": "Why there: {reason}",
     "total": "Total",
+    "spared": "The VAE was never loaded here, because both of its stages ran elsewhere: {size} of weights saved.",
     "asked_for": "asked for: {mode}",
     "wire_lossless": "as {form}, lossless",
     "wire_lossy": "as {form}, not lossless",
     "unreadable": "This file is not a picture that can be read here. PNG, JPEG, WebP and GIF work.",
     "heic": "This is a HEIC photo, which cannot be read here. On an iPhone choose “Most Compatible” under "
     "Settings, Camera, Formats, or share the photo as JPEG.",
+    "disk_full": "The disk here is full, so this run could not be kept. Save the picture from the page; whoever runs this app must make room.",
     "unexpected": "Something went wrong that nobody planned for. Please try again; the log has the details.",
     # encode and decode
     "encode_intro": "Turn a picture into latents: the small grid of numbers that the painter works on.",
