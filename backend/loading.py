@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from backend.errors import BadSettingError, ModelUnavailableError, UnsupportedVAEError
 from backend.families import VaeStandIn, components_left_out
+from backend.lazily import library
 from backend.measure import give_memory_back
 from backend.models import BUILTIN, SD_V1, ModelSpec
 from backend.precision import pick_dtype
@@ -161,8 +162,8 @@ class Loader:
             give_memory_back(self.device)
 
     def _load_vae(self, spec: ModelSpec, tiny: bool) -> Any:
-        from diffusers import AutoencoderKL, AutoencoderTiny
-
+        diffusers = library("diffusers")
+        AutoencoderKL, AutoencoderTiny = diffusers.AutoencoderKL, diffusers.AutoencoderTiny  # noqa: N806 - classes
         arguments: dict[str, Any] = {
             "dtype": self.dtype(spec),
             "use_safetensors": True,
@@ -183,9 +184,7 @@ class Loader:
         return vae.to(self.device).eval().requires_grad_(False)
 
     def _load_denoiser(self, spec: ModelSpec, dtype: torch.dtype) -> Any:
-        import diffusers
-
-        family = getattr(diffusers, spec.pipeline)
+        family = getattr(library("diffusers"), spec.pipeline)
         arguments: dict[str, Any] = {
             "vae": None,
             **components_left_out(spec),

@@ -99,7 +99,7 @@ def test_sentences_one_after_another_and_phrases_inside_phrases() -> None:
         "de",
     ) == (
         "Gestreift gibt dasselbe Bild in 40 MB; das ganze Bild braucht etwa 1.2 GB, und 0.9 GB sind frei. „ganz“ "
-        "wurde zuerst versucht, aber der Speicher reichte nicht. Nobody translated this. float16 lief über, daher noch "
+        "wurde zuerst versucht: der Speicher reichte nicht. Nobody translated this. float16 lief über, daher noch "
         "einmal in float32."
     )
     there = "There is no VAE at http://a.b/vae. It says: No such page. Check the address."
