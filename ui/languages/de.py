@@ -101,6 +101,7 @@ DE: dict[str, str] = {
     "state_decode": "Dekodiert: {where}",
     "state_step": "Malt, Schritt {step} von {steps}",
     "state_left": "noch etwa {left}",
+    "state_download": "{title} wird einmalig geladen: {done} von {total}",
     "here": "hier",
     "at": "bei {where}",
     "story_encode": "kodiert {place} in {seconds}",

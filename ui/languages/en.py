@@ -103,6 +103,7 @@ EN: dict[str, str] = {
     "state_decode": "Decoding: {where}",
     "state_step": "Painting, step {step} of {steps}",
     "state_left": "about {left} left",
+    "state_download": "Downloading {title} once: {done} of {total}",
     "here": "here",
     "at": "at {where}",
     "story_encode": "encoded {place} in {seconds}",

@@ -101,6 +101,7 @@ FR: dict[str, str] = {
     "state_decode": "Décodage : {where}",
     "state_step": "Peinture, pas {step} sur {steps}",
     "state_left": "encore {left} environ",
+    "state_download": "Téléchargement unique de {title} : {done} sur {total}",
     "here": "ici",
     "at": "chez {where}",
     "story_encode": "encodé {place} en {seconds}",
