@@ -148,6 +148,14 @@ EN: dict[str, str] = {
     # encode and decode
     "encode_intro": "Turn a picture into latents: the small grid of numbers that the painter works on.",
     "encode_button": "Encode",
+    "example_flux": "Example: the round trip of Flux",
+    "bulk": "Many pictures at once",
+    "bulk_pictures": "Pictures",
+    "bulk_button": "Encode all into one file",
+    "bulk_needs": "Please choose some pictures first.",
+    "bulk_progress": "{done} of {total} pictures",
+    "bulk_done": "{done} of {total} pictures are in the file.",
+    "bulk_unreadable": "“{name}” could not be read and was left out.",
     "encode_result": "The latents, channel by channel",
     "encode_summary": "{width} × {height} pixels became {channels} channels of {w} × {h}: mean {mean:.3f}, "
     "standard deviation {std:.3f}.",
