@@ -242,11 +242,12 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
         try:
             options = VaeOptions(mode, int(tile), int(overlap)).checked()
             sentence, made = "", None
-            for step in encode_all(studio, run, paths or [], model, options, locale):
+            for done, step in enumerate(encode_all(studio, run, paths or [], model, options, locale), 1):
                 sentence, made = step
-                yield {status: panel(Progress(sentence, running=True), locale, ("encode",))}
+                share = min(1.0, done / len(paths or [1]))
+                yield {status: panel(Progress(sentence, share, running=True), locale, ("encode",))}
             yield {
-                status: panel(Progress(sentence), locale, ("encode",)),
+                status: panel(Progress(sentence, 1.0), locale, ("encode",)),
                 file: gr.update(value=str(made) if made else None, interactive=made is not None),
             }
         except LatentRelayError as error:
@@ -255,9 +256,18 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             run.stop.set()
             runs.finish(run)
 
-    def take_flux() -> tuple[str, str]:
-        """The hub's own example of a round trip: 16 channels, (z - 0.1159) * 0.3611, as the model's entry says."""
-        return str(ASSETS / "mountains.png"), FLUX.name
+    def take_flux(request: gr.Request) -> tuple[str, str, str]:
+        """The form filled in for a round trip through the VAE of Flux, and what is special about it."""
+        locale, numbers = locale_of(request), FLUX.latents
+        told = say(
+            locale,
+            "example_flux_told",
+            channels=numbers.channels,
+            scaling=numbers.scaling_factor,
+            shift=numbers.shift_factor,
+            button=say(locale, "round_trip_button"),
+        )
+        return str(ASSETS / "mountains.png"), FLUX.name, panel(Progress(told), locale, SHOWN)
 
     def wire() -> None:
         inputs = [image, model, mode, tile, overlap]
@@ -281,7 +291,7 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             lambda: (gr.update(interactive=True), gr.update(interactive=False)), None, [bulk, stop], **quiet()
         )
         stop.click(runs.stop, bulk_run, None, **quiet())
-        flux.click(take_flux, None, [image, model], **quiet())
+        flux.click(take_flux, None, [image, model, status], **quiet())
         trip.click(
             run_trip,
             inputs,

@@ -146,6 +146,7 @@ DE: dict[str, str] = {
     "encode_intro": "Macht aus einem Bild Latents: das kleine Zahlengitter, auf dem der Maler arbeitet.",
     "encode_button": "Kodieren",
     "example_flux": "Beispiel: Hin und zurück mit Flux",
+    "example_flux_told": "Der VAE von Flux: {channels} Kanäle, Skalierung {scaling}, Verschiebung {shift}. Jetzt „{button}“ drücken.",
     "bulk": "Viele Bilder auf einmal",
     "bulk_pictures": "Bilder",
     "bulk_button": "Alle in eine Datei kodieren",

@@ -149,6 +149,7 @@ EN: dict[str, str] = {
     "encode_intro": "Turn a picture into latents: the small grid of numbers that the painter works on.",
     "encode_button": "Encode",
     "example_flux": "Example: the round trip of Flux",
+    "example_flux_told": "The VAE of Flux: {channels} channels, scaling {scaling}, shift {shift}. Now press “{button}”.",
     "bulk": "Many pictures at once",
     "bulk_pictures": "Pictures",
     "bulk_button": "Encode all into one file",

@@ -146,6 +146,7 @@ FR: dict[str, str] = {
     "encode_intro": "Transforme une image en latents : la petite grille de nombres sur laquelle travaille le peintre.",
     "encode_button": "Encoder",
     "example_flux": "Exemple : l’aller-retour de Flux",
+    "example_flux_told": "Le VAE de Flux : {channels} canaux, échelle {scaling}, décalage {shift}. Appuyez maintenant sur « {button} ».",
     "bulk": "Plusieurs images à la fois",
     "bulk_pictures": "Images",
     "bulk_button": "Tout encoder dans un fichier",
