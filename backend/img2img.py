@@ -7,6 +7,7 @@ it does itself. Closing the generator, or setting `stop`, ends the run inside th
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -43,6 +44,8 @@ from backend.vae.ahead import decode_behind
 if TYPE_CHECKING:
     import torch
 
+log = logging.getLogger(__name__)
+
 E = TypeVar("E")
 
 _PREVIEW_SECONDS = 0.2
@@ -63,8 +66,12 @@ def run(
     line = line or Turns()
 
     def work(stop: threading.Event, notify: Notify) -> None:
-        with line.hold(stop, lambda ahead: notify(turn_message(ahead))):
-            _work(resolved, stages, loader, stop, notify)
+        try:
+            with line.hold(stop, lambda ahead: notify(turn_message(ahead))):
+                _work(resolved, stages, loader, stop, notify)
+        except LatentRelayError as error:
+            _tell_failure(resolved, error)
+            raise
 
     return _events(work, stop or threading.Event())
 
@@ -193,14 +200,14 @@ def _work_batch(
     def painted() -> Iterator[tuple[int, _Painted]]:
         for index, job in enumerate(jobs):
             made = None
-            with front.working(), _spared(index, notify):
+            with front.working(), _spared(index, job, notify):
                 made = index, _encode_and_paint(job, stages, loader, stop, teller(index))
             if made is not None:
                 yield made
 
     def decode(made: tuple[int, _Painted]) -> None:
         index, done = made
-        with _spared(index, notify):
+        with _spared(index, jobs[index], notify):
             _decode(jobs[index], done, stages, stop, teller(index), front if behind else None)
 
     behind = len(jobs) > 1 and all(
@@ -211,13 +218,14 @@ def _work_batch(
 
 
 @contextmanager
-def _spared(index: int, notify: Callable[[InBatch], None]) -> Iterator[None]:
+def _spared(index: int, job: ResolvedJob, notify: Callable[[InBatch], None]) -> Iterator[None]:
     """An error in here is that picture's own, and does not end the batch; stopping does."""
     try:
         yield
     except Cancelled:
         raise
     except LatentRelayError as error:
+        _tell_failure(job, error)
         notify(InBatch(index, Failed(error)))
 
 
@@ -225,7 +233,7 @@ def _encode_and_paint(
     job: ResolvedJob, stages: Stages, loader: Loader, stop: threading.Event, notify: Notify
 ) -> _Painted:
     picture = images.resize(images.to_rgb(job.job.image), job.width, job.height)
-    encode = Work("encode", job.spec, images.to_tensor(picture), job.job.encode)
+    encode = Work("encode", job.spec, images.to_tensor(picture), job.job.encode, job.run_id)
     latents, encoded = stages.run_here(encode, stop, notify)
     notify(StageDone(encoded, latents))
 
@@ -247,12 +255,26 @@ def _decode(
 ) -> None:
     """The last stage and the result; `front` is what goes on here meanwhile, if anything does."""
     begin = time.monotonic()
-    pixels, report = stages.run_here(Work("decode", job.spec, painted.latents, job.job.decode), stop, notify)
+    decode = Work("decode", job.spec, painted.latents, job.job.decode, job.run_id)
+    pixels, report = stages.run_here(decode, stop, notify)
     if front is not None:
         report = _overlapped(report, front.seconds_since(begin))
     notify(StageDone(report))
     reports = (*painted.reports, report)
     notify(Result(images.to_image(pixels), painted.latents, reports, job.recipe()))
+    seconds = {report.stage: round(report.cost.seconds, 3) for report in reports}
+    log.info("img2img done", extra={**_told(job), "code": "done", "seconds": seconds})
+
+
+def _told(job: ResolvedJob) -> dict[str, Any]:
+    """What the log says of a run: no word of its prompt."""
+    return {"run_id": job.run_id, "model": job.spec.name, "width": job.width, "height": job.height}
+
+
+def _tell_failure(job: ResolvedJob, error: LatentRelayError) -> None:
+    """Give the error its run's id, and the log a line with both."""
+    error.run_id = job.run_id
+    log.info("img2img ended: %s", error, extra={**_told(job), "code": error.code})
 
 
 def _overlapped(report: StageReport, seconds: float) -> StageReport:
@@ -267,7 +289,7 @@ def _look_ahead(job: ResolvedJob, stages: Stages, stop: threading.Event, notify:
     Raises:
         RemoteError: it would not, with what was found. One that may just be waking up is only told of.
     """
-    found = stages.preflight(job.spec, "decode", stop, notify)
+    found = stages.preflight(job.spec, "decode", job.job.decode, stop, notify, job.run_id)
     if found is None or found.light == "green":
         return
     if found.light == "red":
@@ -291,7 +313,7 @@ def denoise(
         notify(StageStarted("denoise", "none", reason, where))
         with Meter(device) as meter:
             pass
-        return latents, StageReport("denoise", "none", reason, where, meter.cost, steps=0)
+        return latents, StageReport("denoise", "none", reason, where, meter.cost, steps=0, run_id=job.run_id)
 
     loader.fetch(job.spec, "denoiser", interruptible_notes(notify, stop))
 
@@ -334,7 +356,16 @@ def _denoise_here(
                 reason += f" It ran out of memory, so {done} and it ran again."
             pipeline = None  # so that the loader can free it before it loads the other one
             pipeline = loader.denoiser(job.spec, following)
-    report = StageReport("denoise", "local", reason, where, meter.cost, steps=job.steps_to_run, dtype=dtype)
+    report = StageReport(
+        "denoise",
+        "local",
+        reason,
+        where,
+        meter.cost,
+        steps=job.steps_to_run,
+        dtype=dtype,
+        run_id=job.run_id,
+    )
     return output, report
 
 

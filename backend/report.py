@@ -91,6 +91,8 @@ class StageReport:
     """What was asked for; differs from `mode` after auto or a fallback."""
     spared_bytes: int | None = None
     """Of a remote stage: the VAE's weights that were not loaded here; 0 if they were there anyway, None if unknown."""
+    run_id: str | None = None
+    """The run's, as the log has it."""
     overlapped_seconds: float | None = None
     """Of a decode elsewhere in a batch: how much of it went by while the next picture was being made here."""
 

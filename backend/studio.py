@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from backend.endpoint import Served
     from backend.vae.base import VAE
+    from backend.vae.preflight import Preflight
 
 _JOBS_AT_ONCE = 4
 """More than one, so that the device works while another job is at a remote; few, so that a job begun is soon done."""
@@ -110,6 +111,14 @@ class Studio:
             UnknownModelError, BadSettingError: as the job itself would.
         """
         return estimate(job.resolved(), self.stages)
+
+    def preflight(self, model: str, direction: Direction, options: VaeOptions) -> Preflight | None:
+        """Whether the remote of that direction would work, in a sentence; None if it is this very app.
+
+        Raises:
+            LatentRelayError: no endpoint is known, or a visitor's own does not serve this model.
+        """
+        return self.stages.preflight(find_model(model), direction, options)
 
     def encode(
         self,

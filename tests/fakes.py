@@ -26,6 +26,7 @@ from backend.job import (
 from backend.models import MODELS, ModelSpec, find_model
 from backend.report import Cost, Stage, StageReport, Traffic
 from backend.settings import Settings
+from backend.vae.preflight import Preflight
 
 HERE = "this computer’s processor"
 
@@ -58,9 +59,11 @@ class FakeStudio:
         self.own_url: str | None = None
 
     def default_model(self) -> tuple[ModelSpec, str]:
-        return MODELS[
-            "builtin"
-        ], "No graphics card was found, so this page starts with its small built-in model."
+        return (
+            MODELS["builtin"],
+            "No graphics card was found, so this page starts with its small built-in model: it is "
+            "quick, but it paints landscapes only.",
+        )
 
     def routes(self) -> list[Any]:
         return []
@@ -116,6 +119,11 @@ class FakeStudio:
         yield StageDone(decoded)
         image = job.image.convert("RGB").filter(ImageFilter.GaussianBlur(2))
         yield Result(image, latents, (encoded, painted, decoded), resolved.recipe())
+
+    def preflight(self, model: str, direction: str, options: VaeOptions) -> Preflight | None:
+        return Preflight(
+            "green", f"The endpoint at vae.example.org is ready: a tiny {direction} took 12 ms.", 0.012
+        )
 
     def encode(
         self,

@@ -6,7 +6,7 @@ import json
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,19 +26,19 @@ from backend.job import (
     StageDone,
     StageStarted,
     Step,
-    VaeOptions,
     Waiting,
 )
 from backend.latents import load_latents
 from backend.models import find_model
+from backend.own_endpoint import OwnEndpoint
 from backend.studio import Studio
 from ui import history
-from ui.form import Values
+from ui.form import Values, vae_options
 from ui.pictures import data_uri, file_url
 from ui.recipe import save_png
 from ui.render import Progress, cost_table, panel, seconds, size, story
 from ui.runs import Run, Runs
-from ui.text import say
+from ui.text import say, translated
 from ui.widgets import shows
 
 logger = logging.getLogger(__name__)
@@ -155,8 +155,9 @@ def follow(
         yield _over(bench, run, replace(progress, message=say(locale, "state_stopped")))
         return None
     except LatentRelayError as error:
-        yield _over(bench, run, replace(progress, message=error.sentence, failed=progress.active, tone="bad"))
-        raise gr.Error(error.sentence, print_exception=False) from error
+        sentence = translated(error.sentence, locale)
+        yield _over(bench, run, replace(progress, message=sentence, failed=progress.active, tone="bad"))
+        raise gr.Error(sentence, print_exception=False) from error
     except Exception as error:
         logger.exception("A run failed in a way that no error of ours describes")
         sentence = say(locale, "unexpected")
@@ -347,7 +348,9 @@ def contact_sheet(pictures: Sequence[tuple[Path, str]], gap: int = 12, line: int
     return sheet
 
 
-def finish_another_way(bench: Bench, run_id: str | None, mode: str) -> Generator[Changes, None, None]:
+def finish_another_way(
+    bench: Bench, run_id: str | None, place: str, own: Mapping[str, OwnEndpoint] | None = None
+) -> Generator[Changes, None, None]:
     """Decode the latents of a run that painted but could not finish, in another mode."""
     view, locale = bench.view, bench.locale
     run = bench.runs.resume(run_id)
@@ -356,26 +359,27 @@ def finish_another_way(bench: Bench, run_id: str | None, mode: str) -> Generator
         raise gr.Error(say(locale, "nothing_to_finish"), print_exception=False)
     seen = {"before": file_url(run.folder / "before.png"), "prompt": ""}
     try:
-        recipe = json.loads((run.folder / "recipe.json").read_text(encoding="utf-8")) | {"decode_mode": mode}
-        place = say(locale, f"mode_name_{mode}")
+        recipe = json.loads((run.folder / "recipe.json").read_text(encoding="utf-8"))
+        options = vae_options(place, recipe["tile_size"], recipe["tile_overlap"], recipe["transfer"], own)
+        recipe["decode_mode"] = options.mode
+        where = say(locale, f"mode_name_{options.mode}")
         progress = Progress(
-            say(locale, "state_decode", where=place),
+            say(locale, "state_decode", where=where),
             _AFTER_PAINTING,
             "decode",
-            place,
+            where,
             reports=tuple(run.reports),
             running=True,
         )
         yield {view.panel: panel(progress, locale), **view.busy(True)}
         file = load_latents(painted)
-        options = VaeOptions(mode, int(recipe["tile_size"]), int(recipe["tile_overlap"])).checked()
         image, report = bench.studio.decode(file.latents, file.model, options, run.stop)
     except Cancelled:
         yield _over(bench, run, replace(progress, message=say(locale, "state_stopped")))
         return
     except (LatentRelayError, OSError, ValueError) as error:
         sentence = (
-            error.sentence
+            translated(error.sentence, locale)
             if isinstance(error, LatentRelayError)
             else str(BadLatentsError(say(locale, "nothing_to_finish")))
         )
@@ -398,7 +402,7 @@ def advance(progress: Progress, event: object, locale: str) -> Progress:
     """The progress after one more event."""
     match event:
         case Waiting(message):
-            return replace(progress, message=message)
+            return replace(progress, message=translated(message, locale))
         case Downloading(title, done, total, left):
             message = say(locale, "state_download", title=title, done=size(done), total=size(total))
             if left is not None:
@@ -406,7 +410,7 @@ def advance(progress: Progress, event: object, locale: str) -> Progress:
             return replace(progress, message=message, fraction=done / total if total else 0.0)
         case StageStarted(stage, mode, _, where):
             fraction = {"encode": 0.02, "denoise": _BEFORE_PAINTING, "decode": _AFTER_PAINTING}[stage]
-            place = f"{say(locale, f'mode_name_{mode}')} · {where}"
+            place = f"{say(locale, f'mode_name_{mode}')} · {translated(where, locale)}"
             message = say(locale, f"state_{stage}", where=place)
             return replace(progress, message=message, fraction=fraction, active=stage, where=place)
         case Step(step, steps, _, left):
