@@ -122,7 +122,7 @@ def damaged_pictures() -> st.SearchStrategy[bytes]:
     )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
 @given(damaged_pictures())
 def test_a_damaged_picture_is_read_or_refused_in_our_words(data: bytes) -> None:
     with warnings.catch_warnings():
