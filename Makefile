@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test check format clean cluster-test
+.PHONY: run test check audit lock format clean cluster-test
 
 run: $(VENV)/.app
 	$(BIN)/python app.py $(ARGS)
@@ -24,6 +24,20 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tests.audit
+
+# Known holes in the locked versions; says so plainly where the advisory database cannot be reached.
+audit: $(VENV)/.dev
+	$(BIN)/python -m tests.audit
+
+# Exact versions with the hashes of all their files, for every platform at once. The second is for an image whose torch
+# comes from another index, where its files (and so their hashes) are others.
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+	--custom-compile-command "make lock" requirements.txt
+
+lock: $(VENV)/.dev
+	$(LOCK) -o requirements.lock
+	echo "torch; python_version < '3'" | $(LOCK) --override - -o requirements-without-torch.lock
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -101,6 +101,22 @@ def run_batch(
     return _events(work, stop or threading.Event())
 
 
+def one_by_one(
+    jobs: Sequence[Job],
+    run_one: Callable[[Job, threading.Event | None], Iterator[Event]],
+    stop: threading.Event | None,
+) -> Iterator[InBatch]:
+    """A batch whose jobs are run by `run_one`, without overlapping."""
+    for index, job in enumerate(jobs):
+        try:
+            for event in run_one(job, stop):
+                yield InBatch(index, event)
+        except Cancelled:
+            raise
+        except LatentRelayError as error:
+            yield InBatch(index, Failed(error))
+
+
 def _events(
     work: Callable[[threading.Event, Callable[[E], None]], None], stop: threading.Event
 ) -> Iterator[E]:
@@ -218,7 +234,7 @@ def _encode_and_paint(
 ) -> _Painted:
     picture = images.resize(images.to_rgb(job.job.image), job.width, job.height)
     encode = Work("encode", job.spec, images.to_tensor(picture), job.job.encode, job.run_id)
-    latents, encoded = stages.run(encode, stop, notify)
+    latents, encoded = stages.run_here(encode, stop, notify)
     notify(StageDone(encoded, latents))
 
     if job.job.decode.mode == "remote" and job.steps_to_run:
@@ -240,7 +256,7 @@ def _decode(
     """The last stage and the result; `front` is what goes on here meanwhile, if anything does."""
     begin = time.monotonic()
     decode = Work("decode", job.spec, painted.latents, job.job.decode, job.run_id)
-    pixels, report = stages.run(decode, stop, notify)
+    pixels, report = stages.run_here(decode, stop, notify)
     if front is not None:
         report = _overlapped(report, front.seconds_since(begin))
     notify(StageDone(report))
@@ -273,7 +289,7 @@ def _look_ahead(job: ResolvedJob, stages: Stages, stop: threading.Event, notify:
     Raises:
         RemoteError: it would not, with what was found. One that may just be waking up is only told of.
     """
-    found = stages.preflight(job.spec, "decode", stop, notify, job.run_id)
+    found = stages.preflight(job.spec, "decode", job.job.decode, stop, notify, job.run_id)
     if found is None or found.light == "green":
         return
     if found.light == "red":

@@ -20,8 +20,18 @@ from backend.report import Stage, StageReport
 if TYPE_CHECKING:
     import torch
 
+    from backend.own_endpoint import OwnEndpoint
+
 VaeMode = Literal["auto", "whole", "tiled", "streamed", "remote", "tiny"]
 VAE_MODES: tuple[VaeMode, ...] = ("auto", "whole", "streamed", "tiled", "remote", "tiny")
+
+
+Transfer = Literal["uint8", "float32", "float16", "png", "jpg"]
+TRANSFERS: tuple[Transfer, ...] = ("uint8", "float32", "float16", "png", "jpg")
+"""The form a *picture* travels in, either way; latents always go as a tensor in the dtype they have."""
+
+LOSSLESS: dict[Transfer, bool] = {"uint8": True, "float32": True, "float16": False, "png": True, "jpg": False}
+"""Whether an 8-bit picture survives the way unchanged."""
 
 
 def vae_modes(spec: ModelSpec) -> tuple[VaeMode, ...]:
@@ -48,11 +58,16 @@ MAX_SEED = 2**32 - 1
 
 @dataclass(frozen=True)
 class VaeOptions:
-    """Where a VAE stage should run, and the sizes that the modes take (pixels)."""
+    """Where a VAE stage should run, the sizes that the modes take (pixels), and what a remote one is sent.
+
+    `endpoint`, in the mode remote only, is a visitor's own in place of the model's; no recipe holds it.
+    """
 
     mode: str = "auto"
     tile_size: int = 512
     tile_overlap: int = 128
+    transfer: Transfer = "uint8"
+    endpoint: OwnEndpoint | None = None
 
     def checked(self) -> VaeOptions:
         """Itself.
@@ -63,6 +78,10 @@ class VaeOptions:
         if self.mode not in VAE_MODES:
             raise BadSettingError(
                 f"There is no VAE mode called “{self.mode}”.", f"The modes are {', '.join(VAE_MODES)}."
+            )
+        if self.transfer not in TRANSFERS:
+            raise BadSettingError(
+                f"Pictures do not travel as “{self.transfer}”.", f"They do as {', '.join(TRANSFERS)}."
             )
         if not 64 <= self.tile_size <= MAX_SIDE:
             raise BadSettingError(
@@ -177,6 +196,7 @@ class ResolvedJob:
             "decode_mode": self.job.decode.mode,
             "tile_size": self.job.decode.tile_size,
             "tile_overlap": self.job.decode.tile_overlap,
+            "transfer": self.job.decode.transfer,
         }
 
 

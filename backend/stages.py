@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from backend.errors import (
     NonFiniteError,
     OutOfMemoryError,
     RemoteError,
+    UserError,
 )
 from backend.forecast import Direction
 from backend.interrupt import interruptible, raise_if_stopped
@@ -26,6 +27,7 @@ from backend.loading import Loader
 from backend.logs import new_id
 from backend.measure import Meter, device_name, free_bytes, give_memory_back
 from backend.models import LatentSpec, ModelSpec
+from backend.own_endpoint import remote_of
 from backend.report import Stage, StageReport, Traffic
 from backend.secret import Token
 from backend.settings import EndpointPair, Settings
@@ -37,12 +39,14 @@ if TYPE_CHECKING:
     from backend.vae.base import VAE, LocalVAE
     from backend.vae.preflight import Preflight
     from backend.vae.remote import Remote
+    from backend.zero_gpu import ZeroGpu
 
 log = logging.getLogger(__name__)
 
 _STREAMED_FROM_PIXELS = 512 * 512
 
 Notify = Callable[[Event], None]
+_REMOTE = VaeOptions("remote")
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ class Stages:
         self.loader = loader
         self.calibration = Calibration(settings.cache_folder and settings.cache_folder / "calibration.json")
         self._own_url = own_url
+        self.zero_gpu: ZeroGpu | None = None
+        """Where the card is lent call by call."""
 
     def run(
         self, work: Work, stop: threading.Event | None = None, notify: Notify = lambda _: None
@@ -90,6 +96,14 @@ class Stages:
             LatentRelayError: as the mode raised it, with the run's id; the caller still holds its input.
         """
         work.options.checked()
+        if self.zero_gpu is not None and work.options.mode != "remote":
+            return self.zero_gpu.stage(work)
+        return self.run_here(work, stop, notify)
+
+    def run_here(
+        self, work: Work, stop: threading.Event | None = None, notify: Notify = lambda _: None
+    ) -> tuple[torch.Tensor, StageReport]:
+        """`run`, in this process in any case."""
         choices = self._choices(work)
         for index, choice in enumerate(choices):
             try:
@@ -238,7 +252,7 @@ class Stages:
     def _run_remote(
         self, work: Work, choice: Choice, stop: threading.Event | None, notify: Notify
     ) -> tuple[torch.Tensor, StageReport]:
-        vae, where = self._remote(work.spec, work.direction, stop, notify, work.run_id)
+        vae, where = self._remote(work.spec, work.direction, work.options, stop, notify, work.run_id)
         notify(StageStarted(work.stage, "remote", choice.reason, where))
         with Meter(self.loader.device) as meter:
             output = _apply(vae, work)
@@ -248,12 +262,27 @@ class Stages:
             choice = Choice(
                 "remote", f"{choice.reason} There {tried} overflowed, so it ran again in {dtype}."
             )
-        return output, _report(work, choice, where, meter, dtype=dtype, traffic=vae.traffic)
+        report = _report(work, choice, where, meter, dtype=dtype, traffic=vae.traffic)
+        return output, replace(report, spared_bytes=self._spared_bytes(work.spec))
+
+    def _spared_bytes(self, spec: ModelSpec) -> int | None:
+        """Weights that need not be here as long as others do this model's VAE stages."""
+        from backend.vae.architecture import vae_bytes
+
+        if self.loader.has_vae(spec):
+            return 0
+        try:
+            return vae_bytes(spec, self.loader.dtype(spec))
+        except (OSError, ValueError, TypeError) as error:
+            # A folder of one's own whose config says something else.
+            log.info("The size of %s's VAE is unknown: %s", spec.name, error)
+            return None
 
     def preflight(
         self,
         spec: ModelSpec,
         direction: Direction,
+        options: VaeOptions = _REMOTE,
         stop: threading.Event | None = None,
         notify: Notify = lambda _: None,
         run_id: str | None = None,
@@ -265,9 +294,9 @@ class Stages:
         """
         from backend.vae.preflight import preflight
 
-        if self._is_own(spec, direction):
+        if self._is_own(spec, direction, options):
             return None
-        vae, _ = self._remote(spec, direction, stop, notify, run_id)
+        vae, _ = self._remote(spec, direction, options, stop, notify, run_id)
         return preflight(vae, direction)
 
     def runs_elsewhere(
@@ -275,11 +304,16 @@ class Stages:
     ) -> bool:
         """Whether such a stage would leave this machine's device alone."""
         first = self.choices(spec, direction, width, height, options)[0]
-        return first.mode == "remote" and not self._is_own(spec, direction)
+        return first.mode == "remote" and not self._is_own(spec, direction, options)
 
-    def _is_own(self, spec: ModelSpec, direction: Direction) -> bool:
+    def _pair(self, spec: ModelSpec, options: VaeOptions) -> EndpointPair:
+        """Where a remote stage with these options goes: to the visitor's own endpoint, else to the model's."""
+        own = options.endpoint
+        return self.endpoints(spec) if own is None else EndpointPair(own.encode, own.decode)
+
+    def _is_own(self, spec: ModelSpec, direction: Direction, options: VaeOptions) -> bool:
         """Whether the remote of that direction is this very app."""
-        pair, own = self.endpoints(spec), self._own_url()
+        pair, own = self._pair(spec, options), self._own_url()
         url = pair.encode if direction == "encode" else pair.decode
         return own is not None and url is not None and url.startswith(f"{own.rstrip('/')}/")
 
@@ -287,6 +321,7 @@ class Stages:
         self,
         spec: ModelSpec,
         direction: Direction,
+        options: VaeOptions,
         stop: threading.Event | None,
         notify: Notify,
         run_id: str | None,
@@ -294,23 +329,29 @@ class Stages:
         """The client for that direction, and the host it talks to."""
         from backend.vae.remote import Remote
 
-        pair = self.endpoints(spec)
+        own, pair = options.endpoint, self._pair(spec, options)
         url = pair.encode if direction == "encode" else pair.decode
         if url is None:
+            if own is not None:
+                raise UserError(
+                    f"Your endpoint “{own.name}” does not {direction}.",
+                    "Choose another place for this stage.",
+                )
             raise ModelUnavailableError(
                 f"No endpoint is known that could {direction} for {spec.title}.",
                 f"Start the app with --endpoint {spec.name}=URL, or choose another mode.",
             )
-        remote = Remote(
-            spec.latents,
-            pair.encode,
-            pair.decode,
-            timeout=self.settings.remote_timeout,
-            token=self._token(spec, url),
-            stop=stop,
-            notify=lambda sentence: notify(Waiting(sentence)),
-            request_id=run_id,
-        )
+        more: dict[str, Any] = {
+            "timeout": self.settings.remote_timeout,
+            "stop": stop,
+            "notify": lambda sentence: notify(Waiting(sentence)),
+            "transfer": options.transfer,
+            "request_id": run_id,
+        }
+        if own is not None:
+            remote = remote_of(own, spec, **more)
+        else:
+            remote = Remote(spec.latents, pair.encode, pair.decode, token=self._token(spec, url), **more)
         return remote, urlsplit(url).netloc.rpartition("@")[2]
 
 

@@ -6,6 +6,7 @@ the same thread finds both warm, where a fresh thread would build them again.
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import weakref
@@ -34,6 +35,7 @@ class Worker:
         self._stops: set[threading.Event] = set()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._process = os.getpid()
 
     def run(self, work: Callable[[], T], stop: threading.Event | None = None) -> T:
         """`work()`, when all that was handed in before is done; whatever it raises is raised here.
@@ -54,6 +56,11 @@ class Worker:
 
     def _start(self) -> None:
         with self._starting:
+            if (
+                self._process != os.getpid()
+            ):  # threads do not survive a fork, and what the parent's had to do is its own
+                self._process, self._thread = os.getpid(), None
+                self._tasks, self._stops = queue.SimpleQueue(), set()
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=_serve, args=(self._tasks,), name=self._name, daemon=True

@@ -43,9 +43,12 @@ from benchmarks.common import machine, publish
 ROOT = Path(__file__).parent.parent
 SIDE = 64
 """Pixels of every picture: small jobs, so that the crowd and not the arithmetic is the load."""
-JOBS_EACH = 2
+JOBS_EACH = 1
 """Different jobs of one session or client."""
 BUSY_SIGNS = ("busy", "too many", "queue is full")
+THINKING = 0.5
+"""Seconds, at most, between having a result and asking for the next. Without any, those who are inside would take every
+place again before those who were told "busy" come back."""
 PATIENCE = 180.0
 """Seconds after which an answer counts as lost."""
 Outcome = Literal["ok", "busy", "interrupted", "failed", "swapped", "lost"]
@@ -179,16 +182,18 @@ def run(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda _: None) 
         tell("computing every job alone")
         picture = folder / "in.png"
         sketch().save(picture)
-        paintings = [alone(app, picture, paintings_of(index)) for index in range(plan.sessions)]
+        paintings = alone(app, picture, plan.sessions)
         to_decode = decodings(endpoint, plan.clients)
         tell(f"{plan.sessions} sessions and {plan.clients} clients for {plan.seconds:.0f} s")
+        # The pages are open before the clock starts, as a crowd's are.
+        sessions = [Session(app, picture) for _ in range(plan.sessions)]
         memory: dict[str, list[tuple[float, int]]] = {"app": [], "endpoint": []}
         begin = time.monotonic()
         end = begin + plan.seconds
         painters = [Tally(f"session {index}") for index in range(plan.sessions)]
         decoders = [Tally(f"client {index}") for index in range(plan.clients)]
         threads = [
-            threading.Thread(target=paint, args=(app, picture, paintings[index], tally, end))
+            threading.Thread(target=paint, args=(sessions[index], paintings[index], tally, end))
             for index, tally in enumerate(painters)
         ] + [
             threading.Thread(target=decode, args=(endpoint, to_decode[index], tally, end))
@@ -211,7 +216,7 @@ def run(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda _: None) 
         for thread in killers:
             thread.join()
         took = time.monotonic() - begin
-        kept = check_kept(app, folder / "runs", painters)
+        kept = check_kept(app, folder / "runs" / "pictures", painters)
         return {
             "plan": vars(plan),
             "seconds": took,
@@ -259,7 +264,13 @@ class Session:
     def __init__(self, app: Server, picture: Path) -> None:
         self.app = app
         self.picture = picture
-        self.client = Client(app.url, verbose=False, download_files=False, analytics_enabled=False)
+        self.client = Client(
+            app.url,
+            verbose=False,
+            download_files=False,
+            analytics_enabled=False,
+            httpx_kwargs={"timeout": PATIENCE},  # its own 5 s are for a machine that has nothing else to do
+        )
 
     def __enter__(self) -> Session:
         return self
@@ -309,15 +320,19 @@ def sketch() -> Image.Image:
     return image
 
 
-def alone(app: Server, picture: Path, jobs: Sequence[Painting]) -> list[Painting]:
-    """The jobs with their pixels, each computed while nothing else runs."""
+def alone(app: Server, picture: Path, sessions: int) -> list[list[Painting]]:
+    """For each session its own jobs with their pixels, each computed while nothing else runs."""
     with Session(app, picture) as session:
-        return [replace(job, pixels=session.paint(job, "alone")[0].tobytes()) for job in jobs]
+        return [
+            [replace(job, pixels=session.paint(job, "alone")[0].tobytes()) for job in paintings_of(index)]
+            for index in range(sessions)
+        ]
 
 
-def paint(app: Server, picture: Path, jobs: Sequence[Painting], tally: Tally, end: float) -> None:
-    """One session's life: paint, check, paint again."""
-    session: Session | None = None
+def paint(first: Session, jobs: Sequence[Painting], tally: Tally, end: float) -> None:
+    """One session's life: paint, check, paint again; after a failure the page is loaded anew."""
+    app, picture = first.app, first.picture
+    session: Session | None = first
     count = 0
     while time.monotonic() < end and app.up.wait(max(0.0, end - time.monotonic())):
         job = jobs[count % len(jobs)]
@@ -342,6 +357,7 @@ def paint(app: Server, picture: Path, jobs: Sequence[Painting], tally: Tally, en
         tally.note("ok")
         tally.waits.append(time.monotonic() - begin)
         tally.finished.append((nonce, address))
+        time.sleep(random.uniform(0.0, THINKING))
     if session is not None:
         session.client.close()
 
@@ -418,6 +434,7 @@ def decode(endpoint: Server, jobs: Sequence[Decoding], tally: Tally, end: float)
             else:
                 tally.note("ok")
                 tally.waits.append(time.monotonic() - begin)
+                time.sleep(random.uniform(0.0, THINKING))
 
 
 # -- killing, and what must be left ----------------------------------------------------------------------------

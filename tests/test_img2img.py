@@ -20,6 +20,7 @@ from backend.job import Event, Job, Result, StageDone, StageStarted, Step, VaeOp
 from backend.loading import Loader
 from backend.models import BUILTIN
 from backend.quality import psnr
+from backend.report import spared_bytes
 from backend.settings import EndpointPair, Settings
 from backend.studio import Studio
 from backend.turns import Turns
@@ -170,6 +171,23 @@ def test_a_remote_report_says_what_went_over_the_wire(studio: Studio, picture: I
         assert report.traffic.server_seconds is not None
         network = report.traffic.network_seconds(report.cost.seconds)
         assert network is not None and 0 <= network <= report.cost.seconds
+
+
+def test_with_both_ends_elsewhere_the_vae_is_never_loaded_and_the_reports_say_what_that_saves(
+    studio: Studio, picture: Image.Image
+) -> None:
+    base = f"{studio.own_url}/vae/builtin"
+    near = Studio(
+        Settings(device="cpu", endpoints={"builtin": EndpointPair(f"{base}/encode", f"{base}/decode")})
+    )
+    wish = job(picture, encode=VaeOptions("remote"), decode=VaeOptions("remote"))
+    reports = finish(near, wish).reports
+    weights = sum(w.numel() * w.element_size() for w in studio.loader.vae(BUILTIN).parameters())
+    assert not near.loader.has_vae(BUILTIN) and spared_bytes(reports) == weights
+    assert reports[1].spared_bytes is None, "painting spares nothing"
+    mixed = finish(near, job(picture, encode=VaeOptions("remote"))).reports
+    assert spared_bytes(mixed) is None
+    assert spared_bytes(finish(near, wish).reports) is None, "now it is there"
 
 
 def test_a_remote_that_is_gone_leaves_the_latents(studio: Studio, picture: Image.Image) -> None:

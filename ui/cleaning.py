@@ -1,7 +1,7 @@
 """What the page wrote is deleted when it is old, and the oldest first when it takes too much room.
 
-Three kinds of things lie in the page's folder: a folder for each run, the sketch pad's drawings, and Gradio's own
-copies of uploads and results (`temp`, where app.py points Gradio to).
+There are three kinds of things: a folder for each run, the sketch pad's drawings beside them, and Gradio's copies of
+uploads and results. The last lie apart: what visitors uploaded must not be served as what it says it is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 
 RUN_ID = re.compile(r"[A-Za-z0-9_-]{16,40}")
 DRAWINGS = "drawings"
-TEMP = "temp"
 GRACE_SECONDS = 900.0
 """What is younger stays, however little room there is: a job that waits in line needs its upload."""
 
@@ -42,10 +41,16 @@ class _Entry:
     path: Path
 
 
-def clean(folder: Path, keep: Keep, busy: Collection[str] = (), now: float | None = None) -> int:
-    """Delete what is too old or too much; gives the bytes that were freed. `busy` names the runs to leave alone."""
+def clean(
+    folder: Path, keep: Keep, busy: Collection[str] = (), temp: Path | None = None, now: float | None = None
+) -> int:
+    """Delete what is too old or too much; gives the bytes that were freed.
+
+    `folder` holds the runs, of which those in `busy` are left alone; in `temp` everything may go.
+    """
     now = time.time() if now is None else now
-    entries = sorted((entry for entry in _entries(folder, busy)), key=lambda entry: entry.used)
+    paths = [*_made_here(folder, busy), *(_inside(temp) if temp else ())]
+    entries = sorted(filter(None, map(_entry, paths)), key=lambda entry: entry.used)
     left = sum(entry.bytes for entry in entries)
     freed = 0
     for entry in entries:
@@ -61,15 +66,12 @@ def clean(folder: Path, keep: Keep, busy: Collection[str] = (), now: float | Non
     return freed
 
 
-def _entries(folder: Path, busy: Collection[str]) -> Iterator[_Entry]:
+def _made_here(folder: Path, busy: Collection[str]) -> Iterator[Path]:
     for path in _inside(folder):
-        if RUN_ID.fullmatch(path.name):
-            if path.name not in busy and (entry := _entry(path)):
-                yield entry
-        elif path.name in (DRAWINGS, TEMP):
-            for inner in _inside(path):
-                if entry := _entry(inner):
-                    yield entry
+        if path.name == DRAWINGS:
+            yield from _inside(path)
+        elif RUN_ID.fullmatch(path.name) and path.name not in busy:
+            yield path
 
 
 def _inside(folder: Path) -> list[Path]:

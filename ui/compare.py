@@ -19,7 +19,7 @@ from backend.studio import Studio
 from ui.pictures import file_url, open_picture
 from ui.render import figures, seconds, size
 from ui.runs import Runs
-from ui.text import T, locale_of, say
+from ui.text import T, locale_of, say, translated
 from ui.widgets import BY_THE_VAE, html, intro, local, model_choices, picture_input, quiet, shows, viewer
 
 MODES = tuple(mode for mode in VAE_MODES if mode != "auto")
@@ -97,7 +97,7 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             choices = [(say(locale, f"mode_name_{mode}"), mode) for mode in made]
             first, last = (made[0], made[-1]) if made else (None, None)
             yield {
-                verdict: _verdict(conclusion(rows)),
+                verdict: _verdict(translated(conclusion(rows), locale)),
                 left: gr.update(choices=choices, value=first),
                 right: gr.update(choices=choices, value=last),
                 view: _pair(run.folder, first, last, locale),
@@ -106,8 +106,8 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
         except Cancelled:
             yield {verdict: _verdict(say(locale, "state_stopped"))}
         except LatentRelayError as error:
-            yield {verdict: _verdict(error.sentence)}
-            raise gr.Error(error.sentence, print_exception=False) from error
+            yield {verdict: _verdict(translated(error.sentence, locale))}
+            raise gr.Error(translated(error.sentence, locale), print_exception=False) from error
         finally:
             runs.finish(run)
             yield {start: gr.update(interactive=True), stop: gr.update(interactive=False)}
@@ -192,7 +192,7 @@ def table(rows: Sequence[Row], locale: str) -> str:
 def _row(row: Row, locale: str) -> str:
     name = f'<th scope="row">{escape(say(locale, f"mode_name_{row.mode}"))}</th>'
     if row.error is not None:
-        return f'<tr>{name}<td colspan="{len(COLUMNS) - 1}">{escape(row.error)}</td></tr>'
+        return f'<tr>{name}<td colspan="{len(COLUMNS) - 1}">{escape(translated(row.error, locale))}</td></tr>'
     share = "" if row.peak_percent is None else f" ({row.peak_percent:.1f} %)"
     reference = row.mode == "whole"
     cells = (

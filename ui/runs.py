@@ -89,10 +89,11 @@ def disk_may_be_full() -> Iterator[None]:
 
 
 class Runs:
-    """Thread-safe."""
+    """Thread-safe. Cleans its folder up, and `temp` with it, as `keep` says."""
 
-    def __init__(self, folder: Path, keep: Keep | None = None) -> None:
+    def __init__(self, folder: Path, keep: Keep | None = None, temp: Path | None = None) -> None:
         self.folder = folder
+        self._temp = temp
         self._keep = keep or Keep()
         self._looked = float("-inf")
         self._running: dict[str, Run] = {}
@@ -150,7 +151,7 @@ class Runs:
                 return
             self._looked = now
             busy = set(self._running)
-        clean(self.folder, self._keep, busy)
+        clean(self.folder, self._keep, busy, self._temp)
 
     def tidy_forever(self) -> None:
         """For a thread: a page that nobody uses loses its old pictures, too."""

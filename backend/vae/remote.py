@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import requests
 import torch
@@ -13,19 +13,13 @@ import torch
 from backend import wire
 from backend.call import Answer, Caller
 from backend.errors import RemoteRefusedError, RemoteReplyError, UserError, WireError
+from backend.job import LOSSLESS, Transfer
 from backend.models import LatentSpec
 from backend.net import bare_url, shared_session
 from backend.report import Traffic
 from backend.secret import Token
 from backend.vae.base import check_image, check_latents
 from backend.vae.parts import in_parts
-
-Transfer = Literal["uint8", "float32", "float16", "png", "jpg"]
-TRANSFERS: tuple[Transfer, ...] = ("uint8", "float32", "float16", "png", "jpg")
-"""The form a *picture* travels in, either way; latents always go as a tensor in the dtype they have."""
-
-LOSSLESS: dict[Transfer, bool] = {"uint8": True, "float32": True, "float16": False, "png": True, "jpg": False}
-"""Whether an 8-bit picture survives the way unchanged."""
 
 MAX_SIDE = 2048
 """What the known endpoints take in one request: 2048 × 2048 pixels."""

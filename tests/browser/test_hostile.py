@@ -1,0 +1,124 @@
+"""Markup and script in every field, file, link and error: the page shows text, and runs nothing of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from backend.errors import RemoteRefusedError
+from tests.browser.doing import open_tab, paint, tab_names, upload, wait_for_picture
+from tests.browser.launching import Watched, page_of
+from tests.fakes import FakeStudio, report
+from ui.recipe import CHUNK
+
+EVIL = (
+    '"\'><img class=evil src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
+    "<b class=evil>b</b><a class=evil href='javascript:window.pwned=1'>a</a>{{7*7}}${7*7} [l](javascript:pwned)"
+)
+
+
+def unharmed(page: Any) -> None:
+    """Nothing of EVIL became part of the page or ran."""
+    page.wait_for_timeout(300)
+    assert page.evaluate("window.pwned") is None
+    assert page.locator(".evil, a[href^='javascript']").count() == 0
+
+
+def test_markup_in_a_prompt_is_text_wherever_it_shows(watched: Watched, quick: str) -> None:
+    page = watched.open(quick)
+    upload(page)
+    page.locator("#lr-prompt textarea").fill(EVIL)
+    page.locator("#lr-advanced button").first.click()
+    page.locator("#lr-negative textarea").fill(EVIL)
+    page.locator("#lr-make-link").click()
+    paint(page)
+    unharmed(page)
+    assert EVIL in (page.locator("#lr-viewer img.lr-after").get_attribute("alt") or "")
+    watched.reload(page)
+    page.locator("#lr-history button img").first.wait_for()
+    page.locator("#lr-history button:has(img)").first.click()
+    page.wait_for_function("evil => document.querySelector('#lr-prompt textarea').value === evil", arg=EVIL)
+    unharmed(page)
+
+
+@pytest.mark.parametrize("tell", [EVIL, "&lt;b class=evil&gt;"], ids=["markup", "escaped already"])
+def test_an_endpoints_answer_is_text_in_the_error(watched: Watched, tmp_path: Path, tell: str) -> None:
+    error = RemoteRefusedError(f"The endpoint said: {tell}", EVIL)
+    with page_of(FakeStudio(fail={"decode": error}), tmp_path) as url, contextlib.closing(watched):
+        page = watched.open(url)
+        upload(page)
+        page.locator("#lr-paint").click()
+        toast = page.locator("[data-testid=toast-text]")
+        toast.wait_for()
+        assert toast.inner_text().startswith(f"The endpoint said: {tell}")
+        assert tell in page.locator("#lr-panel .lr-status").inner_text()
+        unharmed(page)
+
+
+def test_a_hostile_link_only_fills_fields_in(watched: Watched, quick: str) -> None:
+    names = ("prompt", "model", "mode", "scheduler", "seed", "width", "fit", "decode_mode", "__theme", "view")
+    page = watched.open(quick + "?" + urlencode(dict.fromkeys(names, EVIL)))
+    page.wait_for_function("evil => document.querySelector('#lr-prompt textarea').value === evil", arg=EVIL)
+    unharmed(page)
+    assert page.locator("#lr-model input").input_value() != EVIL
+    upload(page)
+    paint(page)  # what makes no sense was left out, so the form still works
+
+
+def test_a_hostile_recipe_in_a_picture(watched: Watched, quick: str, tmp_path: Path) -> None:
+    info = PngInfo()
+    stage = report("decode").as_dict() | {"where": EVIL, "reason": EVIL, "mode": EVIL}
+    recipe = {
+        "prompt": EVIL,
+        "negative_prompt": EVIL,
+        "model": "../../etc/passwd",
+        "seed": EVIL,
+        "width": 1e308,
+    }
+    info.add_itxt(
+        CHUNK, json.dumps({"recipe": recipe | {"strength": [], "scheduler": {}}, "stages": [stage]})
+    )
+    info.add_itxt("parameters", EVIL * 1000)
+    Image.new("RGB", (64, 64), "teal").save(tmp_path / "evil.png", pnginfo=info)
+    page = watched.open(quick)
+    upload(page, tmp_path / "evil.png")
+    page.wait_for_function("evil => document.querySelector('#lr-prompt textarea').value === evil", arg=EVIL)
+    unharmed(page)
+    page.locator("#lr-paint").click()
+    wait_for_picture(page)
+    unharmed(page)
+
+
+def test_markup_in_a_file_name_and_in_an_address(watched: Watched, quick: str, tmp_path: Path) -> None:
+    page = watched.open(quick)
+    evil = tmp_path / "<img class=evil src=x onerror=window.pwned=1>.safetensors"
+    evil.write_bytes(b"no latents")
+    open_tab(page, "Decode latents" if "Decode latents" in tab_names(page) else tab_names(page)[3])
+    page.locator("#lr-latents-file input[type=file]").set_input_files(evil)
+    page.wait_for_timeout(500)
+    page.locator("#lr-decode").click()
+    page.locator("[data-testid=toast-text]").first.wait_for()
+    unharmed(page)
+    open_tab(page, "Endpoints")
+    page.locator("#lr-address textarea, #lr-address input").first.fill(f"http://{EVIL}/")
+    page.locator("#lr-test").click()
+    page.wait_for_timeout(500)
+    unharmed(page)
+
+
+def test_a_prompt_of_100_kb_gets_a_sentence(watched: Watched, quick: str) -> None:
+    page = watched.open(quick)
+    upload(page)
+    page.locator("#lr-prompt textarea").fill("long " * 20_000)
+    page.locator("#lr-paint").click()
+    page.get_by_text(re.compile(r"The prompt is longer than \d+ letters")).first.wait_for()
+    page.locator("#lr-prompt textarea").fill("shorter")
+    paint(page)
