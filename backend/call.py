@@ -133,7 +133,8 @@ class Caller:
         started = time.monotonic()
         left = deadline - started
         headers = dict(message.headers)
-        if self.token is not None and (value := self.token.for_url(url)):
+        value = self.token.for_url(url) if self.token is not None else None
+        if value:
             headers["authorization"] = f"Bearer {value}"
         try:
             with self.session.post(
@@ -148,7 +149,8 @@ class Caller:
                 most = most_bytes if response.status_code == 200 else 65536
                 body = _read(response, most, deadline, where)
                 if response.status_code != 200:
-                    raise _refusal(response, body, where)
+                    # What it says is quoted to a visitor; some proxies quote the whole request.
+                    raise _refusal(response, body.replace(value.encode(), b"...") if value else body, where)
                 lower = {key.lower(): value for key, value in response.headers.items()}
                 return Answer(lower, body, attempts, time.monotonic() - started)
         except LatentRelayError:

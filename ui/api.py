@@ -11,16 +11,16 @@ from typing import Any
 import gradio as gr
 
 from backend.errors import LatentRelayError
-from backend.job import SCHEDULERS, VAE_MODES, Result, VaeOptions
+from backend.job import SCHEDULERS, VAE_MODES, Result
 from backend.latents import save_latents
 from backend.models import MODELS, find_model
 from backend.studio import Studio
 from ui.decode import decode_file
 from ui.encode import encode_picture, there_and_back
-from ui.form import AS_ABOVE, Values
+from ui.form import AS_ABOVE, Values, vae_options
 from ui.recipe import save_png
 from ui.runs import Runs
-from ui.widgets import BY_THE_VAE, picture_input
+from ui.widgets import BY_THE_VAE, picture_input, uploads_only
 
 _MODES = "One of " + ", ".join(VAE_MODES)
 
@@ -82,7 +82,7 @@ def build(studio: Studio, runs: Runs) -> None:
         """Picture to latents. Gives the safetensors file, a picture of its channels, and
         {"latents": statistics, "stages"}."""
         try:
-            options = VaeOptions(mode, int(tile_size), int(tile_overlap)).checked()
+            options = vae_options(mode, tile_size, tile_overlap).checked()
             path, channels, stats, report, _ = encode_picture(studio, runs, image, model, options, "en")
         except LatentRelayError as error:
             raise gr.Error(error.sentence, print_exception=False) from error
@@ -93,7 +93,7 @@ def build(studio: Studio, runs: Runs) -> None:
     ) -> tuple[str, dict[str, Any]]:
         """A latents file to a picture. Gives the PNG and {"model", "stages"}."""
         try:
-            options = VaeOptions(mode, int(tile_size), int(tile_overlap)).checked()
+            options = vae_options(mode, tile_size, tile_overlap).checked()
             picture, file, report = decode_file(studio, runs, latents, options, "en")
         except LatentRelayError as error:
             raise gr.Error(error.sentence, print_exception=False) from error
@@ -111,8 +111,7 @@ def build(studio: Studio, runs: Runs) -> None:
         for identical pictures."""
         try:
             there, back = (
-                VaeOptions(mode, int(tile_size), int(tile_overlap)).checked()
-                for mode in (encode_mode, decode_mode)
+                vae_options(mode, tile_size, tile_overlap).checked() for mode in (encode_mode, decode_mode)
             )
             _, after, figures, reports = there_and_back(studio, runs, image, model, there, back, "en")
         except LatentRelayError as error:
@@ -176,7 +175,7 @@ def build(studio: Studio, runs: Runs) -> None:
         )
         expose(
             decode,
-            [gr.File(label="latents"), text("mode", "auto", _MODES), *sizes()],
+            [uploads_only(gr.File(label="latents")), text("mode", "auto", _MODES), *sizes()],
             results("picture"),
             **BY_THE_VAE,
         )

@@ -15,11 +15,12 @@ from backend.models import MODELS
 from backend.report import Stage, StageReport
 from backend.studio import Studio
 from ui.encode import finished
+from ui.form import vae_options
 from ui.pictures import file_url
 from ui.render import Progress, cost_table, panel
 from ui.runs import Runs
 from ui.text import T, locale_of, say
-from ui.widgets import BY_THE_VAE, html, local, mode_choices, shows, viewer
+from ui.widgets import BY_THE_VAE, failure, html, local, mode_choices, shows, uploads_only, viewer
 
 SHOWN: tuple[Stage, ...] = ("decode",)
 """The stages this tab has to do with."""
@@ -50,8 +51,13 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
     local(html(intro("en")), intro)
     with gr.Row(equal_height=False, elem_classes="lr-columns"):
         with gr.Column(scale=5, min_width=320):
-            upload = gr.File(
-                label=T("latents_file"), file_types=[".safetensors"], elem_id="lr-latents-file", height=160
+            upload = uploads_only(
+                gr.File(
+                    label=T("latents_file"),
+                    file_types=[".safetensors"],
+                    elem_id="lr-latents-file",
+                    height=160,
+                )
             )
             mode = gr.Radio(
                 mode_choices(spec),
@@ -74,10 +80,10 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
     def run_decode(path: str, mode: str, tile: float, overlap: float, request: gr.Request):
         locale = locale_of(request)
         try:
-            options = VaeOptions(mode, int(tile), int(overlap)).checked()
+            options = vae_options(mode, tile, overlap).checked()
             picture, file, report = decode_file(studio, runs, path, options, locale)
         except LatentRelayError as error:
-            raise gr.Error(error.sentence, print_exception=False) from error
+            raise failure(error.sentence) from error
         _, channels, h, w = file.latents.shape
         width, height = file.image_size
         sentence = say(

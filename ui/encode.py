@@ -15,11 +15,22 @@ from backend.job import VaeOptions, fit_size
 from backend.models import find_model
 from backend.report import Stage, StageReport
 from backend.studio import Studio
+from ui.form import vae_options
 from ui.pictures import file_url, open_picture
 from ui.render import Progress, cost_table, panel, seconds
 from ui.runs import Runs
 from ui.text import T, locale_of, say
-from ui.widgets import BY_THE_VAE, html, local, mode_choices, model_choices, picture_input, shows, viewer
+from ui.widgets import (
+    BY_THE_VAE,
+    failure,
+    html,
+    local,
+    mode_choices,
+    model_choices,
+    picture_input,
+    shows,
+    viewer,
+)
 
 SHOWN: tuple[Stage, ...] = ("encode", "decode")
 """The stages this tab has to do with."""
@@ -116,13 +127,13 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
 
     def run_encode(path: str, model: str, mode: str, tile: float, overlap: float, request: gr.Request):
         locale = locale_of(request)
-        options = VaeOptions(mode, int(tile), int(overlap)).checked()
         try:
+            options = vae_options(mode, tile, overlap).checked()
             z, channels, stats, report, (width, height) = encode_picture(
                 studio, runs, path, model, options, locale
             )
         except LatentRelayError as error:
-            raise gr.Error(error.sentence, print_exception=False) from error
+            raise failure(error.sentence) from error
         _, count, h, w = stats["shape"]
         sentence = say(
             locale,
@@ -148,13 +159,13 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
 
     def run_trip(path: str, model: str, mode: str, tile: float, overlap: float, request: gr.Request):
         locale = locale_of(request)
-        options = VaeOptions(mode, int(tile), int(overlap)).checked()
         try:
+            options = vae_options(mode, tile, overlap).checked()
             before, after, figures, reports = there_and_back(
                 studio, runs, path, model, options, options, locale
             )
         except LatentRelayError as error:
-            raise gr.Error(error.sentence, print_exception=False) from error
+            raise failure(error.sentence) from error
         sentence = round_trip_sentence(figures, locale)
         value = shows(locale, before=file_url(before), after=file_url(after), prompt=sentence)
         return value, finished(reports, sentence, locale, SHOWN), cost_table(reports, locale)

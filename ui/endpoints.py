@@ -17,7 +17,7 @@ from backend.models import BUILTIN, MODELS
 from backend.studio import Studio
 from ui.render import seconds
 from ui.text import T, locale_of, say
-from ui.widgets import html, local
+from ui.widgets import failure, html, local
 
 _PATIENCE = 4.0
 """Seconds to wait for a sign of life."""
@@ -149,11 +149,11 @@ def build(studio: Studio) -> Callable[[], None]:
         locale = locale_of(request)
         if studio.settings.is_public:
             # A page for strangers calls nobody's address but the owner's.
-            raise gr.Error(say(locale, "endpoints_closed"), print_exception=False)
+            raise failure(say(locale, "endpoints_closed"))
         try:
             net.split_url(url or "")
         except LatentRelayError as error:
-            raise gr.Error(error.sentence, print_exception=False) from error
+            raise failure(error.sentence) from error
         answer = ask(url)
         if answer.latency is None:
             sentence = say(locale, "endpoint_silent")

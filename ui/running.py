@@ -15,18 +15,18 @@ from gradio.components import Component
 from PIL import Image, ImageDraw
 
 from backend.errors import BadLatentsError, Cancelled, LatentRelayError
-from backend.job import MAX_SEED, Result, StageDone, StageStarted, Step, VaeOptions, Waiting
+from backend.job import MAX_SEED, Result, StageDone, StageStarted, Step, Waiting
 from backend.latents import load_latents
 from backend.models import find_model
 from backend.studio import Studio
 from ui import history
-from ui.form import Values
+from ui.form import Values, vae_options
 from ui.pictures import data_uri, file_url
 from ui.recipe import save_png
 from ui.render import Progress, cost_table, panel, seconds, story
 from ui.runs import Run, Runs
 from ui.text import say
-from ui.widgets import shows
+from ui.widgets import failure, shows
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def follow(bench: Bench, values: Values) -> Generator[Changes, None, Run | None]
         job = values.job(picture)
         recipe = json.dumps(job.resolved().recipe())
         run.keep("recipe.json", lambda path: path.write_text(recipe, encoding="utf-8"))
-        seen = {"before": file_url(before) if before else data_uri(picture), "prompt": values.prompt}
+        seen = {"before": file_url(before) if before else data_uri(picture), "prompt": job.prompt}
         yield {
             view.run_id: run.id,
             view.viewer: shows(locale, **seen),
@@ -140,12 +140,12 @@ def follow(bench: Bench, values: Values) -> Generator[Changes, None, Run | None]
         return None
     except LatentRelayError as error:
         yield _over(bench, run, replace(progress, message=error.sentence, failed=progress.active, tone="bad"))
-        raise gr.Error(error.sentence, print_exception=False) from error
+        raise failure(error.sentence) from error
     except Exception as error:
         logger.exception("A run failed in a way that no error of ours describes")
         sentence = say(locale, "unexpected")
         yield _over(bench, run, replace(progress, message=sentence, failed=progress.active, tone="bad"))
-        raise gr.Error(sentence, print_exception=False) from error
+        raise failure(sentence) from error
     finally:
         if events is not None:
             events.close()  # type: ignore[attr-defined]
@@ -260,7 +260,7 @@ def finish_another_way(bench: Bench, run_id: str | None, mode: str) -> Generator
     run = bench.runs.resume(run_id)
     painted = run.folder / "denoise.safetensors" if run else None
     if run is None or painted is None or not painted.is_file():
-        raise gr.Error(say(locale, "nothing_to_finish"), print_exception=False)
+        raise failure(say(locale, "nothing_to_finish"))
     seen = {"before": file_url(run.folder / "before.png"), "prompt": ""}
     try:
         recipe = json.loads((run.folder / "recipe.json").read_text(encoding="utf-8")) | {"decode_mode": mode}
@@ -275,19 +275,19 @@ def finish_another_way(bench: Bench, run_id: str | None, mode: str) -> Generator
         )
         yield {view.panel: panel(progress, locale), **view.busy(True)}
         file = load_latents(painted)
-        options = VaeOptions(mode, int(recipe["tile_size"]), int(recipe["tile_overlap"])).checked()
+        options = vae_options(mode, recipe["tile_size"], recipe["tile_overlap"]).checked()
         image, report = bench.studio.decode(file.latents, file.model, options, run.stop)
     except Cancelled:
         yield _over(bench, run, replace(progress, message=say(locale, "state_stopped")))
         return
-    except (LatentRelayError, OSError, ValueError) as error:
+    except (LatentRelayError, OSError, ValueError, KeyError) as error:
         sentence = (
             error.sentence
             if isinstance(error, LatentRelayError)
             else str(BadLatentsError(say(locale, "nothing_to_finish")))
         )
         yield _over(bench, run, Progress(sentence, failed="decode", reports=tuple(run.reports), tone="bad"))
-        raise gr.Error(sentence, print_exception=False) from error
+        raise failure(sentence) from error
     finally:
         bench.runs.finish(run)
     run.reports.append(report)
