@@ -21,8 +21,10 @@ for name, value in {
     os.environ.setdefault(name, value)
 
 from backend.errors import LatentRelayError
+from backend.logs import log_json_lines
 from backend.settings import Settings, read_settings
 from backend.studio import Studio
+from backend.zero_gpu import decorator
 
 
 def main() -> int:
@@ -32,12 +34,14 @@ def main() -> int:
     except LatentRelayError as error:
         print(f"app.py: {error.sentence}", file=sys.stderr)
         return 2
+    log_json_lines()
     serve(settings)
     return 0
 
 
 def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
     """Open the page and the VAE routes; returns the studio and the local URL (at once if not `block`)."""
+    lend = decorator(os.environ)  # before anything imports torch
     folder = (settings.folder or Path(__file__).parent / "runs").resolve()
     pictures, temp = folder / "pictures", folder / "temp"
     # Gradio reads it when it is imported: its copies of uploads and results are cleaned away with the rest.
@@ -46,7 +50,9 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
     from ui.page import build_page, launch_options
     from ui.runs import Runs
 
-    studio = Studio(settings)
+    studio = Studio(settings, lend)
+    if lend is not None:
+        _warm_up(studio)  # the card's process is a fork of this one and finds what is loaded here
     runs = Runs(pictures, Keep(settings.keep_days, settings.keep_gb), temp if ours else None)
     page = build_page(studio, runs)
     _, local_url, _ = page.launch(
@@ -59,7 +65,8 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
         **launch_options(pictures, studio),
     )
     studio.own_url = local_url
-    threading.Thread(target=_warm_up, args=(studio,), name="warm-up", daemon=True).start()
+    if lend is None:
+        threading.Thread(target=_warm_up, args=(studio,), name="warm-up", daemon=True).start()
     threading.Thread(target=runs.tidy_forever, name="tidy", daemon=True).start()
     if block:
         page.block_thread()

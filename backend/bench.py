@@ -120,9 +120,13 @@ class Bench:
         try:
             vae = local_vae(case.mode, module, case.model.latents, case.tile_size, case.tile_overlap, stop)
             work = _work(case, vae, torch.Generator().manual_seed(0))
-            with self.loader.turns.hold(stop), interruptible(module, stop):
-                work()
-                costs = [_cost(work, device) for _ in range(runs)]
+
+            def measure() -> list[Cost]:
+                with interruptible(module, stop):
+                    work()
+                    return [_cost(work, device) for _ in range(runs)]
+
+            costs = self.loader.turns.run(measure, stop)
         except OutOfMemoryError:
             give_memory_back(device)
             return replace(blank, error=OOM)

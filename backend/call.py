@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import requests
 from urllib3.exceptions import InvalidHeader, NameResolutionError, NewConnectionError
@@ -27,8 +27,9 @@ from backend.errors import (
     RemoteTimeoutError,
     RemoteUnreachableError,
 )
-from backend.net import Watched, bare_url
-from backend.secret import Token
+from backend.logs import HEADER, clean_id
+from backend.net import Watched, answered, bare_url
+from backend.secret import Token, origin
 from backend.wire import Message
 
 CONNECT_SECONDS = 10.0
@@ -48,6 +49,9 @@ RETRIES = Retry(
 )
 """Decoding is a pure function, so posting it again does no harm. A 4xx other than 429 is never tried again."""
 
+RESTART_TRIES = 6
+"""At a server that answered before and is gone now, and so is probably starting again: some 30 seconds."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -58,6 +62,11 @@ class Answer:
     attempts: int
     seconds: float
     """From the post that succeeded to its last byte."""
+
+    @property
+    def request_id(self) -> str | None:
+        """What the endpoint calls this request in its log."""
+        return clean_id(self.headers.get(HEADER))
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,8 @@ class Caller:
     stop: threading.Event | None = None
     notify: Callable[[str], None] = lambda _: None
     retries: Retry = RETRIES
+    request_id: str | None = None
+    """Sent along, so that the endpoint's log can be searched for it; an endpoint that knows no ids ignores it."""
 
     def post(self, url: str, message: Message, most_bytes: int) -> Answer:
         """Post `message` and give the reply, of at most `most_bytes`.
@@ -80,15 +91,24 @@ class Caller:
         """
         deadline = time.monotonic() + self.timeout
         retries = self.retries
+        if retries.connect and origin(url) in answered(self.session):
+            retries = retries.new(connect=max(retries.connect, RESTART_TRIES))
         attempts = 0
+        told: RemoteError | None = None
+        """The latest status: it says more than that the time was up during one more try."""
         while True:
             attempts += 1
+            once = partial(self._once, url, message, most_bytes, deadline, attempts)
             try:
-                answer = self._abortable(partial(self._once, url, message, most_bytes, deadline, attempts))
+                answer = self._abortable(once, deadline, url)
+            except RemoteTimeoutError as error:
+                raise told or error from error.__cause__
             except _Transient as failure:
+                told = failure.error if failure.kind == "status" else told
                 retries, wait = _next_try(retries, failure)
                 if wait is None or time.monotonic() + wait >= deadline:
-                    raise failure.error from failure.error.__cause__
+                    last = told or failure.error
+                    raise last from last.__cause__
                 spent = self.timeout - (deadline - time.monotonic())
                 self.notify(
                     f"{failure.plain}; trying again in {max(1, round(wait))} s ({round(spent)} s so far)"
@@ -103,10 +123,11 @@ class Caller:
         elif self.stop.wait(seconds):
             raise Cancelled("Stopped while waiting for the endpoint.")
 
-    def _abortable(self, work: Callable[[], Answer]) -> Answer:
-        """Run `work` in a thread of its own if it must be possible to stop it; a blocked socket cannot look up."""
-        if self.stop is None:
-            return work()
+    def _abortable(self, work: Callable[[], Answer], deadline: float, url: str) -> Answer:
+        """Run `work` in a thread of its own, because a blocked socket can look neither at `stop` nor at the clock.
+
+        A socket's own timeout is for each read, so an answer that drips byte by byte would never run into it.
+        """
         future: Future[Answer] = Future()
         watched = Watched()
 
@@ -124,15 +145,22 @@ class Caller:
             except TimeoutError:
                 if future.done():
                     raise
-                if self.stop.is_set():
-                    watched.cut()
-                    raise Cancelled("Stopped while the endpoint was working.") from None
+            if self.stop is not None and self.stop.is_set():
+                watched.cut()
+                raise Cancelled("Stopped while the endpoint was working.")
+            if time.monotonic() > deadline:
+                watched.cut()
+                raise _too_late(bare_url(url), self.timeout)
 
     def _once(self, url: str, message: Message, most_bytes: int, deadline: float, attempts: int) -> Answer:
         where = bare_url(url)
         started = time.monotonic()
         left = deadline - started
+        if left <= 0:
+            raise _too_late(where, self.timeout)
         headers = dict(message.headers)
+        if self.request_id is not None:
+            headers[HEADER] = self.request_id
         value = self.token.for_url(url) if self.token is not None else None
         if value:
             headers["authorization"] = f"Bearer {value}"
@@ -147,10 +175,13 @@ class Caller:
                 stream=True,
             ) as response:
                 most = most_bytes if response.status_code == 200 else 65536
-                body = _read(response, most, deadline, where)
+                answered(self.session).add(origin(url))
+                given = clean_id(response.headers.get(HEADER))
+                body = _read(response, most, deadline, where, given)
                 if response.status_code != 200:
                     # What it says is quoted to a visitor; some proxies quote the whole request.
-                    raise _refusal(response, body.replace(value.encode(), b"...") if value else body, where)
+                    said = body.replace(value.encode(), b"...") if value else body
+                    raise _refusal(response, said, where, given)
                 lower = {key.lower(): value for key, value in response.headers.items()}
                 return Answer(lower, body, attempts, time.monotonic() - started)
         except LatentRelayError:
@@ -162,20 +193,27 @@ class Caller:
 class _Transient(Exception):  # noqa: N818 - never leaves this module
     """A failure that another try may cure."""
 
-    def __init__(self, error: RemoteError, plain: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        error: RemoteError,
+        plain: str,
+        kind: Literal["connect", "read", "status"],
+        *,
+        retry_after: float | None = None,
+    ) -> None:
         self.error = error
         self.plain = plain
+        self.kind = kind
+        """Which of the retries' budgets it is counted against."""
         self.retry_after = retry_after
 
 
 def _next_try(retries: Retry, failure: _Transient) -> tuple[Retry, float | None]:
     """urllib3's bookkeeping for one more failure: (what is left, seconds to wait or None for no more tries)."""
-    spent: dict[str, Any] = {}
-    kind = "status" if failure.error.status is not None else "connect"
-    left = getattr(retries, kind)
-    spent[kind] = left - 1
+    left = getattr(retries, failure.kind)
     if left <= 0:
         return retries, None
+    spent: dict[str, Any] = {failure.kind: left - 1}
     following = retries.new(
         **spent, history=(*retries.history, RequestHistory("POST", None, None, None, None))
     )
@@ -183,7 +221,9 @@ def _next_try(retries: Retry, failure: _Transient) -> tuple[Retry, float | None]
     return following, max(0.25, following.get_backoff_time()) if wait is None else wait
 
 
-def _read(response: requests.Response, most: int, deadline: float, where: str) -> bytes:
+def _read(
+    response: requests.Response, most: int, deadline: float, where: str, request_id: str | None
+) -> bytes:
     chunks, size = [], 0
     for chunk in response.iter_content(_CHUNK):
         size += len(chunk)
@@ -192,6 +232,7 @@ def _read(response: requests.Response, most: int, deadline: float, where: str) -
                 f"The endpoint at {where} sent more than the {most} bytes that were asked for.",
                 "It is probably not a VAE endpoint.",
                 url=where,
+                request_id=request_id,
             )
         if time.monotonic() > deadline:
             raise requests.Timeout
@@ -201,15 +242,17 @@ def _read(response: requests.Response, most: int, deadline: float, where: str) -
     body = b"".join(chunks)
     announced = response.headers.get("Content-Length", "")
     if announced.isdigit() and len(body) < int(announced) and response.status_code == 200:
-        raise RemoteReplyError(
-            f"The answer of {where} was cut off: {len(body)} of {announced} bytes came.",
-            "Try again.",
-            url=where,
-        )
+        cut_off = f"The answer of {where} was cut off: {len(body)} of {announced} bytes came."
+        raise _cut_off(cut_off, where, request_id)
     return body
 
 
-def _refusal(response: requests.Response, body: bytes, where: str) -> Exception:
+def _cut_off(sentence: str, where: str, request_id: str | None = None) -> _Transient:
+    error = RemoteReplyError(sentence, "Try again.", url=where, request_id=request_id)
+    return _Transient(error, "The answer was cut off", "read")
+
+
+def _refusal(response: requests.Response, body: bytes, where: str, request_id: str | None) -> Exception:
     """An HTTP status that is not 200 as an error, transient or not. The body may be JSON, HTML or nothing."""
     status = response.status_code
     said, hint, code = _said(body)
@@ -225,6 +268,7 @@ def _refusal(response: requests.Response, body: bytes, where: str) -> Exception:
             "Give its new address.",
             url=where,
             status=status,
+            request_id=request_id,
         )
     sentences = {
         401: (f"The endpoint at {where} wants a token, or does not accept this one.", "Check the token."),
@@ -239,14 +283,14 @@ def _refusal(response: requests.Response, body: bytes, where: str) -> Exception:
     sentence, advice = sentences.get(
         status, (f"The endpoint at {where} answered with error {status}.{quoted}", hint or "Try again later.")
     )
-    error = RemoteRefusedError(sentence, advice, url=where, status=status)
+    error = RemoteRefusedError(sentence, advice, url=where, status=status, request_id=request_id)
     if status not in RETRIES.status_forcelist:
         return error
     wait = _retry_after(response)
     plain = {429: "The endpoint gets too many requests", 503: "The endpoint is waking up"}.get(
         status, "The endpoint does not answer yet"
     )
-    return _Transient(error, "The endpoint is busy" if code == "busy" else plain, retry_after=wait)
+    return _Transient(error, "The endpoint is busy" if code == "busy" else plain, "status", retry_after=wait)
 
 
 def _retry_after(response: requests.Response) -> float | None:
@@ -273,22 +317,32 @@ def _said(body: bytes) -> tuple[str, str, str]:
     return str(error)[:300], str(document.get("hint", ""))[:300], str(document.get("code", ""))
 
 
+def _too_late(where: str, timeout: float) -> RemoteTimeoutError:
+    return RemoteTimeoutError(
+        f"The endpoint at {where} did not answer within {timeout:g} s.",
+        "It may be starting up; try again in a minute, or choose another mode.",
+        url=where,
+    )
+
+
 def _translated(error: Exception, where: str, timeout: float) -> Exception:
     """requests' exceptions as ours."""
     if isinstance(error, requests.Timeout) and not isinstance(error, requests.ConnectTimeout):
-        return RemoteTimeoutError(
-            f"The endpoint at {where} did not answer within {timeout:g} s.",
-            "It may be starting up; try again in a minute, or choose another mode.",
-            url=where,
-        )
+        return _too_late(where, timeout)
     if isinstance(error, requests.exceptions.SSLError):
+        if "CERTIFICATE" not in str(error):
+            return RemoteUnreachableError(
+                f"No secure connection to {where} could be made.",
+                "Perhaps its address starts with http://, or a proxy is in between.",
+                url=where,
+            )
         return RemoteUnreachableError(
             f"The certificate of {where} is not valid.",
             "Check the address, and this computer's clock.",
             url=where,
         )
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return RemoteReplyError(f"The answer of {where} was cut off.", "Try again.", url=where)
+        return _cut_off(f"The answer of {where} was cut off.", where)
     reason = getattr(error.args[0], "reason", None) if error.args else None
     if isinstance(reason, NameResolutionError):
         return RemoteUnreachableError(
@@ -296,13 +350,19 @@ def _translated(error: Exception, where: str, timeout: float) -> Exception:
             "Check the address, and the network connection.",
             url=where,
         )
-    unreachable = RemoteUnreachableError(
+    nobody = RemoteUnreachableError(
         f"Nothing answers at {where}.", "Check that the endpoint is running, and its address.", url=where
     )
-    if isinstance(error, requests.ConnectionError):
-        plain = (
-            "Nothing answers there yet" if isinstance(reason, NewConnectionError) else "The connection broke"
+    if not isinstance(error, requests.ConnectionError):
+        return nobody
+    if isinstance(reason, NewConnectionError) or isinstance(error, requests.ConnectTimeout):
+        failure = _Transient(nobody, "Nothing answers there yet", "connect")
+    else:
+        broken = RemoteUnreachableError(
+            f"The connection to {where} broke before it answered.",
+            "The endpoint may have stopped or be restarting; try again in a minute.",
+            url=where,
         )
-        unreachable.__cause__ = error
-        return _Transient(unreachable, plain)
-    return unreachable
+        failure = _Transient(broken, "The connection broke", "connect")
+    failure.error.__cause__ = error
+    return failure

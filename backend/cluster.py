@@ -24,11 +24,10 @@ from typing import TYPE_CHECKING, Any
 from backend import wire
 from backend.endpoint.app import build_app
 from backend.endpoint.lane import Done
-from backend.endpoint.service import Action, Limits, Served, Service, compute_together
+from backend.endpoint.service import Action, Computed, Limits, Served, Service, compute_together
 from backend.endpoint.source import Source, parse_source
 from backend.errors import BusyError, LatentRelayError
 from backend.models import BUILTIN
-from backend.report import Cost
 from backend.turns import Turns
 
 if TYPE_CHECKING:
@@ -82,8 +81,8 @@ class Worker:
             source.module()
         self._served = {source.name: source.served for source in sources}
 
-    async def compute(self, errands: list[Errand]) -> list[tuple[Any, Cost, int]]:
-        """Each errand's result with the cost and size of the batch it was computed in."""
+    async def compute(self, errands: list[Errand]) -> list[tuple[Computed, int] | LatentRelayError]:
+        """Each errand's result, as a NumPy array, with the size of the batch it was computed in; or its error."""
         return await asyncio.to_thread(self._compute, errands)
 
     def _compute(self, errands: list[Errand]) -> list[Any]:
@@ -98,15 +97,13 @@ class Worker:
             first = errands[indices[0]]
             # A copy, because what Ray hands over may not be written to.
             items = [torch.from_numpy(errands[index].array.copy()) for index in indices]
-            try:
-                done = compute_together(self._served[first.name], first.action, items, first.scaling)
-            except LatentRelayError as error:
-                # Given back and not raised: it must reach its own requests only, not the whole batch.
-                for index in indices:
-                    results[index] = error
-                continue
-            for index, (tensor, cost) in zip(indices, done, strict=True):
-                results[index] = (tensor.float().numpy(), cost, len(indices))
+            done = compute_together(self._served[first.name], first.action, items, first.scaling)
+            for index, result in zip(indices, done, strict=True):
+                results[index] = result
+                # An error is given back and not raised: it must reach its own request only, not the whole batch.
+                if not isinstance(result, LatentRelayError):
+                    array: Any = result.tensor.float().numpy()
+                    results[index] = replace(result, tensor=array), len(indices)
         return results
 
 
@@ -159,9 +156,11 @@ class ClusterService(Service):
                 raise (error.cause if isinstance(error.cause, Exception) else error) from None
             if isinstance(result, LatentRelayError):
                 raise result
-            array, cost, batch = result
-            waited = max(0.0, time.perf_counter() - started - cost.seconds)
-            return Done((torch.from_numpy(array.copy()), cost), waited, cost.seconds, batch)
+            computed, batch = result
+            seconds = computed.cost.seconds
+            waited = max(0.0, time.perf_counter() - started - seconds)
+            tensor = torch.from_numpy(computed.tensor.copy())
+            return Done(replace(computed, tensor=tensor), waited, seconds, batch)
         raise BusyError("The workers were lost one after another.", "Try again in 10 s.", retry_after=10)
 
 

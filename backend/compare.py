@@ -154,15 +154,18 @@ def conclusion(rows: Sequence[Row]) -> str:
     if not others:
         return "Only the whole picture was made, so there is nothing to compare it with."
     best = min(others, key=lambda row: (_closeness(row), row.peak_bytes or 2**63))
-    sentence = f"{best.mode.capitalize()} gives {_closeness_words(best)}"
+    name, picture = best.mode.capitalize(), _closeness_words(best)
     if best.wire_bytes is not None:
-        return f"{sentence} for {best.wire_bytes / 1e6:.1f} MB over the network."
-    if best.peak_bytes and whole.peak_bytes:
-        share = 100 * best.peak_bytes / whole.peak_bytes
-        sentence += f" in {share:.0f} % of the memory"
-    if best.seconds and whole.seconds:
-        sentence += f" and {best.seconds / whole.seconds:.1f} times the time"
-    return sentence + "."
+        return f"{name} gives {picture} for {best.wire_bytes / 1e6:.1f} MB over the network."
+    share = 100 * best.peak_bytes / whole.peak_bytes if best.peak_bytes and whole.peak_bytes else None
+    times = best.seconds / whole.seconds if best.seconds and whole.seconds else None
+    if share is not None and times is not None:
+        return f"{name} gives {picture} in {share:.0f} % of the memory and {times:.1f} times the time."
+    if share is not None:
+        return f"{name} gives {picture} in {share:.0f} % of the memory."
+    if times is not None:
+        return f"{name} gives {picture} in {times:.1f} times the time."
+    return f"{name} gives {picture}."
 
 
 def _closeness(row: Row) -> int:

@@ -38,6 +38,8 @@ class LatentRelayError(Exception):
     """Base of all of ours. `str(error)` is a sentence for a person; `hint` (may be empty) what to do next."""
 
     code: ClassVar[str] = "error"
+    run_id: str | None = None
+    """Of the run that failed, as its log line has it."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -132,14 +134,31 @@ class DeadlineError(EndpointError):
 
 
 class RemoteError(LatentRelayError):
-    """`url` is the endpoint without query or credentials, `status` the HTTP status if there was one."""
+    """`url` is the endpoint without query or credentials, `status` the HTTP status if there was one.
+
+    `request_id` is what the endpoint calls the request in its own log, None if it said nothing.
+    """
 
     code = "remote_failed"
 
-    def __init__(self, message: str, hint: str = "", *, url: str = "", status: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        *,
+        url: str = "",
+        status: int | None = None,
+        request_id: str | None = None,
+    ) -> None:
         super().__init__(message, hint)
         self.url = url
         self.status = status
+        self.request_id = request_id
+
+    @property
+    def sentence(self) -> str:
+        """Message and hint, and the id that the endpoint's owner can look for."""
+        return super().sentence + (f" (Request {self.request_id})" if self.request_id else "")
 
 
 class RemoteUnreachableError(RemoteError):

@@ -1,4 +1,8 @@
-"""Pictures in: whatever a person uploads becomes plain RGB; and to and from tensors."""
+"""Pictures in: whatever a person uploads becomes plain RGB; and to and from tensors.
+
+The arithmetic is NumPy's, because any thread may do it: torch's would start a team of OpenMP helpers for each one, and
+those slow down the team of the thread that computes.
+"""
 
 from __future__ import annotations
 
@@ -60,11 +64,11 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
     """An RGB picture as float32 (1, 3, H, W) in [-1, 1]."""
     import torch
 
-    pixels = torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 127.5 - 1.0)
-    return pixels.permute(2, 0, 1).unsqueeze(0).contiguous()
+    pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(127.5) - np.float32(1)
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
 
 
 def to_image(tensor: torch.Tensor) -> Image.Image:
     """(1, 3, H, W) in [-1, 1] as an RGB picture, rounded as diffusers' VaeImageProcessor does."""
-    pixels = (tensor[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+    pixels = np.clip(tensor[0].float().cpu().numpy() / 2 + 0.5, 0, 1).transpose(1, 2, 0)
     return Image.fromarray((pixels * 255).round().astype(np.uint8))

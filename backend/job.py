@@ -6,21 +6,32 @@ The page, the API and the tests all consume the same events.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 
 from backend import families
-from backend.errors import BadSettingError
+from backend.errors import BadSettingError, LatentRelayError
+from backend.logs import new_id
 from backend.models import ModelSpec, find_model
 from backend.report import Stage, StageReport
 
 if TYPE_CHECKING:
     import torch
 
+    from backend.own_endpoint import OwnEndpoint
+
 VaeMode = Literal["auto", "whole", "tiled", "streamed", "remote", "tiny"]
 VAE_MODES: tuple[VaeMode, ...] = ("auto", "whole", "streamed", "tiled", "remote", "tiny")
+
+
+Transfer = Literal["uint8", "float32", "float16", "png", "jpg"]
+TRANSFERS: tuple[Transfer, ...] = ("uint8", "float32", "float16", "png", "jpg")
+"""The form a *picture* travels in, either way; latents always go as a tensor in the dtype they have."""
+
+LOSSLESS: dict[Transfer, bool] = {"uint8": True, "float32": True, "float16": False, "png": True, "jpg": False}
+"""Whether an 8-bit picture survives the way unchanged."""
 
 
 def vae_modes(spec: ModelSpec) -> tuple[VaeMode, ...]:
@@ -47,11 +58,16 @@ MAX_SEED = 2**32 - 1
 
 @dataclass(frozen=True)
 class VaeOptions:
-    """Where a VAE stage should run, and the sizes that the modes take (pixels)."""
+    """Where a VAE stage should run, the sizes that the modes take (pixels), and what a remote one is sent.
+
+    `endpoint`, in the mode remote only, is a visitor's own in place of the model's; no recipe holds it.
+    """
 
     mode: str = "auto"
     tile_size: int = 512
     tile_overlap: int = 128
+    transfer: Transfer = "uint8"
+    endpoint: OwnEndpoint | None = None
 
     def checked(self) -> VaeOptions:
         """Itself.
@@ -62,6 +78,10 @@ class VaeOptions:
         if self.mode not in VAE_MODES:
             raise BadSettingError(
                 f"There is no VAE mode called “{self.mode}”.", f"The modes are {', '.join(VAE_MODES)}."
+            )
+        if self.transfer not in TRANSFERS:
+            raise BadSettingError(
+                f"Pictures do not travel as “{self.transfer}”.", f"They do as {', '.join(TRANSFERS)}."
             )
         if not 64 <= self.tile_size <= MAX_SIDE:
             raise BadSettingError(
@@ -147,6 +167,8 @@ class ResolvedJob:
     seed: int
     width: int
     height: int
+    run_id: str = field(default_factory=new_id)
+    """New with each run; in its reports, its errors and the log."""
 
     @property
     def steps_to_run(self) -> int:
@@ -170,6 +192,7 @@ class ResolvedJob:
             "decode_mode": self.job.decode.mode,
             "tile_size": self.job.decode.tile_size,
             "tile_overlap": self.job.decode.tile_overlap,
+            "transfer": self.job.decode.transfer,
         }
 
 
@@ -258,3 +281,18 @@ class Result:
 
 
 Event = Waiting | StageStarted | Step | StageDone | Result
+
+
+@dataclass(frozen=True)
+class Failed:
+    """One picture of a batch could not be finished. What its events gave before stays, and the others go on."""
+
+    error: LatentRelayError
+
+
+@dataclass(frozen=True)
+class InBatch:
+    """An event of the picture `index` (from 0) of a batch; those of two pictures may mix."""
+
+    index: int
+    event: Event | Failed

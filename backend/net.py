@@ -1,8 +1,8 @@
 """Which addresses this app may call, and the pooled sessions it calls them with.
 
 The owner's endpoints, from flags and environment, may be anywhere. An address that a visitor types is fetched by
-this server, from inside the owner's network: so it must be a public one, both when its name is looked up and on the
-socket that is really opened (a name may point elsewhere a moment later). Redirects are never followed.
+this server, from inside the owner's network: so it must be a public one, and the connection goes to the very address
+that was found to be one (a name may point elsewhere a moment later). Redirects are never followed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,35 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import NameResolutionError, NewConnectionError
 
 from backend.errors import BadSettingError, RemoteUnreachableError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_UNICAST = ipaddress.ip_network("2000::/3")
+"""All that is handed out for the open internet of IPv6 (RFC 4291); the rest is local, special or unused."""
+_CARRIERS = tuple(
+    ipaddress.ip_network(prefix)
+    for prefix in (
+        "::/96",  # IPv4-compatible (RFC 4291), deprecated
+        "::ffff:0:0/96",  # IPv4-mapped (RFC 4291)
+        "::ffff:0:0:0/96",  # IPv4-translated (RFC 2765)
+        "64:ff9b::/96",  # NAT64 (RFC 6052)
+    )
+)
+"""Forms of IPv6 whose last 32 bits are an IPv4 address."""
+_SPECIAL = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "192.0.0.0/24",  # IETF protocol assignments (RFC 6890); Oracle's metadata server is in it
+        "192.88.99.0/24",  # 6to4 relays (RFC 7526), deprecated
+        "168.63.129.16/32",  # Azure's metadata and DNS server: a public number that only its own machines reach
+        "3fff::/20",  # documentation (RFC 9637)
+        "5f00::/16",  # segment routing (RFC 9602)
+    )
+)
+"""What Python calls global, at least in some version, and is not."""
 
 
 def split_url(url: str) -> SplitResult:
@@ -60,12 +83,23 @@ def is_public(address: Address) -> bool:
     IPv6 forms that carry an IPv4 address are judged by that one.
     """
     if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-        if inner is None and address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(inner)
+        carried = _carried(address)
+        if carried is not None:
+            return is_public(carried)
+        if address not in _UNICAST:
+            return False
+    if any(address.version == network.version and address in network for network in _SPECIAL):
+        return False
     return address.is_global and not address.is_multicast
+
+
+def _carried(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address inside, None if there is none."""
+    inner = address.sixtofour or (address.teredo[1] if address.teredo else None)
+    is_isatap = int(address) >> 32 & 0xFDFFFFFF == 0x5EFE  # RFC 5214, with and without its universal bit
+    if inner is None and (is_isatap or any(address in network for network in _CARRIERS)):
+        inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return inner
 
 
 def check_visitor_url(url: str) -> None:
@@ -77,18 +111,29 @@ def check_visitor_url(url: str) -> None:
     parts = split_url(url)
     host = parts.hostname or ""
     try:
-        found = socket.getaddrinfo(
-            host, parts.port or (443 if parts.scheme == "https" else 80), type=socket.SOCK_STREAM
-        )
+        _public_addresses(host, parts.port or (443 if parts.scheme == "https" else 80))
     except (OSError, UnicodeError) as error:
         raise RemoteUnreachableError(
             f"No computer called {host} was found.",
             "Check the address for a typing mistake.",
             url=bare_url(url),
         ) from error
-    for *_, place in found:
-        if not is_public(ipaddress.ip_address(str(place[0]).partition("%")[0])):
+
+
+def _public_addresses(host: str, port: int) -> list[str]:
+    """Every address that `host` has now, as numbers.
+
+    Raises:
+        BadSettingError: one of them is not public. OSError: there is none.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    numbers = list(dict.fromkeys(str(place[0]) for *_, place in found))
+    if not numbers:
+        raise OSError("no address")
+    for number in numbers:
+        if "%" in number or not is_public(ipaddress.ip_address(number)):
             raise _not_public()
+    return numbers
 
 
 def _not_public() -> BadSettingError:
@@ -128,11 +173,29 @@ class _Checked(HTTPConnection):
     public_only = False
 
     def _new_conn(self) -> socket.socket:
-        sock = super()._new_conn()
-        if self.public_only and not is_public(ipaddress.ip_address(sock.getpeername()[0].partition("%")[0])):
-            sock.close()
-            raise _not_public()
-        return sock
+        """With `public_only` the name is looked up here, once, and the very address that was found good is called:
+        a second look-up might find another, and even knocking at a private one tells whether somebody is there.
+        """
+        if not self.public_only:
+            return super()._new_conn()
+        name = self._dns_host
+        try:
+            numbers = _public_addresses(name.strip("[]"), self.port)
+        except socket.gaierror as error:
+            raise NameResolutionError(name, self, error) from error
+        except (OSError, UnicodeError) as error:
+            raise NewConnectionError(self, str(error)) from error
+        last: NewConnectionError | None = None
+        for number in numbers:
+            self._dns_host = number
+            try:
+                return super()._new_conn()
+            except NewConnectionError as error:
+                last = error
+            finally:
+                self._dns_host = name  # the certificate is the name's
+        assert last is not None, "there is at least one address"
+        raise last
 
     def request(self, *args: Any, **options: Any) -> None:
         watched: Watched | None = getattr(_current, "watched", None)
@@ -160,6 +223,7 @@ def _pool(base: Any, connection: type[HTTPConnection]) -> Any:
 class _Adapter(HTTPAdapter):
     def __init__(self, *, public_only: bool) -> None:
         self._public_only = public_only
+        self.answered: set[str] = set()
         super().__init__(pool_connections=8, pool_maxsize=32, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
@@ -181,6 +245,12 @@ def new_session(*, public_only: bool = False) -> requests.Session:
     if public_only:
         session.trust_env = False  # a proxy would look up the name a second time, out of our sight
     return session
+
+
+def answered(session: requests.Session) -> set[str]:
+    """Origins that have answered on this session, whatever they said; for the caller to add to."""
+    adapter = session.get_adapter("http://")
+    return adapter.answered if isinstance(adapter, _Adapter) else set()
 
 
 def _add_nothing(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -5,6 +5,7 @@ A number that was not or could not be measured is None, never 0.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -88,6 +89,12 @@ class StageReport:
     dtype: str | None = None
     requested_mode: str | None = None
     """What was asked for; differs from `mode` after auto or a fallback."""
+    spared_bytes: int | None = None
+    """Of a remote stage: the VAE's weights that were not loaded here; 0 if they were there anyway, None if unknown."""
+    run_id: str | None = None
+    """The run's, as the log has it."""
+    overlapped_seconds: float | None = None
+    """Of a decode elsewhere in a batch: how much of it went by while the next picture was being made here."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, with the derived figures written out."""
@@ -97,3 +104,11 @@ class StageReport:
         if self.traffic is not None:
             data["traffic"]["network_seconds"] = self.traffic.network_seconds(self.cost.seconds)
         return data
+
+
+def spared_bytes(reports: Sequence[StageReport]) -> int | None:
+    """What a run with both ends elsewhere saved by never loading the VAE; None if it saved nothing, or who knows."""
+    ends = [report for report in reports if report.stage != "denoise"]
+    if len(ends) < 2 or any(report.mode != "remote" for report in ends):
+        return None
+    return ends[-1].spared_bytes or None

@@ -43,6 +43,8 @@ class Settings:
     """A bearer token a model, for the owner's endpoints of that model only."""
     serve_token: str | None = field(default=None, repr=False)
     """What others must send to use this app's own VAE routes; None lets everybody in who reaches the page."""
+    visitor_endpoints: bool | None = None
+    """Whether a visitor may add an endpoint of their own on the page; None allows it unless the page is public."""
     remote_timeout: float = 120.0
     """Seconds a remote stage may take altogether."""
     low_memory: str = "none"
@@ -65,6 +67,15 @@ class Settings:
     def is_public(self) -> bool:
         """Whether strangers may reach the page; then only the owner's own endpoints are called."""
         return self.share or self.on_space
+
+    @property
+    def takes_visitor_endpoints(self) -> bool:
+        return not self.is_public if self.visitor_endpoints is None else self.visitor_endpoints
+
+    @property
+    def only_owner_visits(self) -> bool:
+        """Whether nobody but the owner reaches the page; then the visitor may name private addresses too."""
+        return not self.is_public and self.host in ("127.0.0.1", "localhost", "::1")
 
     def endpoint_pair(self, spec: ModelSpec) -> EndpointPair:
         """The owner's endpoints for this model, else the public defaults of its family (which may be gone)."""
@@ -172,6 +183,7 @@ def read_settings(
         # From the environment only: flags are shown to every user of the machine by `ps`.
         tokens=parse_tokens(env.get(PREFIX + "TOKENS", ""), known),
         serve_token=env.get(PREFIX + "SERVE_TOKEN") or None,
+        visitor_endpoints=options.visitor_endpoints,
         remote_timeout=options.remote_timeout,
         low_memory=options.low_memory,
         local_models=own,
@@ -246,6 +258,14 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
         metavar="MODEL=URL",
         help="A remote VAE for a model, e.g. sd-v1=http://gpu-box:7861/vae/sd-v1; MODEL:encode=URL or "
         "MODEL:decode=URL set one direction only; may be repeated. [LATENT_RELAY_ENDPOINTS, separated by spaces]",
+    )
+    asked = default("VISITOR_ENDPOINTS", "")
+    parser.add_argument(
+        "--visitor-endpoints",
+        action=argparse.BooleanOptionalAction,
+        default=asked in ("1", "true", "True", "yes") if asked else None,
+        help="Whether visitors may add endpoints of their own on the page: on, unless the page is public. Where others "
+        "than you reach it, they may name public addresses only. [LATENT_RELAY_VISITOR_ENDPOINTS=1 or 0]",
     )
     parser.add_argument(
         "--remote-timeout",

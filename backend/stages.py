@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from backend import precision
 from backend.calibration import Calibration, Expectation, Plan
-from backend.errors import BadSettingError, ModelUnavailableError, NonFiniteError, OutOfMemoryError
+from backend.errors import (
+    BadSettingError,
+    LatentRelayError,
+    ModelUnavailableError,
+    NonFiniteError,
+    OutOfMemoryError,
+    RemoteError,
+    UserError,
+)
 from backend.forecast import Direction
 from backend.interrupt import interruptible, raise_if_stopped
 from backend.job import Event, ResolvedJob, StageStarted, VaeOptions, Waiting
 from backend.loading import Loader
+from backend.logs import new_id
 from backend.measure import Meter, device_name, free_bytes, give_memory_back
 from backend.models import LatentSpec, ModelSpec
+from backend.own_endpoint import remote_of
 from backend.report import Stage, StageReport, Traffic
 from backend.secret import Token
 from backend.settings import EndpointPair, Settings
@@ -28,10 +39,14 @@ if TYPE_CHECKING:
     from backend.vae.base import VAE, LocalVAE
     from backend.vae.preflight import Preflight
     from backend.vae.remote import Remote
+    from backend.zero_gpu import ZeroGpu
+
+log = logging.getLogger(__name__)
 
 _STREAMED_FROM_PIXELS = 512 * 512
 
 Notify = Callable[[Event], None]
+_REMOTE = VaeOptions("remote")
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,8 @@ class Work:
     tensor: torch.Tensor
     """Encode: image (1, 3, H, W) in [-1, 1]. Decode: scaled latents (1, C, h, w)."""
     options: VaeOptions
+    run_id: str = field(default_factory=new_id)
+    """Joins what a person reads to a line of the log, here and at an endpoint."""
 
     @property
     def direction(self) -> Direction:
@@ -64,30 +81,51 @@ class Stages:
         self.loader = loader
         self.calibration = Calibration(settings.cache_folder and settings.cache_folder / "calibration.json")
         self._own_url = own_url
+        self.zero_gpu: ZeroGpu | None = None
+        """Where the card is lent call by call."""
 
     def run(
         self, work: Work, stop: threading.Event | None = None, notify: Notify = lambda _: None
     ) -> tuple[torch.Tensor, StageReport]:
         """The stage's output (decode: float32 image; encode: scaled latents) on the CPU, and its report.
 
-        Only `auto` falls back, down its ladder after an out-of-memory error, and the report says so.
+        Only `auto` falls back, down its ladder after an out-of-memory error or a failed endpoint, and the report
+        says so.
 
         Raises:
-            LatentRelayError: as the mode raised it; the caller still holds its input.
+            LatentRelayError: as the mode raised it, with the run's id; the caller still holds its input.
         """
         work.options.checked()
+        if self.zero_gpu is not None and work.options.mode != "remote":
+            return self.zero_gpu.stage(work)
+        return self.run_here(work, stop, notify)
+
+    def run_here(
+        self, work: Work, stop: threading.Event | None = None, notify: Notify = lambda _: None
+    ) -> tuple[torch.Tensor, StageReport]:
+        """`run`, in this process in any case."""
         choices = self._choices(work)
         for index, choice in enumerate(choices):
             try:
                 return self._run_mode(work, choice, stop, notify)
-            except OutOfMemoryError:
-                if index == len(choices) - 1:
+            except LatentRelayError as error:
+                error.run_id = work.run_id
+                log.warning(
+                    "%s %s failed: %s",
+                    choice.mode,
+                    work.stage,
+                    error,
+                    extra={"run_id": work.run_id, "code": error.code},
+                )
+                if index == len(choices) - 1 or not isinstance(error, OutOfMemoryError | RemoteError):
                     raise
                 following = choices[index + 1]
-                choices[index + 1] = Choice(
-                    following.mode,
-                    f"{following.reason} “{choice.mode}” was tried first and ran out of memory.",
+                why = (
+                    f"{following.reason} “{choice.mode}” was tried first and ran out of memory."
+                    if isinstance(error, OutOfMemoryError)
+                    else f"{following.reason} “{choice.mode}” was tried first and failed: {error}"
                 )
+                choices[index + 1] = Choice(following.mode, why)
             # Only now, when the error is gone and holds nothing any more.
             give_memory_back(self.loader.device)
         raise AssertionError("a ladder is never empty")
@@ -193,14 +231,20 @@ class Stages:
             return self._run_remote(work, choice, stop, notify)
         where = device_name(device)
         tiny = choice.mode == "tiny"
-        # Loading waits for its turn too: it may free what another's job is using.
-        with self.loader.turns.hold(stop, lambda n: notify(turn_message(n))):
+
+        def compute() -> tuple[torch.Tensor, str, str, Meter]:
             if not self.loader.has_vae(work.spec, tiny):
                 notify(Waiting(f"Loading the {'tiny ' if tiny else ''}VAE of {work.spec.title}"))
             module = self.loader.vae(work.spec, tiny)
             notify(StageStarted(work.stage, choice.mode, choice.reason, where))
             with Meter(device) as meter:
                 output, dtype, climbed = _climb(choice.mode, module, work, stop)
+            return output, dtype, climbed, meter
+
+        # Loading waits for its turn too: it may free what another's job is using.
+        output, dtype, climbed, meter = self.loader.turns.run(
+            compute, stop, lambda n: notify(turn_message(n))
+        )
         if not climbed:  # else the seconds are those of several runs
             plan = self._plan(work.spec, work.direction, *work.size, choice.mode, work.options)
             self.calibration.learn(plan, meter.cost.seconds, meter.cost.added_bytes)
@@ -210,18 +254,40 @@ class Stages:
     def _run_remote(
         self, work: Work, choice: Choice, stop: threading.Event | None, notify: Notify
     ) -> tuple[torch.Tensor, StageReport]:
-        vae, where = self._remote(work.spec, work.direction, stop, notify)
+        vae, where = self._remote(work.spec, work.direction, work.options, stop, notify, work.run_id)
         notify(StageStarted(work.stage, "remote", choice.reason, where))
         with Meter(self.loader.device) as meter:
             output = _apply(vae, work)
-        return output, _report(work, choice, where, meter, traffic=vae.traffic)
+        dtype, overflowed = vae.computed or (None, ())
+        if overflowed:
+            tried = " and ".join(overflowed)
+            choice = Choice(
+                "remote", f"{choice.reason} There {tried} overflowed, so it ran again in {dtype}."
+            )
+        report = _report(work, choice, where, meter, dtype=dtype, traffic=vae.traffic)
+        return output, replace(report, spared_bytes=self._spared_bytes(work.spec))
+
+    def _spared_bytes(self, spec: ModelSpec) -> int | None:
+        """Weights that need not be here as long as others do this model's VAE stages."""
+        from backend.vae.architecture import vae_bytes
+
+        if self.loader.has_vae(spec):
+            return 0
+        try:
+            return vae_bytes(spec, self.loader.dtype(spec))
+        except (OSError, ValueError, TypeError) as error:
+            # A folder of one's own whose config says something else.
+            log.info("The size of %s's VAE is unknown: %s", spec.name, error)
+            return None
 
     def preflight(
         self,
         spec: ModelSpec,
         direction: Direction,
+        options: VaeOptions = _REMOTE,
         stop: threading.Event | None = None,
         notify: Notify = lambda _: None,
+        run_id: str | None = None,
     ) -> Preflight | None:
         """Whether the remote of that direction would work, found out with a tiny picture; None for this app's own.
 
@@ -230,35 +296,64 @@ class Stages:
         """
         from backend.vae.preflight import preflight
 
-        vae, _ = self._remote(spec, direction, stop, notify)
-        url = vae.encode_url if direction == "encode" else vae.decode_url
-        own = self._own_url()
-        if own is not None and url is not None and url.startswith(f"{own.rstrip('/')}/"):
+        if self._is_own(spec, direction, options):
             return None
+        vae, _ = self._remote(spec, direction, options, stop, notify, run_id)
         return preflight(vae, direction)
 
+    def runs_elsewhere(
+        self, spec: ModelSpec, direction: Direction, width: int, height: int, options: VaeOptions
+    ) -> bool:
+        """Whether such a stage would leave this machine's device alone."""
+        first = self.choices(spec, direction, width, height, options)[0]
+        return first.mode == "remote" and not self._is_own(spec, direction, options)
+
+    def _pair(self, spec: ModelSpec, options: VaeOptions) -> EndpointPair:
+        """Where a remote stage with these options goes: to the visitor's own endpoint, else to the model's."""
+        own = options.endpoint
+        return self.endpoints(spec) if own is None else EndpointPair(own.encode, own.decode)
+
+    def _is_own(self, spec: ModelSpec, direction: Direction, options: VaeOptions) -> bool:
+        """Whether the remote of that direction is this very app."""
+        pair, own = self._pair(spec, options), self._own_url()
+        url = pair.encode if direction == "encode" else pair.decode
+        return own is not None and url is not None and url.startswith(f"{own.rstrip('/')}/")
+
     def _remote(
-        self, spec: ModelSpec, direction: Direction, stop: threading.Event | None, notify: Notify
+        self,
+        spec: ModelSpec,
+        direction: Direction,
+        options: VaeOptions,
+        stop: threading.Event | None,
+        notify: Notify,
+        run_id: str | None,
     ) -> tuple[Remote, str]:
         """The client for that direction, and the host it talks to."""
         from backend.vae.remote import Remote
 
-        pair = self.endpoints(spec)
+        own, pair = options.endpoint, self._pair(spec, options)
         url = pair.encode if direction == "encode" else pair.decode
         if url is None:
+            if own is not None:
+                raise UserError(
+                    f"Your endpoint “{own.name}” does not {direction}.",
+                    "Choose another place for this stage.",
+                )
             raise ModelUnavailableError(
                 f"No endpoint is known that could {direction} for {spec.title}.",
                 f"Start the app with --endpoint {spec.name}=URL, or choose another mode.",
             )
-        remote = Remote(
-            spec.latents,
-            pair.encode,
-            pair.decode,
-            timeout=self.settings.remote_timeout,
-            token=self._token(spec, url),
-            stop=stop,
-            notify=lambda sentence: notify(Waiting(sentence)),
-        )
+        more: dict[str, Any] = {
+            "timeout": self.settings.remote_timeout,
+            "stop": stop,
+            "notify": lambda sentence: notify(Waiting(sentence)),
+            "transfer": options.transfer,
+            "request_id": run_id,
+        }
+        if own is not None:
+            remote = remote_of(own, spec, **more)
+        else:
+            remote = Remote(spec.latents, pair.encode, pair.decode, token=self._token(spec, url), **more)
         return remote, urlsplit(url).netloc.rpartition("@")[2]
 
 
@@ -345,6 +440,7 @@ def _report(
         traffic=traffic,
         dtype=dtype,
         requested_mode=work.options.mode,
+        run_id=work.run_id,
     )
 
 

@@ -6,8 +6,8 @@ Making a Studio loads nothing; torch and diffusers come in with the first piece 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -15,13 +15,14 @@ from backend import images, img2img
 from backend.calibration import Expectation
 from backend.estimate import Estimate, estimate
 from backend.forecast import Direction
-from backend.job import Event, Job, VaeOptions, vae_modes
+from backend.job import Event, InBatch, Job, VaeOptions, vae_modes
 from backend.loading import Loader, default_model
 from backend.models import MODELS, ModelSpec, add_model, find_model
 from backend.report import StageReport
 from backend.settings import Settings
 from backend.stages import Notify, Stages, Work
 from backend.turns import Turns
+from backend.zero_gpu import Decorator, LentVAE, ZeroGpu
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from backend.endpoint import Served
     from backend.vae.base import VAE
+    from backend.vae.preflight import Preflight
 
 _JOBS_AT_ONCE = 4
 """More than one, so that the device works while another job is at a remote; few, so that a job begun is soon done."""
@@ -37,7 +39,8 @@ _JOBS_AT_ONCE = 4
 class Studio:
     """Thread-safe; one for each app."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, lend: Decorator[Any] | None = None) -> None:
+        """`lend`: `spaces.GPU`, on a Space whose graphics card is lent call by call."""
         self.settings = settings
         for spec in settings.local_models:
             add_model(spec)
@@ -47,6 +50,8 @@ class Studio:
         self.line = Turns(_JOBS_AT_ONCE, settings.queue)
         """Whole jobs, first come first served; inside, each stage takes its turn on the device."""
         self.stages = Stages(settings, self.loader, lambda: self.own_url)
+        if lend is not None:
+            self.stages.zero_gpu = ZeroGpu(lend, self.stages, self._run)
 
     def default_model(self) -> tuple[ModelSpec, str]:
         """(model, friendly reason) for this machine, without importing torch where there is no GPU."""
@@ -59,13 +64,34 @@ class Studio:
             LatentRelayError: the model cannot be had; the first job would say the same.
         """
         spec = find_model(model) if model else self.default_model()[0]
-        with self.loader.turns.hold():
+
+        def load() -> None:
             self.loader.vae(spec)
             self.loader.denoiser(spec)
 
+        if self.stages.zero_gpu is not None:
+            load()  # `spaces` stands in for the card on the main thread only
+        else:
+            self.loader.turns.run(load)
+
     def img2img(self, job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
         """Run a job; see `backend.img2img.run`. Setting `stop` or closing the generator cancels it."""
+        if self.stages.zero_gpu is not None:
+            job.resolved()  # bad settings are refused before anything runs
+            return self.stages.zero_gpu.job(job, stop or threading.Event())
+        return self._run(job, stop)
+
+    def _run(self, job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
         return img2img.run(job, self.stages, self.loader, stop, self.line)
+
+    def batch(self, jobs: Sequence[Job], stop: threading.Event | None = None) -> Iterator[InBatch]:
+        """Run several jobs, overlapping where they decode elsewhere; see `backend.img2img.run_batch`.
+
+        On a lent card they run one after the other: it would have to be kept while others wait.
+        """
+        if self.stages.zero_gpu is not None:
+            return img2img.one_by_one([job.resolved().job for job in jobs], self.img2img, stop)
+        return img2img.run_batch(jobs, self.stages, self.loader, stop, self.line)
 
     def forecast(
         self, model: str, direction: Direction, width: int, height: int, options: VaeOptions
@@ -85,6 +111,14 @@ class Studio:
             UnknownModelError, BadSettingError: as the job itself would.
         """
         return estimate(job.resolved(), self.stages)
+
+    def preflight(self, model: str, direction: Direction, options: VaeOptions) -> Preflight | None:
+        """Whether the remote of that direction would work, in a sentence; None if it is this very app.
+
+        Raises:
+            LatentRelayError: no endpoint is known, or a visitor's own does not serve this model.
+        """
+        return self.stages.preflight(find_model(model), direction, options)
 
     def encode(
         self,
@@ -126,11 +160,15 @@ class Studio:
 
         def serve(spec: ModelSpec) -> Served:
             def whole() -> VAE:
+                if self.stages.zero_gpu is not None:
+                    return LentVAE(spec, self.stages.run)
                 from backend.vae.whole import Whole
 
                 return Whole(self.loader.vae(spec), spec.latents)
 
             def leaner() -> VAE:
+                if self.stages.zero_gpu is not None:
+                    return LentVAE(spec, self.stages.run, leaner=True)
                 from backend.vae.tiled import Tiled
 
                 return Tiled(self.loader.vae(spec), spec.latents)

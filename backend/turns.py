@@ -1,4 +1,4 @@
-"""One device, one piece of work at a time, first come first served."""
+"""One device, one piece of work at a time, first come first served, and always computed by the same thread."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from backend.errors import BusyError, Cancelled
+from backend.worker import Worker
+
+T = TypeVar("T")
 
 _LOOK_SECONDS = 0.05
 
@@ -24,17 +28,34 @@ class Turns:
         self.most = most
         self._changed = threading.Condition()
         self._line: deque[object] = deque()
+        self._worker = Worker("compute")
 
     @property
     def waiting(self) -> int:
         """How many hold or wait for the device right now."""
         return len(self._line)
 
+    def run(
+        self,
+        work: Callable[[], T],
+        stop: threading.Event | None = None,
+        on_wait: Callable[[int], None] | None = None,
+    ) -> T:
+        """`work()`, when its turn has come, on the device's own thread; whatever it raises is raised here.
+
+        Only computing belongs in there: whoever talks to another machine does so on a thread of his own.
+
+        Raises:
+            Cancelled: `stop` was set while waiting. BusyError: the line is full.
+        """
+        with self.hold(stop, on_wait):
+            return self._worker.run(work, stop)
+
     @contextmanager
     def hold(
         self, stop: threading.Event | None = None, on_wait: Callable[[int], None] | None = None
     ) -> Iterator[None]:
-        """Hold the device for a `with` block; `on_wait(n)` is told whenever the number ahead changes.
+        """Keep the device for a `with` block; `on_wait(n)` is told whenever the number ahead changes.
 
         Raises:
             Cancelled: `stop` was set while waiting. BusyError: the line is full.

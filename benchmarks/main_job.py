@@ -13,7 +13,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -127,25 +126,20 @@ def paired(runs: int) -> tuple[list[float], list[float]]:
                 generator=torch.Generator().manual_seed(1),
             )
 
-    for work in (ours, plain, ours, plain):  # warm-up
-        in_thread(work)
-    seconds: dict[str, list[float]] = {"ours": [], "plain": []}
+    def on_our_thread() -> None:
+        """OpenMP keeps a team of helpers for each thread that has computed, and slows all of them down once there are
+        more helpers than processors; so the plain script has the thread that ours computes on."""
+        studio.loader.turns.run(plain)
+
+    seconds: dict[Callable[[], None], list[float]] = {ours: [], on_our_thread: []}
+    for work in (*seconds, *seconds):  # warm-up
+        work()
     for index in range(runs):
-        order = (ours, plain) if index % 2 == 0 else (plain, ours)
-        for work in order:
+        for work in list(seconds)[:: 1 if index % 2 == 0 else -1]:
             begin = time.perf_counter()
-            in_thread(work)
-            seconds[work.__name__].append(time.perf_counter() - begin)
-    return seconds["ours"], seconds["plain"]
-
-
-def in_thread(work: Callable[[], None]) -> None:
-    """Run `work` in a fresh thread, as ours does by itself. OpenMP keeps a team of workers for each thread that has
-    computed, and slows all of them down once there are more workers than processors; so no other may be left over.
-    """
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
+            work()
+            seconds[work].append(time.perf_counter() - begin)
+    return seconds[ours], seconds[on_our_thread]
 
 
 if __name__ == "__main__":

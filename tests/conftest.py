@@ -76,6 +76,10 @@ def app_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def picture() -> Image.Image:
+    return small_picture()
+
+
+def small_picture() -> Image.Image:
     """A smooth, colourful RGB picture of 96 by 64 pixels: pleasant for a VAE, and not symmetric."""
     colours = np.random.default_rng(7).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     return Image.fromarray(colours).resize((96, 64), Image.Resampling.BICUBIC)

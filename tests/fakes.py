@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from PIL import Image, ImageFilter
 
 from backend.errors import Cancelled, LatentRelayError
 from backend.estimate import Estimate
-from backend.job import Event, Job, Result, StageDone, StageStarted, Step, VaeOptions, Waiting
+from backend.job import (
+    Event,
+    Failed,
+    InBatch,
+    Job,
+    Result,
+    StageDone,
+    StageStarted,
+    Step,
+    VaeOptions,
+    Waiting,
+)
 from backend.models import MODELS, ModelSpec, find_model
 from backend.report import Cost, Stage, StageReport, Traffic
 from backend.settings import Settings
+from backend.vae.preflight import Preflight
 
 HERE = "this computer’s processor"
 
@@ -47,9 +59,11 @@ class FakeStudio:
         self.own_url: str | None = None
 
     def default_model(self) -> tuple[ModelSpec, str]:
-        return MODELS[
-            "builtin"
-        ], "No graphics card was found, so this page starts with its small built-in model."
+        return (
+            MODELS["builtin"],
+            "No graphics card was found, so this page starts with its small built-in model: it is "
+            "quick, but it paints landscapes only.",
+        )
 
     def routes(self) -> list[Any]:
         return []
@@ -62,6 +76,27 @@ class FakeStudio:
         resolved = job.resolved()
         self.jobs.append(job)
         return self._events(job, resolved, stop or threading.Event())
+
+    def batch(self, jobs: Sequence[Job], stop: threading.Event | None = None) -> Iterator[InBatch]:
+        """The last stage of each while the next is under way, as the real one does with a decode elsewhere."""
+        behind: list[InBatch] = []
+        for index, job in enumerate(jobs):
+            try:
+                for event in self.img2img(job, stop):
+                    late = isinstance(event, Result) or getattr(event, "stage", "") == "decode"
+                    late = late or (isinstance(event, StageDone) and event.report.stage == "decode")
+                    if late:
+                        behind.append(InBatch(index, event))
+                        continue
+                    yield InBatch(index, event)
+                    if isinstance(event, Step):
+                        yield from behind
+                        behind = []
+            except Cancelled:
+                raise
+            except LatentRelayError as error:
+                behind.append(InBatch(index, Failed(error)))
+        yield from behind
 
     def _events(self, job: Job, resolved: Any, stop: threading.Event) -> Iterator[Event]:
         import torch
@@ -84,6 +119,11 @@ class FakeStudio:
         yield StageDone(decoded)
         image = job.image.convert("RGB").filter(ImageFilter.GaussianBlur(2))
         yield Result(image, latents, (encoded, painted, decoded), resolved.recipe())
+
+    def preflight(self, model: str, direction: str, options: VaeOptions) -> Preflight | None:
+        return Preflight(
+            "green", f"The endpoint at vae.example.org is ready: a tiny {direction} took 12 ms.", 0.012
+        )
 
     def encode(
         self,

@@ -12,10 +12,11 @@ from ui.running import Bench, View, follow
 from ui.runs import Runs
 
 
-def follow_page(studio: Any, runs: Runs, values: Values) -> tuple[Iterator[dict[Any, Any]], View]:
+def page_view() -> View:
+    """The widgets that runs write to, without a page around them."""
     with gr.Blocks():
         buttons = {name: gr.Button() for name in ("paint", "stop", "use", "again", "four", "sweep")}
-        view = View(
+        return View(
             run_id=gr.State(),
             viewer=gr.HTML(),
             panel=gr.HTML(),
@@ -27,4 +28,8 @@ def follow_page(studio: Any, runs: Runs, values: Values) -> tuple[Iterator[dict[
             ids=gr.BrowserState([], secret="test"),
             **buttons,
         )
+
+
+def follow_page(studio: Any, runs: Runs, values: Values) -> tuple[Iterator[dict[Any, Any]], View]:
+    view = page_view()
     return follow(Bench(studio, runs, view, "en"), values), view

@@ -35,7 +35,7 @@ def test_the_vae_routes_live_next_to_the_page(app_url: str, picture: Image.Image
 def test_an_error_next_to_the_page_is_json_and_the_page_lives_on(app_url: str) -> None:
     with requests.Session() as session:
         bad = session.post(f"{app_url}/vae/builtin/decode", data=b"nonsense", timeout=60)
-        assert bad.status_code == 400 and set(bad.json()) == {"error", "code", "hint"}
+        assert bad.status_code == 400 and set(bad.json()) == {"error", "code", "hint", "request_id"}
         assert session.post(f"{app_url}/vae/nobody/decode", data=b"", timeout=60).status_code == 404
         assert session.get(app_url, timeout=60).ok
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,7 @@ from backend.job import Event, Job, Result, StageDone, StageStarted, Step, VaeOp
 from backend.loading import Loader
 from backend.models import BUILTIN
 from backend.quality import psnr
+from backend.report import spared_bytes
 from backend.settings import EndpointPair, Settings
 from backend.studio import Studio
 from backend.turns import Turns
@@ -26,6 +28,7 @@ from backend.vae.remote import Remote
 from backend.vae.streamed import Streamed
 from backend.vae.tiled import Tiled
 from backend.vae.whole import Whole
+from tests.serving import scripted
 
 WHOLE = VaeOptions("whole")
 
@@ -50,6 +53,13 @@ def finish(studio: Studio, wish: Job) -> Result:
     *_, last = studio.img2img(wish)
     assert isinstance(last, Result)
     return last
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.01)
 
 
 def test_events_come_in_order(studio: Studio, picture: Image.Image) -> None:
@@ -161,6 +171,23 @@ def test_a_remote_report_says_what_went_over_the_wire(studio: Studio, picture: I
         assert report.traffic.server_seconds is not None
         network = report.traffic.network_seconds(report.cost.seconds)
         assert network is not None and 0 <= network <= report.cost.seconds
+
+
+def test_with_both_ends_elsewhere_the_vae_is_never_loaded_and_the_reports_say_what_that_saves(
+    studio: Studio, picture: Image.Image
+) -> None:
+    base = f"{studio.own_url}/vae/builtin"
+    near = Studio(
+        Settings(device="cpu", endpoints={"builtin": EndpointPair(f"{base}/encode", f"{base}/decode")})
+    )
+    wish = job(picture, encode=VaeOptions("remote"), decode=VaeOptions("remote"))
+    reports = finish(near, wish).reports
+    weights = sum(w.numel() * w.element_size() for w in studio.loader.vae(BUILTIN).parameters())
+    assert not near.loader.has_vae(BUILTIN) and spared_bytes(reports) == weights
+    assert reports[1].spared_bytes is None, "painting spares nothing"
+    mixed = finish(near, job(picture, encode=VaeOptions("remote"))).reports
+    assert spared_bytes(mixed) is None
+    assert spared_bytes(finish(near, wish).reports) is None, "now it is there"
 
 
 def test_a_remote_that_is_gone_leaves_the_latents(studio: Studio, picture: Image.Image) -> None:
@@ -310,6 +337,63 @@ def test_a_second_person_is_told_to_wait(studio: Studio, picture: Image.Image) -
                 break
     events += run
     assert isinstance(events[-1], Result)
+
+
+# -- threads ---------------------------------------------------------------------------------------------------
+
+
+def test_all_local_computing_is_done_by_one_thread(studio: Studio, picture: Image.Image) -> None:
+    """Of jobs, of the encode tab and of this app's own endpoint: the helpers of another would be built anew."""
+    seen: list[tuple[str, threading.Thread]] = []
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda *_: seen.append((name, threading.current_thread()))
+
+    unet, vae = studio.loader.denoiser(BUILTIN).unet, studio.loader.vae(BUILTIN)
+    hooks = [
+        unet.register_forward_pre_hook(note("unet")),
+        vae.encoder.register_forward_pre_hook(note("encoder")),
+        vae.decoder.register_forward_pre_hook(note("decoder")),
+    ]
+    try:
+        finish(studio, job(picture))
+        finish(studio, job(picture, encode=VaeOptions("remote"), decode=VaeOptions("remote")))
+        studio.encode(picture, "builtin", WHOLE)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    names = [name for name, _ in seen]
+    assert (names.count("encoder"), names.count("decoder")) == (3, 2) and names.count("unet") == 6
+    assert len({thread for _, thread in seen}) == 1
+
+
+def test_a_job_that_waits_for_an_endpoint_holds_nobody_up(picture: Image.Image) -> None:
+    answering = threading.Event()
+
+    def hang(handler: Any) -> None:
+        answering.wait(60)
+        handler.send_error(503)
+
+    with scripted(hang) as (script, url):
+        two = Studio(
+            Settings(device="cpu", endpoints={"builtin": EndpointPair(encode=url)}, remote_timeout=30)
+        )
+        stop = threading.Event()
+        first = two.img2img(job(picture, encode=VaeOptions("remote")), stop)
+        assert isinstance(next(first), StageStarted)
+        wait_for(lambda: bool(script.requests))
+        assert finish(two, job(picture)).image.size == (96, 64), "the second job overtakes the first"
+        stop.set()
+        with pytest.raises(Cancelled):
+            list(first)
+        answering.set()
+
+
+def test_a_job_that_nobody_reads_holds_nobody_up(studio: Studio, picture: Image.Image) -> None:
+    unread = studio.img2img(job(picture))
+    next(unread)
+    assert finish(studio, job(picture)).image.size == (96, 64)
+    assert isinstance(list(unread)[-1], Result), "and its events have been kept"
 
 
 # -- failures --------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ def test_every_flag_has_its_variable_and_help_names_it(capsys: pytest.CaptureFix
         "REMOTE_TIMEOUT",
         "MODEL_PATHS",
         "LOW_MEMORY",
+        "VISITOR_ENDPOINTS",
     ):
         assert f"LATENT_RELAY_{name}" in text
 

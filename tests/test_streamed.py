@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from backend.errors import OutOfMemoryError, UnsupportedVAEError
 from backend.models import LatentSpec
 from backend.vae.streamed import Streamed, plan
-from backend.vae.streamed.kernels import phase_conv, upsampling_conv, winograd_conv
+from backend.vae.streamed.kernels import blocked_attention, phase_conv, upsampling_conv, winograd_conv
 from backend.vae.streamed.strips import Statistics
 from backend.vae.whole import Whole
 from benchmarks.streamed import allocated_peak
@@ -233,6 +233,16 @@ def test_no_seam_at_strip_borders() -> None:
     borders = by_row[rows - 1 :: rows].maximum(by_row[rows - 2 :: rows][: len(by_row[rows - 1 :: rows])])
     assert by_row.max() < 1e-4
     assert borders.mean() < 2 * by_row.mean()
+
+
+@pytest.mark.parametrize(("queries", "keys", "heads"), [(3, 5, 1), (700, 2500, 1), (513, 1025, 2)])
+def test_attention_in_blocks_is_attention(queries: int, keys: int, heads: int) -> None:
+    """Blocks that do not divide the sizes, and scores so large that only the rescaled sums stay finite."""
+    generator = torch.Generator().manual_seed(5)
+    q = torch.randn((1, heads, queries, 16), generator=generator) * 30
+    k, v = (torch.randn((1, heads, keys, 16), generator=generator) for _ in "kv")
+    exact = torch.nn.functional.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    assert (blocked_attention(q, k, v) - exact).abs().max() < 1e-4
 
 
 # ---- memory

@@ -13,7 +13,7 @@ import torch
 from training.data import Pictures, paint_all, paint_numbered, picture_rng
 from training.evaluate import Row, fill_card, prompt_for, table
 from training.judge import agreement, targets_of
-from training.measures import NEAR_IDENTICAL, closest_pair, colour_drift, psnr, skyline, skyline_correlation
+from training.measures import NEAR_IDENTICAL, closest_pair, colour_drift, psnr
 from training.painter.attributes import CHOICES, STYLES, TERRAINS, Attributes
 from training.painter.captions import THINGS, describe
 from training.painter.generic import KINDS, paint_generic
@@ -21,6 +21,7 @@ from training.painter.scenes import choose, paint
 from training.progress import clock
 from training.settings import Budget, DataSettings, DenoiserSettings, Recipe, Run, VaeSettings
 from training.sketches import DRAWN, sketch
+from training.skyline import ReaderSettings, correlation, land_of, train_reader
 from training.team import Team
 from training.trainer import Muon, Trainer
 
@@ -203,19 +204,44 @@ class TestMeasures:
         assert colour_drift(blocks, picture) < 0.5
         assert colour_drift((picture * np.array([1.2, 1, 0.8])).astype(np.uint8), picture) > 5
 
-    def test_a_planted_skyline_is_found(self):
-        wanted = (30 + 12 * np.sin(np.arange(64) / 9)).astype(int)
-        picture = np.full((64, 64, 3), (150, 200, 235), np.uint8)
-        for column, row in enumerate(wanted):
-            picture[row:, column] = (90, 80, 70)
-        assert np.abs(skyline(picture) - wanted).max() <= 2
-        assert skyline_correlation(picture, picture) > 0.98
-        assert skyline_correlation(picture[:, ::-1], picture) < 0.8
-        assert skyline_correlation(picture, np.full_like(picture, 90)) is None
+    def test_the_painter_knows_where_its_sky_ends(self):
+        """In flat style without weather, the last row of sky and the first of land differ in colour."""
+        painting = paint(
+            np.random.default_rng(3), style="flat", terrain="mountains", weather="clear", time="day"
+        )
+        line = painting.skyline
+        assert line.shape == (256,)
+        assert 20 < line.min() < line.max() < 200
+        above, below = (painting.pixels[line + step, np.arange(256)].astype(int) for step in (-3, 3))
+        assert (np.abs(above - below).sum(1) > 20).mean() > 0.9
 
-    def test_the_skyline_is_not_the_foot_of_the_mountains(self):
-        image = np.asarray(sketch("peaks"))
-        assert 45 / 4 - 3 < skyline(image).min() < 45 / 4 + 4
+    def test_land_lies_under_the_skyline(self):
+        land = land_of(np.full((1, 256), 128))
+        assert land.shape == (1, 64, 64)
+        assert land[0, :32].sum() == 0
+        assert land[0, 32:].min() == 1
+
+    def test_a_reader_learns_a_plain_skyline_and_is_kept(self, tmp_path, monkeypatch):
+        def plain(count, seed):
+            rng = np.random.default_rng(seed)
+            lines = 128 + rng.uniform(30, 60, (count, 1)) * np.sin(
+                np.arange(256) / 40 + rng.uniform(0, 6, (count, 1))
+            )
+            under = np.arange(256)[None, :, None] >= lines[:, None]
+            pixels = np.where(under[..., None], (90, 80, 70), (150, 200, 235)).astype(np.uint8)
+            return pixels, lines
+
+        monkeypatch.setattr("training.skyline.painted", plain)
+        settings = ReaderSettings(pictures=16, epochs=30, batch=8)
+        reader = train_reader(tmp_path, settings)
+        pictures, lines = plain(4, 99)
+        for found, true in zip(reader.read(pictures), lines.reshape(4, 64, 4).mean(2) / 4, strict=True):
+            assert correlation(found, true) > 0.9
+        assert np.allclose(train_reader(tmp_path, settings).read(pictures), reader.read(pictures))
+
+    def test_a_level_skyline_has_no_correlation(self):
+        assert correlation(np.arange(64.0), np.full(64, 30.0)) is None
+        assert correlation(np.full(64, 30.0), np.arange(64.0)) == 0
 
     def test_twins_are_found(self):
         pictures = [paint(np.random.default_rng(seed)).pixels for seed in range(3)]

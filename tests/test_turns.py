@@ -65,6 +65,30 @@ def test_an_error_gives_the_turn_back() -> None:
     assert turns.waiting == 0
 
 
+def test_whoever_runs_work_it_is_done_in_turn_on_one_thread() -> None:
+    turns, told = Turns(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    def wait_and_run() -> None:
+        turns.run(lambda: threads.append(threading.current_thread()), on_wait=lambda _: told.set())
+
+    with turns.hold():
+        other = threading.Thread(target=wait_and_run)
+        other.start()
+        assert told.wait(10) and not threads
+    other.join(10)
+    turns.run(lambda: threads.append(threading.current_thread()))
+    assert len(threads) == 2 and threads[0] is threads[1]
+    assert turns.waiting == 0
+
+
+def test_work_that_fails_gives_the_turn_back_and_its_error_to_who_asked() -> None:
+    turns = Turns()
+    with pytest.raises(ZeroDivisionError):
+        turns.run(lambda: 1 // 0)
+    assert turns.waiting == 0 and turns.run(lambda: 5) == 5
+
+
 def test_several_places_and_a_bound_on_the_line() -> None:
     turns, seen = Turns(places=2, most=3), []
     told = threading.Event()

@@ -72,8 +72,49 @@ def test_every_parameter_can_be_said(client: Client) -> None:
         "decode_mode": "whole",
         "tile_size": 128,
         "tile_overlap": 32,
+        "transfer": "uint8",
     }
     assert told["stages"][1]["steps"] == 15
+
+
+def test_parameters_are_numbers_and_choices_not_texts(client: Client) -> None:
+    told = client.view_api(return_format="dict")
+    assert isinstance(told, dict)
+    kinds = {
+        name: {one["parameter_name"]: one["type"] for one in endpoint["parameters"]}
+        for name, endpoint in told["named_endpoints"].items()
+    }
+    assert set(kinds) == {"/img2img", "/encode", "/decode", "/round_trip"}
+    paint = kinds["/img2img"]
+    assert (paint["strength"]["type"], paint["strength"]["minimum"], paint["strength"]["maximum"]) == (
+        "number",
+        0,
+        1,
+    )
+    assert {name: paint[name]["type"] for name in ("steps", "seed", "width", "tile_size")} == dict.fromkeys(
+        ("steps", "seed", "width", "tile_size"), "integer"
+    )
+    assert tuple(paint["mode"]["enum"]) == VAE_MODES and "same" in paint["decode_mode"]["enum"]
+    assert "builtin" in paint["model"]["enum"] and paint["fit"]["enum"] == ["crop", "fit", "stretch"]
+    texts = [name for name, kind in paint.items() if kind == {"type": "string"}]
+    assert texts == ["prompt", "negative_prompt"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"steps": "many"}, "is not a whole number"),
+        ({"steps": 2.5}, "is not a whole number"),
+        ({"strength": "x"}, "not a number"),
+        ({"transfer": "bmp"}, "do not travel"),
+        ({"mode": "own:x"}, "no VAE mode called|does not know"),
+    ],
+)
+def test_what_is_no_number_and_no_choice_is_said(
+    client: Client, settings: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(AppError, match=sentence):
+        client.predict(handle_file(EXAMPLE), "x", api_name="/img2img", **settings)
 
 
 def test_encode_decode_and_round_trip(client: Client) -> None:

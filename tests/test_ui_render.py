@@ -67,6 +67,17 @@ def test_the_table_has_traffic_only_for_what_travelled() -> None:
     assert "asked for: automatic" in html
 
 
+def test_a_run_that_never_loaded_the_vae_says_what_that_saved() -> None:
+    ends = [report(stage, "remote", spared_bytes=167_307_726) for stage in ("encode", "decode")]
+    assert "167 MB of weights saved" in cost_table([ends[0], report("denoise", "local"), ends[1]], "en")
+    for others in (
+        ends[:1],
+        [ends[0], report("decode")],
+        [report("encode", "remote"), report("decode", "remote")],
+    ):
+        assert "saved" not in cost_table(others, "en")
+
+
 def test_a_run_event_by_event() -> None:
     progress = Progress("", running=True)
     encoded = report("encode")

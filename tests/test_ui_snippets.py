@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image
 from backend.studio import Studio
 from tests.browser.launching import page_of
 from tests.fakes import FakeStudio
-from ui.endpoints import CURL, PYTHON, SERVE, Endpoint, ask, endpoints_of, table
+from ui.endpoints import CURL, CURL_PAINT, PYTHON, SERVE, Endpoint, ask, endpoints_of, table
 
 
 def test_the_python_snippet(tmp_path: Path) -> None:
@@ -40,6 +41,22 @@ def test_the_curl_snippet(studio: Studio, tmp_path: Path) -> None:
         raise
     assert (tmp_path / "latents.bin").stat().st_size == 4 * 8 * 8 * 4
     assert "200" in (tmp_path / "headers.txt").read_text().splitlines()[0]
+
+
+def test_the_curl_snippet_that_paints(tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("no curl on this machine")
+    Image.new("RGB", (64, 64), "teal").save(tmp_path / "a.jpg")
+    with page_of(FakeStudio(), tmp_path / "runs") as url:
+        ran = subprocess.run(
+            ["sh", "-c", CURL_PAINT.format(url=url)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    assert ran.returncode == 0 and "event: complete" in ran.stdout, ran.stdout + ran.stderr
+    assert "a lake at sunset" in ran.stdout and "latent-relay-" in ran.stdout
 
 
 def test_the_serving_commands_name_flags_that_exist() -> None:

@@ -1,7 +1,8 @@
 """Measure a model against its aims: `python -m training.evaluate` prints the table.
 
 Everything is measured on seeds that training never saw. The judge of the prompts is trained on the
-painted scenes in `--work` (and kept there); without scenes it paints its own first.
+painted scenes in `--work` (and kept there); without scenes it paints its own first. So is the reader of skylines, on
+scenes painted for it.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from PIL import Image
 
 from training.data import paint_all, paint_numbered
 from training.judge import Judge, JudgeSettings, agreement, train_judge
-from training.measures import NEAR_IDENTICAL, closest_pair, colour_drift, psnr, skyline_correlation
+from training.measures import NEAR_IDENTICAL, closest_pair, colour_drift, psnr
 from training.painter.attributes import CHOICES, SEASONAL_TERRAINS, Attributes
 from training.painter.captions import SEASON, STYLE_BEFORE, TERRAIN, TIME, WEATHER
 from training.painter.scenes import choose, paint
@@ -26,6 +27,7 @@ from training.photos import test_photos
 from training.report import GUIDANCE, STEPS, Painter
 from training.settings import DataSettings
 from training.sketches import DRAWN, sketch
+from training.skyline import ReaderSettings, SkylineReader, check, correlation, train_reader
 from training.vae import reconstruct
 
 SEED = 77
@@ -43,6 +45,7 @@ VARIETY_PROMPTS = (
     "a forest in autumn, digital art",
 )
 LAYOUT_STYLES = ("an oil painting", "digital art", "a fantasy painting")
+PAINTED_STYLES = ("oil", "digital", "fantasy")  # the painter's names for the same
 SUBJECTS = {
     "peaks": "mountains with a river",
     "boat": "the sea with a boat at sunset",
@@ -63,6 +66,7 @@ class Amounts:
     unknown_prompts: int = 32
     large_prompts: int = 4
     layout_scenes: int = 8
+    reader_scenes: int = 20
     variety_seeds: int = 6
     speed_runs: int = 5
 
@@ -170,7 +174,7 @@ def measure_prompts(painter: Painter, judge: Judge, amounts: Amounts) -> list[Ro
     return rows
 
 
-def measure_layout(painter: Painter, amounts: Amounts) -> Row:
+def measure_layout(painter: Painter, reader: SkylineReader, amounts: Amounts) -> Row:
     """Skylines before and after img2img: the drawn sketches, and flat painter pictures as sketches."""
     cases = [(sketch(name), SUBJECTS[name]) for name in DRAWN]
     for number in range(amounts.layout_scenes):
@@ -178,16 +182,20 @@ def measure_layout(painter: Painter, amounts: Amounts) -> Row:
         terrain = str(rng.choice(SEASONAL_TERRAINS[:2]))
         pixels = paint(rng, style="flat", terrain=terrain, weather="clear", time="day").pixels
         cases.append((Image.fromarray(pixels), TERRAIN[terrain][0]))
-    correlations, untouched = [], []
+    kept: list[float] = []
     for number, (image, subject) in enumerate(cases):
-        own = skyline_correlation(np.asarray(image), np.asarray(image))
-        untouched += [own] if own is not None else []
+        theirs = reader.read(np.asarray(image)[None])[0]
         prompt = f"{LAYOUT_STYLES[number % len(LAYOUT_STYLES)]} of {subject}"
-        for made in painter.from_image(image, [prompt] * 2, [number, number + 100], STRENGTH):
-            kept = skyline_correlation(np.asarray(made), np.asarray(image))
-            correlations += [kept] if kept is not None else []
-    figure = f"{np.mean(correlations):.2f} (an untouched sketch, so measured: {np.mean(untouched):.2f})"
-    return Row("layout kept, strength 0.6", figure, "≥ 0.8", float(np.mean(correlations)) >= 0.8)
+        made = painter.from_image(image, [prompt] * 2, [number, number + 100], STRENGTH)
+        for ours in reader.read(np.stack([np.asarray(picture) for picture in made])):
+            value = correlation(ours, theirs)
+            kept += [value] if value is not None else []
+    clear = {"weather": "clear", "time": "day", "terrain": "mountains"}
+    reads = float(
+        np.mean([check(reader, amounts.reader_scenes, SEED, style=s, **clear) for s in PAINTED_STYLES])
+    )
+    figure = f"{np.mean(kept):.2f} (the reader against the painter's true skylines: {reads:.2f})"
+    return Row("layout kept, strength 0.6", figure, "≥ 0.8", float(np.mean(kept)) >= 0.8)
 
 
 def measure_variety(painter: Painter, amounts: Amounts) -> Row:
@@ -225,12 +233,13 @@ def measure(model: Path, work: Path, amounts: Amounts, device: str = "cpu") -> l
     if not (work / "judge.pt").exists() and not (work / "scenes").exists():
         paint_all(replace(DataSettings(), scenes=6000, generic=0, heldout=0), work, workers=2)
     judge = train_judge(work, JudgeSettings())
+    reader = train_reader(work, ReaderSettings())
     painter = Painter(model, device)
     megabytes = sum(path.stat().st_size for path in model.rglob("*.safetensors")) / 1e6
     rows = [Row("weights", f"{megabytes:.1f} MB", "≤ 40 MB", megabytes <= 40)]
     rows += measure_vae(painter, amounts)
     rows += measure_prompts(painter, judge, amounts)
-    rows += [measure_layout(painter, amounts), measure_variety(painter, amounts)]
+    rows += [measure_layout(painter, reader, amounts), measure_variety(painter, amounts)]
     return rows + measure_speed(painter, amounts)
 
 

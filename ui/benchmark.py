@@ -20,7 +20,7 @@ from backend.published import DEFAULT_TILE, cells
 from backend.studio import Studio
 from ui.render import figures, seconds, size
 from ui.runs import Runs
-from ui.text import T, locale_of, say
+from ui.text import T, locale_of, say, translated
 from ui.widgets import failure, html, intro, local, model_choices, quiet
 
 SIZES = (64, 128, 256, 512, 1024, 2048)
@@ -108,8 +108,8 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
         except Cancelled:
             yield {status: _status(say(locale, "state_stopped"))}
         except LatentRelayError as error:
-            yield {status: _status(error.sentence)}
-            raise failure(error.sentence) from error
+            yield {status: _status(translated(error.sentence, locale))}
+            raise failure(translated(error.sentence, locale)) from error
         finally:
             runs.finish(run)
             changes: dict[Any, Any] = {start: gr.update(interactive=True), stop: gr.update(interactive=False)}

@@ -20,7 +20,7 @@ from ui.form import vae_options
 from ui.pictures import file_url, open_picture
 from ui.render import figures, seconds, size
 from ui.runs import Runs
-from ui.text import T, locale_of, say
+from ui.text import T, locale_of, say, translated
 from ui.widgets import (
     BY_THE_VAE,
     failure,
@@ -90,7 +90,7 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
         run = runs.start()
         rows: list[Row] = []
         try:
-            options = vae_options("whole", tile, overlap).checked()
+            options = vae_options("whole", tile, overlap)
             source, name = _source(picture, file, model, locale)
             working = say(locale, "compare_working", mode=say(locale, "mode_name_whole"))
             yield {
@@ -110,7 +110,7 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             choices = [(say(locale, f"mode_name_{mode}"), mode) for mode in made]
             first, last = (made[0], made[-1]) if made else (None, None)
             yield {
-                verdict: _verdict(conclusion(rows)),
+                verdict: _verdict(translated(conclusion(rows), locale)),
                 left: gr.update(choices=choices, value=first),
                 right: gr.update(choices=choices, value=last),
                 view: _pair(run.folder, first, last, locale),
@@ -119,8 +119,8 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
         except Cancelled:
             yield {verdict: _verdict(say(locale, "state_stopped"))}
         except LatentRelayError as error:
-            yield {verdict: _verdict(error.sentence)}
-            raise failure(error.sentence) from error
+            yield {verdict: _verdict(translated(error.sentence, locale))}
+            raise failure(translated(error.sentence, locale)) from error
         finally:
             runs.finish(run)
             yield {start: gr.update(interactive=True), stop: gr.update(interactive=False)}
@@ -205,7 +205,7 @@ def table(rows: Sequence[Row], locale: str) -> str:
 def _row(row: Row, locale: str) -> str:
     name = f'<th scope="row">{escape(say(locale, f"mode_name_{row.mode}"))}</th>'
     if row.error is not None:
-        return f'<tr>{name}<td colspan="{len(COLUMNS) - 1}">{escape(row.error)}</td></tr>'
+        return f'<tr>{name}<td colspan="{len(COLUMNS) - 1}">{escape(translated(row.error, locale))}</td></tr>'
     share = "" if row.peak_percent is None else f" ({row.peak_percent:.1f} %)"
     reference = row.mode == "whole"
     cells = (

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 
 import gradio as gr
+from gradio.components import Component
 
 from backend.errors import BadLatentsError, LatentRelayError
 from backend.job import VaeOptions
@@ -14,13 +15,27 @@ from backend.latents import LatentsFile, load_latents
 from backend.models import MODELS
 from backend.report import Stage, StageReport
 from backend.studio import Studio
+from ui import light
 from ui.encode import finished
 from ui.form import vae_options
+from ui.own import OwnEndpoints
 from ui.pictures import file_url
 from ui.render import Progress, cost_table, panel
 from ui.runs import Runs
-from ui.text import T, locale_of, say
-from ui.widgets import BY_THE_VAE, failure, html, local, mode_choices, shows, uploads_only, viewer
+from ui.text import T, locale_of, say, translated
+from ui.widgets import (
+    BY_THE_VAE,
+    Place,
+    decode_choices,
+    failure,
+    html,
+    local,
+    mode_choices,
+    shows,
+    transfer_input,
+    uploads_only,
+    viewer,
+)
 
 SHOWN: tuple[Stage, ...] = ("decode",)
 """The stages this tab has to do with."""
@@ -46,7 +61,10 @@ def intro(locale: str) -> str:
     return f'<p class="lr-intro">{escape(say(locale, "decode_intro"))}</p>'
 
 
-def build(studio: Studio, runs: Runs) -> Callable[[], None]:
+def build(
+    studio: Studio, runs: Runs, own: OwnEndpoints, model: Component
+) -> tuple[Callable[[], None], tuple[Place, ...]]:
+    """`model` is where the main tab's model is chosen: which modes there are, until the file says its own."""
     spec, _ = studio.default_model()
     local(html(intro("en")), intro)
     with gr.Row(equal_height=False, elem_classes="lr-columns"):
@@ -66,9 +84,12 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
                 elem_classes="lr-list",
                 elem_id="lr-decode-where",
             )
-            with gr.Accordion(T("tile_sizes"), open=False), gr.Row():
-                tile = gr.Slider(64, 1024, 512, step=64, label=T("tile_size"), buttons=[])
-                overlap = gr.Slider(0, 256, 128, step=16, label=T("tile_overlap"), buttons=[])
+            remote_line = html("", elem_id="lr-decode-remote")
+            with gr.Accordion(T("tile_sizes"), open=False):
+                with gr.Row():
+                    tile = gr.Slider(64, 1024, 512, step=64, label=T("tile_size"), buttons=[])
+                    overlap = gr.Slider(0, 256, 128, step=16, label=T("tile_overlap"), buttons=[])
+                transfer = transfer_input("lr-decode-transfer")
             decode = gr.Button(T("decode_button"), variant="primary", elem_id="lr-decode")
         with gr.Column(scale=6, min_width=320):
             view = viewer("lr-decode-viewer", "decode")
@@ -77,13 +98,15 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             with gr.Accordion(T("numbers"), open=True):
                 table = html(cost_table((), "en"))
 
-    def run_decode(path: str, mode: str, tile: float, overlap: float, request: gr.Request):
+    places = (Place(mode, model, decode_choices),)
+
+    def run_decode(path: str, mode: str, tile: float, overlap: float, transfer: str, request: gr.Request):
         locale = locale_of(request)
         try:
-            options = vae_options(mode, tile, overlap).checked()
+            options = vae_options(mode, tile, overlap, transfer, own.of(request.session_hash))
             picture, file, report = decode_file(studio, runs, path, options, locale)
         except LatentRelayError as error:
-            raise failure(error.sentence) from error
+            raise failure(translated(error.sentence, locale)) from error
         _, channels, h, w = file.latents.shape
         width, height = file.image_size
         sentence = say(
@@ -110,7 +133,7 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
     def wire() -> None:
         decode.click(
             run_decode,
-            [upload, mode, tile, overlap],
+            [upload, mode, tile, overlap, transfer],
             [view, status, save, table],
             show_progress="minimal",
             show_progress_on=status,
@@ -118,4 +141,6 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             api_visibility="private",
         )
 
-    return wire
+        light.wire(studio, own, places[0], ("decode",), remote_line, upload)
+
+    return wire, places

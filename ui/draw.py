@@ -13,7 +13,7 @@ from ui.img2img import Tab
 from ui.languages import LANGUAGES
 from ui.pictures import save_drawing
 from ui.runs import Runs
-from ui.text import T, locale_of, say
+from ui.text import T, locale_of, say, translated
 from ui.theme import ASSETS
 from ui.widgets import failure, html, local, quiet
 
@@ -67,7 +67,7 @@ def build(runs: Runs) -> Callable[[Tab, gr.Tabs], None]:
             try:
                 return save_drawing(drawing, runs.folder), gr.Tabs(selected="img2img")
             except LatentRelayError as error:
-                raise failure(error.sentence) from error
+                raise failure(translated(error.sentence, locale_of(request))) from error
 
         take.click(use, pad, [tab.form.image, tabs], **quiet())
 

@@ -15,20 +15,25 @@ from backend.job import VaeOptions, fit_size
 from backend.models import find_model
 from backend.report import Stage, StageReport
 from backend.studio import Studio
+from ui import light
 from ui.form import vae_options
+from ui.own import OwnEndpoints
 from ui.pictures import file_url, open_picture
 from ui.render import Progress, cost_table, panel, seconds
 from ui.runs import Runs
-from ui.text import T, locale_of, say
+from ui.text import T, locale_of, say, translated
 from ui.widgets import (
     BY_THE_VAE,
+    Place,
     failure,
+    follow_places,
     html,
     local,
     mode_choices,
     model_choices,
     picture_input,
     shows,
+    transfer_input,
     viewer,
 )
 
@@ -93,7 +98,7 @@ def intro(locale: str) -> str:
     return f'<p class="lr-intro">{escape(say(locale, "encode_intro"))}</p>'
 
 
-def build(studio: Studio, runs: Runs) -> Callable[[], None]:
+def build(studio: Studio, runs: Runs, own: OwnEndpoints) -> tuple[Callable[[], None], tuple[Place, ...]]:
     spec, _ = studio.default_model()
     local(html(intro("en")), intro)
     with gr.Row(equal_height=False, elem_classes="lr-columns"):
@@ -112,9 +117,12 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
                 elem_classes="lr-list",
                 elem_id="lr-encode-where",
             )
-            with gr.Accordion(T("tile_sizes"), open=False), gr.Row():
-                tile = gr.Slider(64, 1024, 512, step=64, label=T("tile_size"), buttons=[])
-                overlap = gr.Slider(0, 256, 128, step=16, label=T("tile_overlap"), buttons=[])
+            remote_line = html("", elem_id="lr-encode-remote")
+            with gr.Accordion(T("tile_sizes"), open=False):
+                with gr.Row():
+                    tile = gr.Slider(64, 1024, 512, step=64, label=T("tile_size"), buttons=[])
+                    overlap = gr.Slider(0, 256, 128, step=16, label=T("tile_overlap"), buttons=[])
+                transfer = transfer_input("lr-encode-transfer")
             with gr.Row():
                 encode = gr.Button(T("encode_button"), variant="primary", elem_id="lr-encode")
                 trip = gr.Button(T("round_trip_button"), elem_id="lr-round-trip")
@@ -125,15 +133,19 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             with gr.Accordion(T("numbers"), open=True):
                 table = html(cost_table((), "en"))
 
-    def run_encode(path: str, model: str, mode: str, tile: float, overlap: float, request: gr.Request):
+    places = (Place(mode, model, mode_choices),)
+
+    def run_encode(
+        path: str, model: str, mode: str, tile: float, overlap: float, transfer: str, request: gr.Request
+    ):
         locale = locale_of(request)
         try:
-            options = vae_options(mode, tile, overlap).checked()
+            options = vae_options(mode, tile, overlap, transfer, own.of(request.session_hash))
             z, channels, stats, report, (width, height) = encode_picture(
                 studio, runs, path, model, options, locale
             )
         except LatentRelayError as error:
-            raise failure(error.sentence) from error
+            raise failure(translated(error.sentence, locale)) from error
         _, count, h, w = stats["shape"]
         sentence = say(
             locale,
@@ -157,21 +169,23 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             cost_table([report], locale),
         )
 
-    def run_trip(path: str, model: str, mode: str, tile: float, overlap: float, request: gr.Request):
+    def run_trip(
+        path: str, model: str, mode: str, tile: float, overlap: float, transfer: str, request: gr.Request
+    ):
         locale = locale_of(request)
         try:
-            options = vae_options(mode, tile, overlap).checked()
+            options = vae_options(mode, tile, overlap, transfer, own.of(request.session_hash))
             before, after, figures, reports = there_and_back(
                 studio, runs, path, model, options, options, locale
             )
         except LatentRelayError as error:
-            raise failure(error.sentence) from error
+            raise failure(translated(error.sentence, locale)) from error
         sentence = round_trip_sentence(figures, locale)
         value = shows(locale, before=file_url(before), after=file_url(after), prompt=sentence)
         return value, finished(reports, sentence, locale, SHOWN), cost_table(reports, locale)
 
     def wire() -> None:
-        inputs = [image, model, mode, tile, overlap]
+        inputs = [image, model, mode, tile, overlap, transfer]
         encode.click(
             run_encode,
             inputs,
@@ -191,4 +205,7 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             api_visibility="private",
         )
 
-    return wire
+        follow_places(places[0], own)
+        light.wire(studio, own, places[0], ("encode",), remote_line)
+
+    return wire, places

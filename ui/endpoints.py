@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import gradio as gr
 import requests
+from gradio.components import Component
 
 from backend import net
 from backend.errors import LatentRelayError
-from backend.models import BUILTIN, MODELS
+from backend.models import BUILTIN, MODELS, find_model
+from backend.own_endpoint import OwnEndpoint, look_up, try_out
 from backend.studio import Studio
+from ui import light
+from ui.own import OwnEndpoints
 from ui.render import seconds
-from ui.text import T, locale_of, say
-from ui.widgets import failure, html, local
+from ui.text import T, locale_of, say, translated
+from ui.widgets import Place, html, local, model_choices, quiet
+from ui.widgets import intro as paragraph
 
 _PATIENCE = 4.0
 """Seconds to wait for a sign of life."""
@@ -35,6 +41,12 @@ picture, latents, report = client.predict(
     handle_file("a.jpg"), "a lake at sunset", api_name="/img2img"
 )
 print(report["stages"])"""
+
+CURL_PAINT = """path=$(curl -s -F files=@a.jpg "{url}gradio_api/upload" | tr -d '[]"')
+id=$(curl -s "{url}gradio_api/call/v2/img2img" -H "Content-Type: application/json" -d '{{
+  "image": {{"path": "'"$path"'", "meta": {{"_type": "gradio.FileData"}}}}, "prompt": "a lake at sunset"
+}}' | tr -d '{{}}" ' | cut -d: -f2)
+curl -sN "{url}gradio_api/call/img2img/$id" """
 
 CURL = """curl -s --data-binary @a.png "{url}vae/builtin/encode" -o latents.bin -D headers.txt"""
 
@@ -107,7 +119,8 @@ def table(endpoints: list[Endpoint], answers: list[Answer] | None, locale: str) 
     )
     return (
         f'<div class="lr-scroll" tabindex="0" role="group" aria-label="{escape(say(locale, "tab_endpoints"))}">'
-        f'<table class="lr-table"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        f'<table class="lr-table lr-endpoints"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
@@ -115,56 +128,224 @@ def intro(locale: str) -> str:
     return f'<p class="lr-intro">{escape(say(locale, "endpoints_intro"))}</p>'
 
 
-def build(studio: Studio) -> Callable[[], None]:
+def own_table(own: Mapping[str, OwnEndpoint], locale: str) -> str:
+    """The visitor's endpoints; that a token was given is not even said."""
+    listed = [
+        Endpoint(
+            url,
+            direction,
+            (f"{endpoint.name}: {', '.join(MODELS[name].title for name in endpoint.models)}",),
+        )
+        for endpoint in own.values()
+        for direction, url in (("encode", endpoint.encode), ("decode", endpoint.decode))
+        if url
+    ]
+    return table(listed, None, locale) if listed else ""
+
+
+def address_of(request: gr.Request) -> str:
+    """This page's own address as the visitor's browser sees it, with a slash at its end."""
+    headers = request.headers
+    scheme = headers.get("x-forwarded-proto", "").partition(",")[0].strip() or request.request.url.scheme
+    host = headers.get("x-forwarded-host") or headers.get("host", "127.0.0.1:7860")
+    return f"{scheme}://{host}/"
+
+
+@dataclass(frozen=True)
+class Tab:
+    """What the page needs of this one."""
+
+    wire: Callable[[Sequence[Place]], None]
+    greet: Callable[[gr.Request], dict[Component, Any]]
+    """What only the running app knows: its own endpoint, and its address in the snippets."""
+    greeted: tuple[Component, ...]
+
+
+def build(studio: Studio, own: OwnEndpoints, painter: Component) -> Tab:
+    """`painter` is where the main tab's model is chosen: of several VAEs at an address, its own is taken."""
     local(html(intro("en")), intro)
     lights = html(table(endpoints_of(studio), None, "en"), elem_id="lr-lights")
-    check = gr.Button(T("endpoints_check"), variant="primary", elem_id="lr-check")
-    with gr.Accordion(T("endpoints_own"), open=True), gr.Row(equal_height=True):
-        address = gr.Textbox(
-            label=T("endpoints_address"),
-            placeholder="https://…/vae/sd-v1/decode",
-            scale=4,
-            elem_id="lr-address",
-        )
-        test = gr.Button(T("endpoints_test"), scale=1, min_width=120, elem_id="lr-test")
-    verdict = html("", elem_id="lr-verdict")
+    check = gr.Button(T("endpoints_check"), elem_id="lr-check")
+    with gr.Accordion(T("endpoints_own"), open=True, elem_id="lr-own"):
+        parts = _own_form() if studio.settings.takes_visitor_endpoints else None
+        if parts is None:
+            paragraph("endpoints_closed", "lr-quiet", elem_id="lr-own-closed")
     with gr.Accordion(T("endpoints_serve"), open=False):
         gr.Code(SERVE, language="shell", interactive=False, show_label=False, label=T("endpoints_serve"))
     with gr.Accordion(T("endpoints_api"), open=False):
         python = gr.Code(
             PYTHON.format(url="http://127.0.0.1:7860/"), language="python", interactive=False, label="Python"
         )
+        paint = gr.Code(
+            CURL_PAINT.format(url="http://127.0.0.1:7860/"),
+            language="shell",
+            interactive=False,
+            label="curl",
+        )
         curl = gr.Code(
-            CURL.format(url="http://127.0.0.1:7860/"), language="shell", interactive=False, label="curl"
+            CURL.format(url="http://127.0.0.1:7860/"),
+            language="shell",
+            interactive=False,
+            label=T("endpoints_api_vae"),
         )
 
-    def look(request: gr.Request) -> tuple[str, str, str]:
+    def look(request: gr.Request) -> str:
         endpoints = endpoints_of(studio)
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda endpoint: ask(endpoint.url), endpoints))
-        own = f"{(studio.own_url or 'http://127.0.0.1:7860').rstrip('/')}/"
-        return table(endpoints, answers, locale_of(request)), PYTHON.format(url=own), CURL.format(url=own)
+        return table(endpoints, answers, locale_of(request))
 
-    def try_out(url: str, request: gr.Request) -> str:
+    def greet(request: gr.Request) -> dict[Component, Any]:
+        address = address_of(request)
+        return {
+            lights: table(endpoints_of(studio), None, locale_of(request)),
+            python: PYTHON.format(url=address),
+            paint: CURL_PAINT.format(url=address),
+            curl: CURL.format(url=address),
+        }
+
+    def wire(places: Sequence[Place]) -> None:
+        check.click(look, None, lights, show_progress_on=lights, **_EVENT)
+        if parts is not None:
+            _wire_own(studio, own, painter, parts, places)
+
+    return Tab(wire, greet, (lights, python, paint, curl))
+
+
+_EVENT: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 4, "api_visibility": "private"}
+
+
+def _own_form() -> dict[str, Any]:
+    paragraph("own_intro", "lr-quiet")
+    with gr.Row():
+        address = gr.Textbox(
+            label=T("endpoints_address"),
+            placeholder="https://…/vae/sd-v1",
+            max_lines=1,
+            scale=3,
+            min_width=240,
+            elem_id="lr-address",
+        )
+        token = gr.Textbox(
+            label=T("own_token"),
+            type="password",
+            placeholder=T("own_token_hint"),
+            scale=2,
+            min_width=200,
+            elem_id="lr-token",
+            html_attributes=gr.InputHTMLAttributes(autocomplete="off"),
+        )
+    with gr.Row():
+        name = gr.Textbox(
+            label=T("own_name"),
+            placeholder=T("own_name_hint"),
+            max_lines=1,
+            min_width=200,
+            elem_id="lr-own-name",
+        )
+        model = gr.Dropdown(
+            [(T("own_find_out"), ""), *model_choices()],
+            value="",
+            label=T("own_model"),
+            filterable=False,
+            min_width=200,
+            elem_id="lr-own-model",
+        )
+    test = gr.Button(T("endpoints_test"), variant="primary", elem_id="lr-test")
+    verdict = html("", elem_id="lr-verdict")
+    listed = html("", elem_id="lr-own-list")
+    with gr.Row(visible=False, equal_height=True, elem_id="lr-own-remove") as removal:
+        which = gr.Dropdown(
+            [], label=T("own_which"), filterable=False, interactive=True, elem_id="lr-own-which"
+        )
+        remove = gr.Button(T("own_remove"), elem_id="lr-own-forget")
+    return {
+        "address": address,
+        "token": token,
+        "name": name,
+        "model": model,
+        "test": test,
+        "verdict": verdict,
+        "listed": listed,
+        "removal": removal,
+        "which": which,
+        "remove": remove,
+    }
+
+
+def _wire_own(
+    studio: Studio, own: OwnEndpoints, painter: Component, parts: dict[str, Any], places: Sequence[Place]
+) -> None:
+    settings = studio.settings
+    widgets = {widget for place in places for widget in (place.widget, place.model)}
+
+    def shown(data: Mapping[Component, Any], request: gr.Request) -> dict[Component, Any]:
+        locale, mine = locale_of(request), own.of(request.session_hash)
+        choices = [(endpoint.name, key) for key, endpoint in mine.items()]
+        changes: dict[Component, Any] = {
+            parts["listed"]: own_table(mine, locale),
+            parts["removal"]: gr.update(visible=bool(mine)),
+            parts["which"]: gr.update(choices=choices, value=choices[-1][1] if choices else None),
+        }
+        for place in places:
+            changes |= place.update(data, mine, locale)
+        return changes
+
+    def add(data: Mapping[Component, Any], request: gr.Request) -> Iterator[dict[Component, Any]]:
+        """Ask what is served there, try it, and keep it if it may work."""
         locale = locale_of(request)
-        if studio.settings.is_public:
-            # A page for strangers calls nobody's address but the owner's.
-            raise failure(say(locale, "endpoints_closed"))
+        yield {parts["verdict"]: light.shown(None, say(locale, "light_asking"), locale)}
         try:
-            net.split_url(url or "")
+            endpoint = look_up(
+                data[parts["address"]] or "",
+                data[parts["token"]] or "",
+                name=data[parts["name"]] or "",
+                model=data[parts["model"]] or None,
+                prefer=data[painter],
+                public_only=not settings.only_owner_visits,
+            )
+            first = data[painter] if data[painter] in endpoint.models else endpoint.models[0]
+            tried = try_out(endpoint, find_model(first))
         except LatentRelayError as error:
-            raise failure(error.sentence) from error
-        answer = ask(url)
-        if answer.latency is None:
-            sentence = say(locale, "endpoint_silent")
-        else:
-            sentence = say(locale, "endpoint_answers", seconds=seconds(answer.latency), status=answer.status)
-        state = "down" if answer.latency is None else "up"
-        return f'<p class="lr-quiet" role="status"><i class="lr-light" data-state="{state}"></i>{escape(sentence)}</p>'
+            yield {parts["verdict"]: light.shown("red", error.sentence, locale)}
+            return
+        if tried.endpoint is None:
+            yield {parts["verdict"]: light.shown("red", tried.found.sentence, locale)}
+            return
+        own.add(request.session_hash or "", tried.endpoint)
+        ways = "both" if tried.endpoint.encode and tried.endpoint.decode else None
+        ways = ways or ("encode" if tried.endpoint.encode else "decode")
+        added = say(
+            locale,
+            f"own_added_{ways}",
+            name=tried.endpoint.name,
+            models=", ".join(MODELS[name].title for name in tried.endpoint.models),
+        )
+        sentence = f"{translated(tried.found.sentence, locale)} {added}"
+        yield {
+            parts["verdict"]: light.shown(tried.found.light, sentence, locale),
+            parts["address"]: "",
+            parts["token"]: "",
+            parts["name"]: "",
+            **shown(data, request),
+        }
 
-    def wire() -> None:
-        options = {"show_progress": "minimal", "concurrency_limit": 4, "api_visibility": "private"}
-        check.click(look, None, [lights, python, curl], show_progress_on=lights, **options)
-        test.click(try_out, address, verdict, **options)
+    def forget(data: Mapping[Component, Any], request: gr.Request) -> dict[Component, Any]:
+        own.remove(request.session_hash, data[parts["which"]] or "")
+        return {parts["verdict"]: "", **shown(data, request)}
 
-    return wire
+    outputs = [
+        *(parts[name] for name in ("verdict", "address", "token", "name", "listed", "removal", "which")),
+        *(place.widget for place in places),
+    ]
+    fields = {parts[name] for name in ("address", "token", "name", "model")}
+    gr.on(
+        [parts["test"].click, parts["address"].submit, parts["token"].submit],
+        add,
+        {*fields, painter, *widgets},
+        outputs,
+        trigger_mode="once",
+        show_progress_on=parts["verdict"],
+        **_EVENT,
+    )
+    parts["remove"].click(forget, {parts["which"], *widgets}, outputs, **quiet())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -16,6 +17,7 @@ from backend.job import fit_size
 from backend.models import find_model
 from backend.studio import Studio
 from ui.form import Form, Values
+from ui.own import OwnEndpoints
 from ui.render import seconds, size
 from ui.text import locale_of, say
 
@@ -46,11 +48,11 @@ def line(estimate: Estimate | None = None, locale: str = "en") -> str:
     return f'<p class="lr-estimate" data-state="{state}">{escape(text)}</p>'
 
 
-def wire(studio: Studio, form: Form, shown: gr.HTML, run_table: gr.HTML) -> None:
+def wire(studio: Studio, form: Form, own: OwnEndpoints, shown: gr.HTML, run_table: gr.HTML) -> None:
     """Tell anew whenever a setting that matters changes, and after a run, which taught how long things take."""
 
     def tell(data: Mapping[Component, Any], request: gr.Request) -> str:
-        values = form.read(data)
+        values = replace(form.read(data), own=own.of(request.session_hash))
         try:
             return line(studio.estimate(values.job(_stand_in(values))), locale_of(request))
         except LatentRelayError:

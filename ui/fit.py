@@ -11,7 +11,7 @@ from backend.fit import DIRECTIONS, Fit, card_choices, choose, fits_here, will_i
 from backend.models import find_model
 from backend.studio import Studio
 from ui.render import figures, seconds
-from ui.text import T, locale_of, say
+from ui.text import T, locale_of, say, translated
 from ui.widgets import failure, intro, model_choices, quiet
 
 OWN, THIS = "own", "this"
@@ -81,7 +81,9 @@ def _shown(fits: Sequence[Fit], locale: str) -> str:
     parts = []
     for direction in DIRECTIONS:
         _, reason = choose(fits, direction)
-        said = say(locale, "fit_choice", stage=say(locale, f"stage_{direction}"), reason=reason)
+        said = say(
+            locale, "fit_choice", stage=say(locale, f"stage_{direction}"), reason=translated(reason, locale)
+        )
         parts.append(f'<p class="lr-verdict">{escape(said)}</p>')
     return "".join(parts) + table(fits, locale)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, cast
 
 from gradio.components import Component
 from PIL import Image
@@ -17,12 +17,16 @@ from backend.job import (
     MAX_SIDE,
     MAX_STEPS,
     SCHEDULERS,
+    TRANSFERS,
     VAE_MODES,
     Job,
+    Transfer,
     VaeOptions,
     fit_size,
 )
 from backend.models import MODELS, find_model
+from backend.own_endpoint import OwnEndpoint
+from ui.own import PREFIX
 from ui.pictures import open_picture
 
 AS_ABOVE = "same"
@@ -49,6 +53,9 @@ class Values:
     tile_overlap: int = 128
     encode_mode: str = AS_ABOVE
     decode_mode: str = AS_ABOVE
+    transfer: str = "uint8"
+    own: Mapping[str, OwnEndpoint] = field(default_factory=dict, repr=False)
+    """The visitor's endpoints, by what a mode's list calls them; no widget of the form, and in no link."""
 
     def picture(self, locale: str = "en") -> Image.Image:
         """The input at the size it is worked on, so that before and after cover each other."""
@@ -64,7 +71,7 @@ class Values:
     def vae(self, direction: str) -> VaeOptions:
         own = self.encode_mode if direction == "encode" else self.decode_mode
         mode = self.mode if own == AS_ABOVE else own
-        return vae_options(mode, self.tile_size, self.tile_overlap)
+        return vae_options(mode, self.tile_size, self.tile_overlap, self.transfer, self.own)
 
     def job(self, picture: Image.Image) -> Job:
         return Job(
@@ -82,6 +89,45 @@ class Values:
             encode=self.vae("encode"),
             decode=self.vae("decode"),
         )
+
+
+def vae_options(
+    mode: str,
+    tile: float | None = None,
+    overlap: float | None = None,
+    transfer: str = "uint8",
+    own: Mapping[str, OwnEndpoint] | None = None,
+) -> VaeOptions:
+    """A tab's widgets as options, checked.
+
+    Raises:
+        BadSettingError: sizes that make no sense, or an endpoint of the visitor's own that is forgotten by now.
+    """
+    endpoint = None
+    if mode.startswith(PREFIX):
+        endpoint = (own or {}).get(mode)
+        if endpoint is None:
+            raise BadSettingError(
+                "This page does not know that endpoint any more.", "Add it again in the tab Endpoints."
+            )
+        mode = "remote"
+    usual = VaeOptions()
+    side, shared = _whole("tile size", tile), _whole("tile overlap", overlap)
+    return VaeOptions(
+        mode,
+        usual.tile_size if side is None else side,
+        usual.tile_overlap if shared is None else shared,
+        cast(Transfer, transfer),
+        endpoint,
+    ).checked()
+
+
+def shareable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without the visitor's own endpoints, which mean nothing to anybody else."""
+    return {
+        name: "remote" if isinstance(value, str) and value.startswith(PREFIX) else value
+        for name, value in settings.items()
+    }
 
 
 def clean(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,6 +149,7 @@ def clean(raw: Mapping[str, Any]) -> dict[str, Any]:
         "model": [spec.name for spec in MODELS.values() if spec.available],
         "scheduler": ["default", *SCHEDULERS],
         "fit": ["crop", "fit", "stretch"],
+        "transfer": TRANSFERS,
         "mode": VAE_MODES,
         "encode_mode": modes,
         "decode_mode": modes,
@@ -120,21 +167,6 @@ _NUMBERS: dict[str, tuple[type, float, float]] = {
     "tile_size": (int, 64, 1024),
     "tile_overlap": (int, 0, 256),
 }
-
-
-def vae_options(mode: str, tile_size: float | None, tile_overlap: float | None) -> VaeOptions:
-    """The options that the page's or the API's values say.
-
-    Raises:
-        BadSettingError: a size that is no number.
-    """
-    usual = VaeOptions()
-    size, overlap = _whole("tile size", tile_size), _whole("tile overlap", tile_overlap)
-    return VaeOptions(
-        mode,
-        usual.tile_size if size is None else size,
-        usual.tile_overlap if overlap is None else overlap,
-    )
 
 
 def _plain(text: str | None) -> str:
@@ -175,6 +207,7 @@ class Form:
     tile_overlap: Component
     encode_mode: Component
     decode_mode: Component
+    transfer: Component
 
     def widgets(self) -> set[Component]:
         return {getattr(self, field.name) for field in fields(self)}

@@ -13,23 +13,27 @@ import gradio as gr
 from gradio.components import Component
 
 from backend import families
-from backend.job import MAX_SEED, vae_modes
+from backend.errors import LatentRelayError
+from backend.job import MAX_SEED
 from backend.models import MODELS, ModelSpec, find_model
 from backend.studio import Studio
-from ui import estimate, history
+from ui import estimate, history, light
 from ui.explain import explain
-from ui.form import AS_ABOVE, Form, Values, clean
+from ui.form import AS_ABOVE, Form, Values, clean, shareable
 from ui.looks import LOOKS, with_look
+from ui.own import OwnEndpoints
 from ui.pictures import file_url
 from ui.recipe import settings_in, settings_of
 from ui.render import Progress, cost_table, panel, story
 from ui.running import Bench, Changes, View, finish_another_way, follow, follow_series, with_seed
 from ui.runs import Runs
-from ui.text import T, locale_of, say
+from ui.text import T, locale_of, say, translated
 from ui.theme import ASSETS
 from ui.widgets import (
+    Place,
     failure,
     html,
+    local,
     mode_choices,
     mode_name_choices,
     model_choices,
@@ -38,6 +42,7 @@ from ui.widgets import (
     quiet,
     scheduler_choices,
     shows,
+    transfer_input,
     viewer,
 )
 
@@ -65,9 +70,10 @@ class Tab:
     model_line: Component
     why: str
     link: Component
+    places: tuple[Place, ...]
 
 
-def build(studio: Studio, runs: Runs) -> Tab:
+def build(studio: Studio, runs: Runs, own: OwnEndpoints) -> Tab:
     """Lay out the tab; `wire` connects it, to be called once everything exists."""
     spec, why = studio.default_model()
     with gr.Row(equal_height=False, elem_classes="lr-columns"):
@@ -78,12 +84,19 @@ def build(studio: Studio, runs: Runs) -> Tab:
     parts |= after
 
     def wire() -> None:
-        _wire_running(studio, runs, form, view, parts)
-        _wire_form(form, parts)
+        _wire_running(studio, runs, own, form, view, parts)
+        _wire_form(own, form, parts)
         _wire_results(runs, form, view)
-        estimate.wire(studio, form, parts["estimated"], view.table)
+        _wire_light(studio, own, form, parts["remote_line"])
+        estimate.wire(studio, form, own, parts["estimated"], view.table)
 
-    return Tab(form, view, wire, parts["model_line"], why, parts["link"])
+    places = (
+        Place(form.mode, form.model, mode_choices),
+        Place(form.encode_mode, form.model, own_mode_choices),
+        Place(form.decode_mode, form.model, own_mode_choices),
+        Place(parts["finish_mode"], form.model, mode_name_choices),
+    )
+    return Tab(form, view, wire, parts["model_line"], why, parts["link"], places)
 
 
 # -- layout ----------------------------------------------------------------------------------------------------
@@ -130,6 +143,7 @@ def _form(spec: ModelSpec, why: str) -> tuple[Form, dict[str, Any]]:
                 model_choices(), value=spec.name, label=T("model"), filterable=False, elem_id="lr-model"
             )
             model_line = html(note(why), elem_id="lr-model-line")
+            local(model_line, lambda locale: note(translated(why, locale)))
         with gr.Group(elem_classes="lr-plain"):
             mode = gr.Radio(
                 mode_choices(spec),
@@ -139,6 +153,7 @@ def _form(spec: ModelSpec, why: str) -> tuple[Form, dict[str, Any]]:
                 elem_id="lr-mode",
                 elem_classes="lr-list",
             )
+            remote_line = html("", elem_id="lr-remote")
             explain("vae", "tiles", "leaves")
         with gr.Accordion(T("advanced"), open=False, elem_id="lr-advanced"):
             negative = gr.Textbox(
@@ -208,6 +223,7 @@ def _form(spec: ModelSpec, why: str) -> tuple[Form, dict[str, Any]]:
                     filterable=False,
                     elem_id="lr-decode-mode",
                 )
+            transfer = transfer_input("lr-transfer")
             explain("strength", "guidance", "seed")
             make_link = gr.Button(T("link_button"), size="sm", elem_id="lr-make-link")
             link = gr.Textbox(
@@ -231,6 +247,7 @@ def _form(spec: ModelSpec, why: str) -> tuple[Form, dict[str, Any]]:
         tile_overlap=tile_overlap,
         encode_mode=encode_mode,
         decode_mode=decode_mode,
+        transfer=transfer,
     )
     parts = {
         "examples": examples,
@@ -240,6 +257,7 @@ def _form(spec: ModelSpec, why: str) -> tuple[Form, dict[str, Any]]:
         "stop": stop,
         "estimated": estimated,
         "model_line": model_line,
+        "remote_line": remote_line,
         "make_link": make_link,
         "link": link,
     }
@@ -321,31 +339,38 @@ def strength_words(spec: ModelSpec, strength: float, steps: int, locale: str) ->
 # -- wiring ----------------------------------------------------------------------------------------------------
 
 
-def _wire_running(studio: Studio, runs: Runs, form: Form, view: View, parts: dict[str, Any]) -> None:
+def _wire_running(
+    studio: Studio, runs: Runs, own: OwnEndpoints, form: Form, view: View, parts: dict[str, Any]
+) -> None:
+    def read(data: Mapping[Component, Any], request: gr.Request) -> Values:
+        return replace(form.read(data), own=own.of(request.session_hash))
+
     def bench(data: Mapping[Component, Any], request: gr.Request) -> Bench:
         return Bench(studio, runs, view, locale_of(request), tuple(history.known(runs, data[view.ids])))
 
     def paint(data: Mapping[Component, Any], request: gr.Request) -> Iterator[Changes]:
-        yield from follow(bench(data, request), form.read(data))
+        yield from follow(bench(data, request), read(data, request))
 
     def again(data: Mapping[Component, Any], request: gr.Request) -> Iterator[Changes]:
-        values = with_seed(replace(form.read(data), seed=-1))
+        values = with_seed(replace(read(data, request), seed=-1))
         yield {form.seed: values.seed}
         yield from follow(bench(data, request), values)
 
     def four(data: Mapping[Component, Any], request: gr.Request) -> Iterator[Changes]:
-        first = with_seed(form.read(data))
+        first = with_seed(read(data, request))
         assert first.seed is not None
         series = [replace(first, seed=(first.seed + n) % (MAX_SEED + 1)) for n in range(4)]
         yield from follow_series(bench(data, request), series, lambda values: f"seed {values.seed}")
 
     def sweep(data: Mapping[Component, Any], request: gr.Request) -> Iterator[Changes]:
-        first = with_seed(form.read(data))
+        first = with_seed(read(data, request))
         series = [replace(first, strength=strength) for strength in SWEEP]
         yield from follow_series(bench(data, request), series, lambda values: f"strength {values.strength:g}")
 
     def finish(data: Mapping[Component, Any], request: gr.Request) -> Iterator[Changes]:
-        yield from finish_another_way(bench(data, request), data[view.run_id], data[parts["finish_mode"]])
+        place = data[parts["finish_mode"]]
+        mine = own.of(request.session_hash)
+        yield from finish_another_way(bench(data, request), data[view.run_id], place, mine)
 
     everything = {*form.widgets(), view.ids}
     options = {
@@ -363,7 +388,7 @@ def _wire_running(studio: Studio, runs: Runs, form: Form, view: View, parts: dic
     view.stop.click(runs.stop, view.run_id, None, **quiet())
 
 
-def _wire_form(form: Form, parts: dict[str, Any]) -> None:
+def _wire_form(own: OwnEndpoints, form: Form, parts: dict[str, Any]) -> None:
     def tell(model: str, strength: float, steps: float, request: gr.Request) -> str:
         return strength_words(find_model(model), strength or 0.0, int(steps or 1), locale_of(request))
 
@@ -376,18 +401,18 @@ def _wire_form(form: Form, parts: dict[str, Any]) -> None:
         **quiet(),
     )
 
-    def take_defaults(name: str, mode: str) -> Changes:
-        spec = find_model(name)
-        modes = vae_modes(spec)
+    def take_defaults(name: str, mode: str, request: gr.Request) -> Changes:
+        spec, locale, mine = find_model(name), locale_of(request), own.of(request.session_hash)
+        modes = mode_choices(spec, mine, locale)
         return {
             form.strength: spec.strength,
             form.steps: spec.num_inference_steps,
             form.guidance: spec.guidance_scale,
             form.scheduler: gr.update(choices=scheduler_choices(spec), value="default"),
-            form.mode: gr.update(choices=mode_choices(spec), value=mode if mode in modes else "auto"),
-            form.encode_mode: gr.update(choices=own_mode_choices(spec), value=AS_ABOVE),
-            form.decode_mode: gr.update(choices=own_mode_choices(spec), value=AS_ABOVE),
-            parts["model_line"]: note(spec.plain),
+            form.mode: gr.update(choices=modes, value=mode if mode in {key for _, key in modes} else "auto"),
+            form.encode_mode: gr.update(choices=own_mode_choices(spec, mine, locale), value=AS_ABOVE),
+            form.decode_mode: gr.update(choices=own_mode_choices(spec, mine, locale), value=AS_ABOVE),
+            parts["model_line"]: note(translated(spec.plain, locale)),
         }
 
     changed = [
@@ -429,9 +454,10 @@ def _wire_form(form: Form, parts: dict[str, Any]) -> None:
         told = {
             field.name: getattr(values, field.name)
             for field in fields(values)
-            if field.name != "image" and getattr(values, field.name) != getattr(standard, field.name)
+            if field.name not in ("image", "own")
+            and getattr(values, field.name) != getattr(standard, field.name)
         }
-        return {parts["link"]: gr.update(value="?" + urlencode(told), visible=True)}
+        return {parts["link"]: gr.update(value="?" + urlencode(shareable(told)), visible=True)}
 
     parts["make_link"].click(query, set(settings), [parts["link"]], **quiet()).then(
         None, parts["link"], parts["link"], js=_TO_CLIPBOARD, **quiet()
@@ -454,6 +480,28 @@ def _fitting(settings: Mapping[str, Any]) -> dict[str, Any]:
 def from_link(form: Form, parameters: Mapping[str, str]) -> Changes:
     """What a link's query says about the form; a link may come from anyone, so the prompt is never run by itself."""
     return form.shows(_fitting(clean(dict(parameters))))
+
+
+def _wire_light(studio: Studio, own: OwnEndpoints, form: Form, shown: gr.HTML) -> None:
+    """Ask a remote as soon as one is chosen, so that a wrong or sleeping one is known before the button."""
+
+    def look(data: Mapping[Component, Any], request: gr.Request) -> Iterator[str]:
+        locale = locale_of(request)
+        values = replace(form.read({form.image: None, **data}), own=own.of(request.session_hash))
+        try:
+            stages = [("encode", values.vae("encode")), ("decode", values.vae("decode"))]
+        except LatentRelayError as error:
+            yield light.shown("red", error.sentence, locale)
+            return
+        yield from light.ask(studio, values.model, stages, locale)
+
+    gr.on(
+        [widget.change for widget in (form.mode, form.model, form.encode_mode, form.decode_mode)],
+        look,
+        form.widgets() - {form.image},
+        shown,
+        **light.EVENT,
+    )
 
 
 def _wire_results(runs: Runs, form: Form, view: View) -> None:

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from backend.studio import Studio
 from ui import api, benchmark, compare, decode, draw, encode, endpoints, fit, history, img2img
+from ui.own import OwnEndpoints
 from ui.running import Changes
 from ui.runs import Runs
 from ui.text import I18N, T, locale_of, say
@@ -26,17 +27,18 @@ _SPARE_THREADS = 64
 
 def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
     """The whole page. `runs` keeps what it makes; pass its folder to `launch_options`."""
+    own = OwnEndpoints()
     with gr.Blocks(title="Latent Relay", analytics_enabled=False) as page:
         local(html(header("en"), elem_id="lr-header"), header)
         with gr.Tabs(elem_id="lr-tabs", selected="img2img") as tabs:
             with gr.Tab(T("tab_img2img"), id="img2img"):
-                main = img2img.build(studio, runs)
+                main = img2img.build(studio, runs, own)
             with gr.Tab(T("tab_draw"), id="draw"):
                 wire_drawing = draw.build(runs)
             with gr.Tab(T("tab_encode"), id="encode"):
-                wire_encode = encode.build(studio, runs)
+                wire_encode, encode_places = encode.build(studio, runs, own)
             with gr.Tab(T("tab_decode"), id="decode"):
-                wire_decode = decode.build(studio, runs)
+                wire_decode, decode_places = decode.build(studio, runs, own, main.form.model)
             with gr.Tab(T("tab_compare"), id="compare"):
                 wire_compare = compare.build(studio, runs)
             with gr.Tab(T("tab_fit"), id="fit") as fit_tab:
@@ -44,7 +46,7 @@ def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
             with gr.Tab(T("tab_benchmark"), id="benchmark"):
                 wire_benchmark = benchmark.build(studio, runs)
             with gr.Tab(T("tab_endpoints"), id="endpoints"):
-                wire_endpoints = endpoints.build(studio)
+                served = endpoints.build(studio, own, main.form.model)
         main.wire()
         wire_drawing(main, tabs)
         wire_encode()
@@ -52,14 +54,16 @@ def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
         wire_compare()
         wire_fit()
         wire_benchmark()
-        wire_endpoints()
+        served.wire((*main.places, *encode_places, *decode_places))
         api.build(studio, runs)
-        _wire_loading(page, runs, main)
+        _wire_loading(page, runs, own, main, served)
     # Jobs wait in the studio's line, where they are told their place; this bounds all the rest.
     return page.queue(max_size=studio.settings.queue, api_open=False)
 
 
-def _wire_loading(page: gr.Blocks, runs: Runs, main: img2img.Tab) -> None:
+def _wire_loading(
+    page: gr.Blocks, runs: Runs, own: OwnEndpoints, main: img2img.Tab, served: endpoints.Tab
+) -> None:
     translated = locals_of(page)
 
     def greet(ids: list[str], request: gr.Request) -> Changes:
@@ -67,12 +71,17 @@ def _wire_loading(page: gr.Blocks, runs: Runs, main: img2img.Tab) -> None:
         locale = locale_of(request)
         changes: Changes = {main.view.gallery: history.gallery(runs, ids)}
         changes |= img2img.from_link(main.form, dict(request.query_params))
+        changes |= served.greet(request)
         if locale != "en":
             changes |= {component: render(locale) for component, render in translated.items()}
         return changes
 
-    outputs = [main.view.gallery, *translated, *(main.form.widgets() - {main.form.image})]
+    def leave(request: gr.Request) -> None:
+        own.forget(request.session_hash)
+
+    outputs = [main.view.gallery, *translated, *served.greeted, *(main.form.widgets() - {main.form.image})]
     page.load(greet, main.view.ids, outputs, show_progress="hidden", api_visibility="private")
+    page.unload(leave)
 
 
 def launch_options(folder: Path, studio: Studio) -> dict[str, Any]:

@@ -81,7 +81,10 @@ def read_story(path: Path) -> Story | None:
 def _report(data: dict[str, Any]) -> StageReport:
     cost = {key: data["cost"][key] for key in Cost.__dataclass_fields__}
     traffic = data.get("traffic")
-    more = {key: data.get(key) for key in ("steps", "dtype", "requested_mode")}
+    more = {
+        key: data.get(key)
+        for key in ("steps", "dtype", "requested_mode", "spared_bytes", "overlapped_seconds")
+    }
     return StageReport(
         stage=data["stage"],
         mode=data["mode"],

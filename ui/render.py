@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from backend.report import Stage, StageReport
-from ui.text import say
+from backend.report import Stage, StageReport, spared_bytes
+from ui.text import say, translated
 
 STAGES: tuple[Stage, ...] = ("encode", "denoise", "decode")
 
@@ -60,7 +60,11 @@ def story(reports: Sequence[StageReport], locale: str) -> str:
     """A run in one line: what happened where, how long it took, what went over the wire."""
     parts = []
     for report in reports:
-        place = say(locale, "at", where=report.where) if report.mode == "remote" else say(locale, "here")
+        place = (
+            say(locale, "at", where=translated(report.where, locale))
+            if report.mode == "remote"
+            else say(locale, "here")
+        )
         values = {"place": place, "seconds": seconds(report.cost.seconds), "steps": report.steps or 0}
         parts.append(say(locale, f"story_{report.stage}", **values))
     moved = sum(r.traffic.bytes_sent + r.traffic.bytes_received for r in reports if r.traffic)
@@ -99,12 +103,12 @@ def _card(stage: Stage, report: StageReport | None, progress: Progress, locale: 
         state = "active"
     if report:
         mode = say(locale, f"mode_name_{report.mode}") if report.mode else ""
-        where, took = f"{mode} · {report.where}", seconds(report.cost.seconds)
+        where, took = f"{mode} · {translated(report.where, locale)}", seconds(report.cost.seconds)
     elif state == "active" and progress.where:
         where, took = progress.where, "…"
     else:
         where, took = say(locale, f"stage_{stage}_what"), ""
-    title = report.reason if report else where
+    title = translated(report.reason, locale) if report else where
     return (
         f'<li class="lr-stage lr-{stage}" data-state="{state}" title="{escape(title)}">'
         f'<b>{escape(say(locale, f"stage_{stage}"))}</b><span class="lr-took">{escape(took)}</span>'
@@ -118,7 +122,7 @@ def bar(reports: Sequence[StageReport], locale: str) -> str:
     if not total:
         return '<div class="lr-bar" aria-hidden="true"></div>'
     label = " · ".join(
-        f"{say(locale, f'stage_{report.stage}')} {seconds(report.cost.seconds)}, {report.where}"
+        f"{say(locale, f'stage_{report.stage}')} {seconds(report.cost.seconds)}, {translated(report.where, locale)}"
         for report in reports
     )
     parts = "".join(
@@ -151,13 +155,24 @@ def cost_table(reports: Sequence[StageReport], locale: str) -> str:
         f'<div class="lr-scroll" tabindex="0" role="group" aria-label="{escape(say(locale, "numbers"))}">'
         f'<table class="lr-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>'
         f'<tfoot><tr><th scope="row">{escape(say(locale, "total"))}</th><td></td><td>{total}</td>'
-        f'<td colspan="3"></td></tr></tfoot></table></div>'
+        f'<td colspan="3"></td></tr></tfoot></table></div>{_spared(reports, locale)}'
+    )
+
+
+def _spared(reports: Sequence[StageReport], locale: str) -> str:
+    """One line for a run that never needed the VAE here."""
+    count = spared_bytes(reports)
+    return (
+        "" if count is None else f'<p class="lr-quiet">{escape(say(locale, "spared", size=size(count)))}</p>'
     )
 
 
 def _row(report: StageReport, locale: str) -> str:
     traffic = report.traffic
     moved = "–" if traffic is None else f"{size(traffic.bytes_sent)} / {size(traffic.bytes_received)}"
+    if traffic is not None and traffic.transfer is not None:
+        kept = say(locale, "wire_lossless" if traffic.lossless else "wire_lossy", form=traffic.transfer)
+        moved = f"{moved}<br><small>{escape(kept)}</small>"
     wire = "–"
     if traffic is not None:
         wire = f"{seconds(traffic.server_seconds)} / {seconds(traffic.network_seconds(report.cost.seconds))}"
@@ -167,9 +182,10 @@ def _row(report: StageReport, locale: str) -> str:
         wanted = say(locale, f"mode_name_{report.requested_mode}")
         asked = f"<br><small>{escape(say(locale, 'asked_for', mode=wanted))}</small>"
     name = say(locale, f"stage_{report.stage}")
+    where, reason = translated(report.where, locale), translated(report.reason, locale)
     return (
         f'<tr><th scope="row"><i class="lr-dot lr-{report.stage}"></i>{escape(name)}</th>'
-        f"<td>{escape(mode)} · {escape(report.where)}{asked}</td><td>{seconds(report.cost.seconds)}</td>"
+        f"<td>{escape(mode)} · {escape(where)}{asked}</td><td>{seconds(report.cost.seconds)}</td>"
         f"<td>{memory(report)}</td><td>{moved}</td><td>{wire}</td></tr>"
-        f'<tr class="lr-why"><td colspan="6"><div>{escape(say(locale, "why", reason=report.reason))}</div></td></tr>'
+        f'<tr class="lr-why"><td colspan="6"><div>{escape(say(locale, "why", reason=reason))}</div></td></tr>'
     )

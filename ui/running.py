@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Callable, Generator, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,20 @@ from gradio.components import Component
 from PIL import Image, ImageDraw
 
 from backend.errors import BadLatentsError, Cancelled, LatentRelayError
-from backend.job import MAX_SEED, Result, StageDone, StageStarted, Step, Waiting
+from backend.job import (
+    MAX_SEED,
+    Event,
+    Failed,
+    Job,
+    Result,
+    StageDone,
+    StageStarted,
+    Step,
+    Waiting,
+)
 from backend.latents import load_latents
 from backend.models import find_model
+from backend.own_endpoint import OwnEndpoint
 from backend.studio import Studio
 from ui import history
 from ui.form import Values, vae_options
@@ -25,7 +37,7 @@ from ui.pictures import data_uri, file_url
 from ui.recipe import save_png
 from ui.render import Progress, cost_table, panel, seconds, story
 from ui.runs import Run, Runs
-from ui.text import say
+from ui.text import say, translated
 from ui.widgets import failure, shows
 
 logger = logging.getLogger(__name__)
@@ -89,10 +101,13 @@ def with_seed(values: Values) -> Values:
     return values
 
 
-def follow(bench: Bench, values: Values) -> Generator[Changes, None, Run | None]:
+def follow(
+    bench: Bench, values: Values, start: Callable[[Job, Run], Iterator[Event]] | None = None
+) -> Generator[Changes, None, Run | None]:
     """Run one job and say, event by event, what changes on the page; gives the run if it made a picture.
 
-    Inputs are never touched, and what was finished stays, whatever happens.
+    Inputs are never touched, and what was finished stays, whatever happens. `start` gives the events, if not the
+    studio itself.
     """
     view, locale = bench.view, bench.locale
     run = bench.runs.start()
@@ -118,7 +133,7 @@ def follow(bench: Bench, values: Values) -> Generator[Changes, None, Run | None]
             **view.busy(True),
         }
         spec = find_model(values.model)
-        events = bench.studio.img2img(job, run.stop)
+        events = start(job, run) if start else bench.studio.img2img(job, run.stop)
         for event in events:
             changes: Changes = {}
             if isinstance(event, Step) and event.preview is not None:
@@ -139,8 +154,9 @@ def follow(bench: Bench, values: Values) -> Generator[Changes, None, Run | None]
         yield _over(bench, run, replace(progress, message=say(locale, "state_stopped")))
         return None
     except LatentRelayError as error:
-        yield _over(bench, run, replace(progress, message=error.sentence, failed=progress.active, tone="bad"))
-        raise failure(error.sentence) from error
+        sentence = translated(error.sentence, locale)
+        yield _over(bench, run, replace(progress, message=sentence, failed=progress.active, tone="bad"))
+        raise failure(sentence) from error
     except Exception as error:
         logger.exception("A run failed in a way that no error of ours describes")
         sentence = say(locale, "unexpected")
@@ -204,38 +220,115 @@ def _over(bench: Bench, run: Run, progress: Progress) -> Changes:
 def follow_series(
     bench: Bench, series: Sequence[Values], caption: Callable[[Values], str]
 ) -> Generator[Changes, None, None]:
-    """Several runs after one another, then all of them on one contact sheet."""
-    view = bench.view
-    buttons = (view.paint, view.stop, view.again, view.four, view.sweep)
-    done: list[tuple[Path, str]] = []
-    run: Run | None = None
-    for values in series:
-        one = follow(bench, values)
+    """Several runs after one another, then all that were finished on one contact sheet."""
+    view, locale = bench.view, bench.locale
+    try:
+        jobs = [values.job(values.picture(locale)) for values in series]
+    except LatentRelayError:
+        yield from follow(bench, series[0])  # which says what is wrong
+        return
+    line = _Series(bench, series)
+    batch = bench.studio.batch(jobs, line.stop)
+    try:
+        for item in batch:
+            yield from line.take(item.index, item.event)
+    except Exception as error:  # noqa: BLE001 - `follow` tells of it, and logs what is not ours
+        yield from line.take(line.front, error)
+    finally:
+        batch.close()
+        line.close()
+    done = [(run, caption(series[index])) for index, run in sorted(line.done.items())]
+    pictures = [(run.picture, said) for run, said in done if run.picture]
+    if pictures and not line.stop.is_set():
+        picture = contact_sheet(pictures)
+        sheet = done[-1][0].keep("contact-sheet.png", picture.save)
+        yield {
+            view.viewer: shows(locale, before=file_url(sheet) if sheet else data_uri(picture))
+            | {"alt_before": say(locale, "alt_sheet", captions=", ".join(said for _, said in pictures))},
+            view.picture: _offer(sheet),
+        }
+    yield {**line.failed, **view.busy(False)}
+    if line.error is not None:
+        raise line.error
+
+
+class _Series:
+    """The runs of a batch, each followed as if it were alone; the page shows the one that began last."""
+
+    def __init__(self, bench: Bench, series: Sequence[Values]) -> None:
+        self.bench = bench
+        self.series = series
+        self.stop = threading.Event()
+        self.front = 0
+        self.done: dict[int, Run] = {}
+        self.failed: Changes = {}
+        """What the page says of the last one that failed; shown when all is over."""
+        self.error: gr.Error | None = None
+        self._ids = list(bench.ids)
+        self._following: dict[int, Generator[Changes, None, Run | None]] = {}
+        self._news: dict[int, Event | BaseException] = {}
+        self._runs: dict[int, Run] = {}
+
+    def take(self, index: int, event: Event | Failed | BaseException) -> Iterator[Changes]:
+        """What changes on the page by an event of the run `index`, or by the error that ended it."""
+        if index not in self._following:
+            self.front = index
+            self._following[index] = follow(
+                self.bench, self.series[index], lambda _, run: self._events(index, run)
+            )
+            if shown := self._for_the_page(index, self._next(index)):
+                yield shown
+        self._news[index] = event.error if isinstance(event, Failed) else event
+        changes = self._next(index)
+        if isinstance(event, Failed | BaseException):
+            self.failed = {**changes, self.bench.view.run_id: self._runs[index].id}
+        if shown := self._for_the_page(index, changes):
+            yield shown
+        if isinstance(event, Result | Failed | BaseException):
+            while self._next(index):
+                pass  # only the buttons, which stay as they are until all is over
+
+    def close(self) -> None:
+        for one in self._following.values():
+            one.close()
+
+    def _events(self, index: int, run: Run) -> Iterator[Event]:
+        self._runs[index] = run
+        if run.stop.is_set():
+            self.stop.set()
+        run.stop = self.stop
         while True:
-            try:
-                changes = next(one)
-            except StopIteration as end:
-                run = end.value
-                break
-            if view.ids in changes:
-                bench = replace(bench, ids=tuple(changes[view.ids]))
-            # Between two runs the buttons stay as they are.
-            if not (view.run_id in changes or view.finish in changes):
-                changes = {widget: change for widget, change in changes.items() if widget not in buttons}
-            if changes:
-                yield changes
-        if run is None or run.picture is None:
-            yield view.busy(False)
-            return
-        done.append((run.picture, caption(values)))
-    picture = contact_sheet(done)
-    sheet = run.keep("contact-sheet.png", picture.save) if run else None
-    yield {
-        view.viewer: shows(bench.locale, before=file_url(sheet) if sheet else data_uri(picture))
-        | {"alt_before": say(bench.locale, "alt_sheet", captions=", ".join(text for _, text in done))},
-        view.picture: _offer(sheet),
-        **view.busy(False),
-    }
+            news = self._news.pop(index)
+            if isinstance(news, BaseException):
+                raise news
+            yield news
+            if isinstance(news, Result):
+                return
+
+    def _next(self, index: int) -> Changes:
+        """One run's next change; none when it is over."""
+        try:
+            return next(self._following[index])
+        except StopIteration as end:
+            if end.value is not None:
+                self.done[index] = end.value
+        except gr.Error as error:
+            self.error = error
+        return {}
+
+    def _for_the_page(self, index: int, changes: Changes) -> Changes:
+        """Of one run's changes what concerns the whole: while another is in front, only the history."""
+        view = self.bench.view
+        if view.ids in changes:
+            newest = changes[view.ids][0]
+            self._ids = [newest, *(known for known in self._ids if known != newest)][: history.KEEP]
+            changes |= {view.ids: self._ids, view.gallery: history.gallery(self.bench.runs, self._ids)}
+        if index != self.front:
+            return {widget: changes[widget] for widget in (view.ids, view.gallery) if widget in changes}
+        if index == 0 and view.run_id in changes:
+            return changes  # the buttons begin to wait
+        buttons = (view.paint, view.stop, view.again, view.four, view.sweep)
+        return {widget: change for widget, change in changes.items() if widget not in buttons}
 
 
 def contact_sheet(pictures: Sequence[tuple[Path, str]], gap: int = 12, line: int = 26) -> Image.Image:
@@ -254,7 +347,9 @@ def contact_sheet(pictures: Sequence[tuple[Path, str]], gap: int = 12, line: int
     return sheet
 
 
-def finish_another_way(bench: Bench, run_id: str | None, mode: str) -> Generator[Changes, None, None]:
+def finish_another_way(
+    bench: Bench, run_id: str | None, place: str, own: Mapping[str, OwnEndpoint] | None = None
+) -> Generator[Changes, None, None]:
     """Decode the latents of a run that painted but could not finish, in another mode."""
     view, locale = bench.view, bench.locale
     run = bench.runs.resume(run_id)
@@ -263,26 +358,27 @@ def finish_another_way(bench: Bench, run_id: str | None, mode: str) -> Generator
         raise failure(say(locale, "nothing_to_finish"))
     seen = {"before": file_url(run.folder / "before.png"), "prompt": ""}
     try:
-        recipe = json.loads((run.folder / "recipe.json").read_text(encoding="utf-8")) | {"decode_mode": mode}
-        place = say(locale, f"mode_name_{mode}")
+        recipe = json.loads((run.folder / "recipe.json").read_text(encoding="utf-8"))
+        options = vae_options(place, recipe["tile_size"], recipe["tile_overlap"], recipe["transfer"], own)
+        recipe["decode_mode"] = options.mode
+        where = say(locale, f"mode_name_{options.mode}")
         progress = Progress(
-            say(locale, "state_decode", where=place),
+            say(locale, "state_decode", where=where),
             _AFTER_PAINTING,
             "decode",
-            place,
+            where,
             reports=tuple(run.reports),
             running=True,
         )
         yield {view.panel: panel(progress, locale), **view.busy(True)}
         file = load_latents(painted)
-        options = vae_options(mode, recipe["tile_size"], recipe["tile_overlap"]).checked()
         image, report = bench.studio.decode(file.latents, file.model, options, run.stop)
     except Cancelled:
         yield _over(bench, run, replace(progress, message=say(locale, "state_stopped")))
         return
     except (LatentRelayError, OSError, ValueError, KeyError) as error:
         sentence = (
-            error.sentence
+            translated(error.sentence, locale)
             if isinstance(error, LatentRelayError)
             else str(BadLatentsError(say(locale, "nothing_to_finish")))
         )
@@ -305,10 +401,10 @@ def advance(progress: Progress, event: object, locale: str) -> Progress:
     """The progress after one more event."""
     match event:
         case Waiting(message):
-            return replace(progress, message=message)
+            return replace(progress, message=translated(message, locale))
         case StageStarted(stage, mode, _, where):
             fraction = {"encode": 0.02, "denoise": _BEFORE_PAINTING, "decode": _AFTER_PAINTING}[stage]
-            place = f"{say(locale, f'mode_name_{mode}')} · {where}"
+            place = f"{say(locale, f'mode_name_{mode}')} · {translated(where, locale)}"
             message = say(locale, f"state_{stage}", where=place)
             return replace(progress, message=message, fraction=fraction, active=stage, where=place)
         case Step(step, steps, _, left):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -10,10 +11,12 @@ import gradio as gr
 from gradio.components import Component
 from gradio_client.utils import is_http_url_like
 
-from backend.job import VAE_MODES, vae_modes
-from backend.models import MODELS, ModelSpec
+from backend.job import TRANSFERS, VAE_MODES, vae_modes
+from backend.models import MODELS, ModelSpec, find_model
+from backend.own_endpoint import OwnEndpoint
 from ui.form import AS_ABOVE
-from ui.text import T, say
+from ui.own import OwnEndpoints
+from ui.text import T, locale_of, say
 from ui.theme import ASSETS
 
 _TEMPLATE = """<figure class="lr-viewer"><div class="lr-frame" data-state="empty">
@@ -80,17 +83,87 @@ def uploads_only(component: Component) -> Any:
     return component
 
 
-def mode_choices(spec: ModelSpec) -> list[tuple[Any, str]]:
-    """Every mode this model has, each with its plain sentence."""
-    return [(T(f"mode_{mode}"), mode) for mode in vae_modes(spec)]
+def mode_choices(
+    spec: ModelSpec, own: Mapping[str, OwnEndpoint] | None = None, locale: str = "en"
+) -> list[tuple[Any, str]]:
+    """Every mode this model has, each with its plain sentence, and the visitor's own endpoints for it."""
+    modes = [(T(f"mode_{mode}"), mode) for mode in vae_modes(spec)]
+    return [*modes, *_own_choices("mode_own", spec, own, locale)]
 
 
-def mode_name_choices() -> list[tuple[Any, str]]:
-    return [(T(f"mode_name_{mode}"), mode) for mode in VAE_MODES if mode not in ("auto", "tiny")]
+def _own_choices(
+    key: str, spec: ModelSpec, own: Mapping[str, OwnEndpoint] | None, locale: str
+) -> list[tuple[Any, str]]:
+    return [
+        (say(locale, key, name=endpoint.name), place)
+        for place, endpoint in (own or {}).items()
+        if spec.name in endpoint.models
+    ]
 
 
-def own_mode_choices(spec: ModelSpec) -> list[tuple[Any, str]]:
-    return [(T("as_above"), AS_ABOVE), *((T(f"mode_name_{mode}"), mode) for mode in vae_modes(spec))]
+def mode_name_choices(
+    _: ModelSpec | None = None, own: Mapping[str, OwnEndpoint] | None = None, locale: str = "en"
+) -> list[tuple[Any, str]]:
+    """Modes by name, for a picture whose model is known only later; all of the visitor's endpoints are there."""
+    modes = [(T(f"mode_name_{mode}"), mode) for mode in VAE_MODES if mode not in ("auto", "tiny")]
+    mine = [(say(locale, "mode_name_own", name=one.name), key) for key, one in (own or {}).items()]
+    return [*modes, *mine]
+
+
+def own_mode_choices(
+    spec: ModelSpec, own: Mapping[str, OwnEndpoint] | None = None, locale: str = "en"
+) -> list[tuple[Any, str]]:
+    modes = [(T("as_above"), AS_ABOVE), *((T(f"mode_name_{mode}"), mode) for mode in vae_modes(spec))]
+    return [*modes, *_own_choices("mode_name_own", spec, own, locale)]
+
+
+def decode_choices(spec: ModelSpec, own: Mapping[str, OwnEndpoint], locale: str) -> list[tuple[Any, str]]:
+    """As `mode_choices`, but with all of the visitor's endpoints: the file will say whose latents it holds."""
+    mine = [(say(locale, "mode_own", name=endpoint.name), key) for key, endpoint in own.items()]
+    return [*mode_choices(spec), *mine]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A widget that says where a VAE stage runs; its list changes with the model and the visitor's endpoints."""
+
+    widget: Component
+    model: Component
+    """Where the model is chosen whose modes these are."""
+    choices: Callable[[ModelSpec, Mapping[str, OwnEndpoint], str], list[tuple[Any, str]]]
+
+    def update(
+        self, data: Mapping[Component, Any], own: Mapping[str, OwnEndpoint], locale: str
+    ) -> dict[Component, Any]:
+        """The list anew; what was chosen stays, if it is still there."""
+        choices = self.choices(find_model(data[self.model]), own, locale)
+        keys = [key for _, key in choices]
+        chosen = data[self.widget]
+        return {self.widget: gr.update(choices=choices, value=chosen if chosen in keys else keys[0])}
+
+
+def follow_places(place: Place, own: OwnEndpoints) -> None:
+    """Another model may have other modes."""
+
+    def take(data: Mapping[Component, Any], request: gr.Request) -> dict[Component, Any]:
+        return place.update(data, own.of(request.session_hash), locale_of(request))
+
+    place.model.input(take, {place.model, place.widget}, [place.widget], **quiet())
+
+
+def transfer_choices() -> list[tuple[Any, str]]:
+    return [(T(f"transfer_{transfer}"), transfer) for transfer in TRANSFERS]
+
+
+def transfer_input(elem_id: str) -> gr.Dropdown:
+    return gr.Dropdown(
+        transfer_choices(),
+        value="uint8",
+        label=T("transfer"),
+        info=T("transfer_info"),
+        filterable=False,
+        elem_id=elem_id,
+    )
 
 
 def scheduler_choices(spec: ModelSpec) -> list[tuple[Any, str]]:

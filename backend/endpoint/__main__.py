@@ -16,6 +16,7 @@ from backend.endpoint.app import build_app
 from backend.endpoint.service import MEBI, Limits, Service
 from backend.endpoint.source import Source, parse_source
 from backend.errors import LatentRelayError
+from backend.logs import log_json_lines
 from backend.models import BUILTIN
 from backend.turns import Turns
 
@@ -27,7 +28,7 @@ TOKEN_VARIABLE = "LATENT_RELAY_SERVE_TOKEN"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until told to stop; 2 for settings that cannot be used."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    log_json_lines(options.log_level)
     try:
         service, sources = build_service(options)
     except LatentRelayError as error:
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         host=options.host,
         port=options.port,
         log_level=options.log_level,
+        log_config=None,  # so that its lines are ours, in JSON
+        access_log=False,  # ours have ids, and no queries
         timeout_keep_alive=30,
         timeout_graceful_shutdown=int(options.deadline) + 5,
     )

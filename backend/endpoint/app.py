@@ -1,8 +1,8 @@
 """The HTTP edge: routes, bodies, statuses, JSON errors. The event loop moves bytes here and computes nothing.
 
-Every path answers JSON `{"error", "code", "hint"}` when it fails, whatever happened: next to the page an unhandled
-exception would take the whole keep-alive connection down, and diffusers' client calls `response.json()` on any
-failure.
+Every path answers JSON `{"error", "code", "hint", "request_id"}` when it fails, whatever happened: next to the page
+an unhandled exception would take the whole keep-alive connection down, and diffusers' client calls
+`response.json()` on any failure.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ from backend.errors import (
     UserError,
     WireError,
 )
+from backend.logs import HEADER, clean_id, new_id
 
 log = logging.getLogger(__name__)
+requests_log = logging.getLogger("backend.endpoint.requests")
 
 STATUSES: tuple[tuple[type[LatentRelayError], int], ...] = (
     (TooLargeError, 413),
@@ -98,10 +100,13 @@ def build_app(service: Service) -> Starlette:
         Route("/metrics", edge.guarded(edge.metrics), methods=METHODS),
         Route("/openapi.json", edge.guarded(edge.openapi), methods=METHODS),
     ]
-    return Starlette(
+    app = Starlette(
         routes=[*own, *routes(service, ("",))],
         exception_handlers={HTTPException: _not_found, Exception: _unexpected},
     )
+    # A redirect would go to whatever host the request names.
+    app.router.redirect_slashes = False
+    return app
 
 
 class Edge:
@@ -114,6 +119,7 @@ class Edge:
         """`handler` with every failure turned into a JSON answer."""
 
         async def guard(request: Request) -> Response:
+            started = time.perf_counter()
             response = await answer(request)
             if self.service.metrics is not None:
                 self.service.metrics.count_request(
@@ -121,22 +127,20 @@ class Edge:
                     getattr(request.state, "action", ""),
                     response.status_code,
                 )
-            return response
+            return _signed(request, response, time.perf_counter() - started)
 
         async def answer(request: Request) -> Response:
             try:
                 return await handler(request)
             except LatentRelayError as error:
-                return error_response(error, unread=_has_unread_body(request))
+                return error_response(request, error)
             except ClientDisconnect:
                 # Nobody is there to read it; 499 is what proxies log for this.
                 return Response(status_code=499)
             except Exception:
                 # The edge: a fault of ours is logged for the owner and told without its inner parts.
-                log.exception("unexpected error at %s", request.url.path)
-                return _json_error(
-                    500, "Something went wrong inside the server.", "internal", "Its log says what."
-                )
+                log.exception("unexpected error", extra={"request_id": id_of(request)})
+                return _fault(request)
 
         return guard
 
@@ -358,8 +362,37 @@ def status_of(error: LatentRelayError) -> int:
     return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
 
 
-def error_response(error: LatentRelayError, *, unread: bool = False) -> Response:
-    """An error of ours as JSON with its status; `unread` if the client may still be sending."""
+def id_of(request: Request) -> str:
+    """The request's id: the client's own where that is a plain word, so that both sides' logs agree."""
+    if not hasattr(request.state, "id"):
+        request.state.id = clean_id(request.headers.get(HEADER)) or new_id()
+    return str(request.state.id)
+
+
+def _signed(request: Request, response: Response, seconds: float) -> Response:
+    """The response with its id, and its line in the log. Neither query nor body nor address is logged."""
+    response.headers[HEADER] = id_of(request)
+    path = request.url.path
+    told: dict[str, Any] = {
+        "request_id": id_of(request),
+        "method": request.method[:16],
+        "path": path[:160],
+        "status": response.status_code,
+        "seconds": round(seconds, 6),
+        "bytes_received": request.headers.get("content-length", "")[:20],
+        "bytes_sent": len(response.body),
+    }
+    for name in ("vae", "action", "code"):
+        if value := getattr(request.state, name, ""):
+            told[name] = value
+    # A probe that asks every few seconds would drown the rest.
+    quiet = path in ("/health", "/ready", "/metrics") and response.status_code < 500
+    requests_log.log(logging.DEBUG if quiet else logging.INFO, "request", extra=told)
+    return response
+
+
+def error_response(request: Request, error: LatentRelayError) -> Response:
+    """An error of ours as JSON with its status."""
     headers: dict[str, str] = {}
     if isinstance(error, EndpointError) and error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)
@@ -367,28 +400,27 @@ def error_response(error: LatentRelayError, *, unread: bool = False) -> Response
         headers["www-authenticate"] = "Bearer"
     if isinstance(error, MethodError):
         headers["allow"] = error.allow
-    return _json_error(status_of(error), str(error), error.code, error.hint, headers, unread=unread)
+    return _json_error(request, status_of(error), str(error), error.code, error.hint, headers)
 
 
-def _fault(*, unread: bool) -> Response:
+def _fault(request: Request) -> Response:
     return _json_error(
-        500, "Something went wrong inside the server.", "internal", "Its log says what.", unread=unread
+        request, 500, "Something went wrong inside the server.", "internal", "Its log says what."
     )
 
 
 def _json_error(
+    request: Request,
     status: int,
     message: str,
     code: str,
     hint: str = "",
     headers: Mapping[str, str] | None = None,
-    *,
-    unread: bool = False,
 ) -> Response:
-    kind = LingeringResponse if unread else JSONResponse
-    return kind(
-        {"error": message, "code": code, "hint": hint}, status_code=status, headers=dict(headers or {})
-    )
+    request.state.code = code
+    kind = LingeringResponse if _has_unread_body(request) else JSONResponse
+    document = {"error": message, "code": code, "hint": hint, "request_id": id_of(request)}
+    return kind(document, status_code=status, headers=dict(headers or {}))
 
 
 class LingeringResponse(JSONResponse):
@@ -432,10 +464,10 @@ class HeldResponse(Response):
 async def _not_found(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 404
     where = request.url.path[:120]
-    unread = _has_unread_body(request)
-    return _json_error(status, f"There is nothing at {where}.", "not_found", "See /vae.", unread=unread)
+    response = _json_error(request, status, f"There is nothing at {where}.", "not_found", "See /vae.")
+    return _signed(request, response, 0.0)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("unexpected error at %s", request.url.path, exc_info=error)
-    return _fault(unread=False)
+    log.error("unexpected error", exc_info=error, extra={"request_id": id_of(request)})
+    return _signed(request, _fault(request), 0.0)

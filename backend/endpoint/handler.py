@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from backend import wire
-from backend.endpoint.service import compute_together
+from backend.endpoint.service import compute_alone
 from backend.endpoint.source import Source
 from backend.images import to_rgb, to_tensor
 from backend.turns import Turns
@@ -49,9 +49,9 @@ class EndpointHandler:
 
     def _reply(self, request: wire.DecodeRequest | wire.EncodeRequest) -> Any:
         if isinstance(request, wire.EncodeRequest):
-            ((latents, _),) = compute_together(self.served, "encode", [request.image], request.scaling)
+            latents = compute_alone(self.served, "encode", request.image, request.scaling).tensor
             return json.loads(wire.pack_tensor_reply(latents, base64_reply=True)[1])
-        ((image, _),) = compute_together(self.served, "decode", [request.latents], request.scaling)
+        image = compute_alone(self.served, "decode", request.latents, request.scaling).tensor
         if request.output in ("jpg", "png"):
             wire.refuse_batch(image.shape[0], request.output)
             return Image.fromarray(wire.image_to_pixels(image)[0].numpy())

@@ -1,4 +1,4 @@
-"""One device's bounded queue and the one thread that computes on it.
+"""One device's bounded queue and the one thread that hands its requests on, in order.
 
 A GPU, or the cores of a CPU, work best on one thing at a time; so requests wait here, in order, and those of equal
 kind that wait together may be computed together. Places are reserved before a body is read: a full queue costs a
@@ -27,7 +27,7 @@ class Task:
     pixels: int
     item: Any
     run: Callable[[Sequence[Any]], Sequence[Any]]
-    """A list of items to a list of results, one each."""
+    """A list of items to a list of results, one each; an exception among them is its own task's failure."""
     future: Future[Any] = field(default_factory=Future)
     """Cancelling it before its turn means that nothing is computed."""
     submitted: float = field(default_factory=time.perf_counter)
@@ -125,6 +125,9 @@ class Lane:
                 seconds = time.perf_counter() - started
                 self._seconds = 0.7 * self._seconds + 0.3 * seconds / len(batch)
             for task, result in zip(batch, results, strict=True):
+                if isinstance(result, Exception):
+                    task.future.set_exception(result)
+                    continue
                 task.future.set_result(Done(result, started - task.submitted, seconds, len(batch)))
 
     def _next_batch(self) -> list[Task]:

@@ -17,7 +17,7 @@ _ERRORS = {
     405: "A method that this address does not take",
     413: "Too many bytes, pixels or pictures",
     415: "A body of a kind that is not served",
-    422: "The VAE overflowed in its number format",
+    422: "The VAE overflowed, also in the widest number format",
     503: "Busy, loading or stopping; Retry-After tells when to come back",
     507: "Out of memory, also in a leaner mode",
 }
@@ -29,11 +29,11 @@ def describe_api(service: Service) -> dict[str, Any]:
     model = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": names}}
     paths: dict[str, Any] = {
         "/vae": {"get": _reading("The VAEs served, with scaling, channels, downscale and limits")},
-        "/vae/{model}": {"get": {**_reading("One VAE"), "parameters": [model]}},
+        "/vae/{model}": {"get": {**_reading("One VAE", errors=(404,)), "parameters": [model]}},
         "/vae/{model}/encode": {"post": _encode([model])},
         "/vae/{model}/decode": {"post": _decode([model])},
         "/health": {"get": _reading("Whether the process is alive", secured=False)},
-        "/ready": {"get": _reading("Whether every VAE is loaded", secured=False)},
+        "/ready": {"get": _reading("Whether every VAE is loaded", secured=False, errors=(503,))},
         "/metrics": {"get": _reading("Figures for Prometheus", media="text/plain")},
     }
     if len(names) == 1:
@@ -53,11 +53,12 @@ def describe_api(service: Service) -> dict[str, Any]:
             "schemas": {
                 "Error": {
                     "type": "object",
-                    "required": ["error", "code", "hint"],
+                    "required": ["error", "code", "hint", "request_id"],
                     "properties": {
                         "error": {"type": "string", "description": "One sentence for a person"},
                         "code": {"type": "string", "description": "The same for a program"},
                         "hint": {"type": "string", "description": "What to do; may be empty"},
+                        "request_id": {"type": "string", "description": "As in the server's log"},
                     },
                 }
             },
@@ -132,7 +133,6 @@ def _responses(content: dict[str, Any]) -> dict[str, Any]:
     def header(text: str) -> dict[str, Any]:
         return {"schema": {"type": "string"}, "description": text}
 
-    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     good = {
         "description": "Done",
         "content": content,
@@ -141,16 +141,31 @@ def _responses(content: dict[str, Any]) -> dict[str, Any]:
             "dtype": header("Of a tensor"),
             "Server-Timing": header("parse, queue, compute and encode in milliseconds"),
             "X-Peak-Memory": header("Bytes, then kind=VRAM or kind=RAM"),
+            "X-VAE-Mode": header("How it was computed: whole, or tiled if memory ran out"),
+            "X-VAE-DType": header(
+                "The number format it was computed in, then overflowed=… for those tried before"
+            ),
+            "X-Request-Id": header(
+                "The client's own if it sent one, else a new one; also in the server's log"
+            ),
         },
     }
-    return {"200": good} | {
-        str(code): {"description": text, "content": error} for code, text in _ERRORS.items()
-    }
+    return {"200": good, **_errors(*_ERRORS)}
 
 
-def _reading(summary: str, *, media: str = "application/json", secured: bool = True) -> dict[str, Any]:
-    described: dict[str, Any] = {
-        "summary": summary,
-        "responses": {"200": {"description": "Done", "content": {media: {}}}},
-    }
+def _errors(*codes: int) -> dict[str, Any]:
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    return {str(code): {"description": _ERRORS[code], "content": error} for code in codes}
+
+
+def _reading(
+    summary: str,
+    *,
+    media: str = "application/json",
+    secured: bool = True,
+    errors: tuple[int, ...] = (),
+) -> dict[str, Any]:
+    good = {"description": "Done", "content": {media: {}}}
+    codes = (401, 405, *errors) if secured else (405, *errors)
+    described: dict[str, Any] = {"summary": summary, "responses": {"200": good, **_errors(*codes)}}
     return described if secured else {**described, "security": []}

@@ -1,7 +1,7 @@
 """What is served, under which limits, and the path from a request to a reply.
 
 Three kinds of thread take part: the event loop only moves bytes; a small pool parses bodies and packs replies; and
-one thread a device (`lane.py`) computes. So packing one picture overlaps with computing the next.
+one thread a device (`turns.py`, fed by `lane.py`) computes. So packing one picture overlaps with computing the next.
 """
 
 from __future__ import annotations
@@ -11,12 +11,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from backend import wire
 from backend.endpoint.lane import Done, Lane, Task
-from backend.errors import OutOfMemoryError, TooLargeError, UnknownVAEError
+from backend.errors import (
+    LatentRelayError,
+    NonFiniteError,
+    OutOfMemoryError,
+    TooLargeError,
+    UnknownVAEError,
+)
 from backend.models import LatentSpec
 from backend.report import Cost
 from backend.turns import Turns
@@ -218,7 +224,7 @@ class Service:
             pixels = item.shape[0] * item.shape[2] * item.shape[3]
         key = (served.name, action, tuple(item.shape[1:]), str(item.dtype), request.scaling)
 
-        def run(items: Sequence[torch.Tensor]) -> Sequence[tuple[torch.Tensor, Cost]]:
+        def run(items: Sequence[torch.Tensor]) -> Sequence[Computed | LatentRelayError]:
             return compute_together(served, action, items, request.scaling)
 
         return self.lane(served).submit(Task(key, pixels, item, run))
@@ -228,7 +234,8 @@ class Service:
     ) -> Reply:
         """The reply's headers and body, with `Server-Timing` in milliseconds."""
         started = time.perf_counter()
-        tensor, cost = done.value
+        computed: Computed = done.value
+        tensor, cost = computed.tensor, computed.cost
         if isinstance(request, wire.DecodeRequest):
             dtype = str(request.latents.dtype).removeprefix("torch.")
             headers, body = wire.pack_decode_reply(
@@ -246,6 +253,8 @@ class Service:
             "encode": time.perf_counter() - started,
         }
         headers["server-timing"] = wire.pack_timing(stages)
+        headers["x-vae-mode"] = computed.mode
+        headers["x-vae-dtype"] = wire.pack_computed(computed.dtype, computed.overflowed)
         if cost.peak_bytes is not None:
             headers["x-peak-memory"] = f"{cost.peak_bytes}; kind={cost.memory_kind}"
         if done.batch > 1:
@@ -262,35 +271,102 @@ class Service:
         return emptied
 
 
+@dataclass(frozen=True)
+class Computed:
+    """One item's result on the CPU, what its whole batch cost, and how it was come by."""
+
+    tensor: torch.Tensor
+    cost: Cost
+    mode: str
+    dtype: str
+    overflowed: tuple[str, ...] = ()
+    """Number formats that were tried before `dtype`."""
+
+
 def compute_together(
     served: Served, action: Action, items: Sequence[torch.Tensor], scaling: wire.Scaling
-) -> Sequence[tuple[torch.Tensor, Cost]]:
-    """Each item's result, and what all of them together cost; one try in a leaner mode if memory runs out."""
+) -> Sequence[Computed | LatentRelayError]:
+    """Each item's result, or what went wrong with it; if they fail together, each gets a try of its own.
+
+    So nobody's request fails because of whom it was batched with.
+    """
     import torch
 
     sizes = [item.shape[0] for item in items]
     stacked = items[0] if len(items) == 1 else torch.cat(list(items))
-    with served.turns.hold():
-        try:
-            result, cost = _measured(served, served.load(), action, stacked, scaling)
-        except OutOfMemoryError:
-            if served.load_leaner is None:
-                raise
-            log.warning("%s: out of memory, trying a leaner mode", served.name)
-            result, cost = _measured(served, served.load_leaner(), action, stacked, scaling)
-    return [(part, cost) for part in result.split(sizes)]
+
+    def compute() -> Computed:
+        return _compute_one(served, action, stacked, scaling, alone=len(items) == 1)
+
+    try:
+        done = served.turns.run(compute)
+    except LatentRelayError as error:
+        if len(items) == 1:
+            return [error]
+        return [one for item in items for one in compute_together(served, action, [item], scaling)]
+    return [replace(done, tensor=part) for part in done.tensor.split(sizes)]
 
 
-def _measured(
+def compute_alone(served: Served, action: Action, tensor: torch.Tensor, scaling: wire.Scaling) -> Computed:
+    """One item's result.
+
+    Raises:
+        LatentRelayError: what went wrong with it.
+    """
+    (result,) = compute_together(served, action, [tensor], scaling)
+    if isinstance(result, LatentRelayError):
+        raise result
+    return result
+
+
+def _compute_one(
+    served: Served, action: Action, tensor: torch.Tensor, scaling: wire.Scaling, *, alone: bool
+) -> Computed:
+    """Computed whole; a request alone gets one try in a leaner mode if memory runs out."""
+    vae = served.load()
+    try:
+        return _climbing(served, vae, action, tensor, scaling)
+    except OutOfMemoryError:
+        if served.load_leaner is None or not alone:
+            raise
+    log.warning("%s: out of memory, trying a leaner mode", served.name)
+    return _climbing(served, served.load_leaner(), action, tensor, scaling)
+
+
+def _climbing(
     served: Served, vae: VAE, action: Action, tensor: torch.Tensor, scaling: wire.Scaling
-) -> tuple[torch.Tensor, Cost]:
+) -> Computed:
+    """Computed in the VAE's number format, and again in a wider one as long as it overflows.
+
+    Every request starts where the VAE is, so that its result does not depend on what came before it.
+    """
     import torch
 
+    from backend import precision
     from backend.measure import Meter
+    from backend.vae.base import LocalVAE
 
+    overflowed: list[str] = []
     with Meter(getattr(vae, "device", torch.device("cpu"))) as meter:
-        result = _compute(served, vae, action, tensor, scaling)
-    return result, meter.cost
+        while True:
+            try:
+                result = _compute(served, vae, action, tensor, scaling)
+                break
+            except NonFiniteError:
+                if not isinstance(vae, LocalVAE):
+                    raise
+                wider = precision.wider(vae.dtype, vae.device)
+                if wider is None:
+                    raise
+                overflowed.append(_name(vae.dtype))
+                log.warning("%s: %s overflowed, trying %s", served.name, overflowed[-1], _name(wider))
+                vae = vae.with_module(precision.in_dtype(vae.module, wider))
+    dtype = _name(getattr(vae, "dtype", result.dtype))
+    return Computed(result, meter.cost, vae.mode, dtype, tuple(overflowed))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _compute(

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
+from functools import partial
 from typing import TypeVar
+
+from backend.worker import Worker
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def decode_behind(source: Iterable[T], decode: Callable[[T], R]) -> Iterator[R]:
+def decode_behind(
+    source: Iterable[T], decode: Callable[[T], R], stop: threading.Event | None = None
+) -> Iterator[R]:
     """`decode` of each of `source`, in order, one decode running while the next item is produced.
 
-    At most one decoded picture waits, so memory does not grow with the batch. An error of either side ends it.
+    At most one decoded picture waits, so memory does not grow with the batch. An error of either side ends it, once
+    the decode that is under way is done. `stop` is what `decode` looks at.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="decode-behind") as pool:
-        pending: Future[R] | None = None
+    worker = Worker("decode-behind")
+    pending: Future[R] | None = None
+    following: Future[R] | None = None
+    try:
         for item in source:
-            following = pool.submit(decode, item)
+            following = worker.submit(partial(decode, item), stop)
             if pending is not None:
                 yield pending.result()
             pending = following
         if pending is not None:
             yield pending.result()
+    finally:
+        if following is not None:
+            wait([following])

@@ -38,3 +38,8 @@ def random_vae(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Any
 def weightless_vae(spec: ModelSpec, dtype: torch.dtype = torch.float16) -> Any:
     """The same on the meta device: its shapes and nothing else, in milliseconds."""
     return random_vae(spec, dtype, torch.device("meta"))
+
+
+def vae_bytes(spec: ModelSpec, dtype: torch.dtype) -> int:
+    """What the weights of the model's VAE take in `dtype`, counted from their shapes."""
+    return sum(weight.numel() for weight in weightless_vae(spec).parameters()) * dtype.itemsize

@@ -7,9 +7,10 @@ mode, so that modes compare exactly and a remote agrees with a local one (diffus
 
 from __future__ import annotations
 
+import copy
 import traceback
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 
@@ -81,6 +82,12 @@ class LocalVAE(ABC):
     @property
     def dtype(self) -> torch.dtype:
         return next(self.module.parameters()).dtype
+
+    def with_module(self, module: Any) -> Self:
+        """The same mode, with the same sizes, around another module of the same kind."""
+        twin = copy.copy(self)
+        twin.module = module
+        return twin
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) in [-1, 1] to scaled latents (B, C, H/f, W/f) in the module's dtype.

@@ -21,10 +21,12 @@ from backend.errors import (
     RemoteRefusedError,
     RemoteReplyError,
     RemoteTimeoutError,
+    RemoteUnreachableError,
     WireError,
 )
 from backend.models import LatentSpec
-from backend.net import bare_url
+from backend.net import answered, bare_url
+from backend.secret import origin
 from backend.vae.remote import Remote
 
 Light = Literal["green", "yellow", "red"]
@@ -61,7 +63,7 @@ def preflight(remote: Remote, direction: Literal["encode", "decode"], timeout: f
     caller = replace(remote.caller, timeout=timeout, retries=remote.caller.retries.new(connect=0, status=0))
     try:
         told = _description(remote, url, timeout)
-        if told is not None and (problem := _mismatch(remote.spec, told)):
+        if told is not None and (problem := mismatch(remote.spec, told)):
             return Preflight("red", f"The endpoint at {where} serves another model. {problem}")
         probe = _Probe(remote.spec, caller)
         started = time.perf_counter()
@@ -81,6 +83,9 @@ def preflight(remote: Remote, direction: Literal["encode", "decode"], timeout: f
     except RemoteRefusedError as error:
         light: Light = "yellow" if error.status in (429, 502, 503, 504) else "red"
         return Preflight(light, error.sentence)
+    except RemoteUnreachableError as error:
+        restarting = origin(url) in answered(caller.session)
+        return Preflight("yellow" if restarting else "red", error.sentence)
     except RemoteError as error:
         return Preflight("red", error.sentence)
     limit = told.get("limits", {}).get("max_pixels") if told else None
@@ -143,7 +148,7 @@ def _description(remote: Remote, url: str, timeout: float) -> dict[str, Any] | N
     return document if isinstance(document, dict) and "channels" in document else None
 
 
-def _mismatch(spec: LatentSpec, told: dict[str, Any]) -> str | None:
+def mismatch(spec: LatentSpec, told: dict[str, Any]) -> str | None:
     """One sentence about the first thing that does not fit, None if all does."""
     if told.get("channels") != spec.channels:
         return f"Its latents have {told.get('channels')} channels, this model's {spec.channels}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import requests
 import torch
@@ -13,19 +13,13 @@ import torch
 from backend import wire
 from backend.call import Answer, Caller
 from backend.errors import RemoteRefusedError, RemoteReplyError, UserError, WireError
+from backend.job import LOSSLESS, Transfer
 from backend.models import LatentSpec
 from backend.net import bare_url, shared_session
 from backend.report import Traffic
 from backend.secret import Token
 from backend.vae.base import check_image, check_latents
 from backend.vae.parts import in_parts
-
-Transfer = Literal["uint8", "float32", "float16", "png", "jpg"]
-TRANSFERS: tuple[Transfer, ...] = ("uint8", "float32", "float16", "png", "jpg")
-"""The form a *picture* travels in, either way; latents always go as a tensor in the dtype they have."""
-
-LOSSLESS: dict[Transfer, bool] = {"uint8": True, "float32": True, "float16": False, "png": True, "jpg": False}
-"""Whether an 8-bit picture survives the way unchanged."""
 
 MAX_SIDE = 2048
 """What the known endpoints take in one request: 2048 × 2048 pixels."""
@@ -59,6 +53,7 @@ class Remote:
         notify: gets a sentence whenever the wait has a reason worth telling.
         transfer: the form pictures travel in.
         max_side: a picture with a longer side is sent in overlapping parts, in pixels.
+        request_id: sent with every request, for the endpoint's log.
     """
 
     mode: ClassVar[str] = "remote"
@@ -76,6 +71,7 @@ class Remote:
         notify: Callable[[str], None] = lambda _: None,
         transfer: Transfer = "uint8",
         max_side: int = MAX_SIDE,
+        request_id: str | None = None,
     ) -> None:
         self.spec = spec
         self.encode_url = encode_url
@@ -83,9 +79,11 @@ class Remote:
         self.transfer = transfer
         self.max_side = max_side
         self.traffic: Traffic | None = None
+        self.computed: tuple[str, tuple[str, ...]] | None = None
+        """The number format that the endpoint says it computed in, and those that overflowed before."""
         if isinstance(token, str):
             token = Token.bound_to(token, encode_url, decode_url)
-        self.caller = Caller(session or shared_session(), timeout, token, stop, notify)
+        self.caller = Caller(session or shared_session(), timeout, token, stop, notify, request_id=request_id)
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) in [-1, 1] to scaled latents (B, C, H/f, W/f), float32 on the CPU.
@@ -140,6 +138,7 @@ class Remote:
 
     def _forget(self) -> None:
         self.traffic = None
+        self.computed = None
 
     def _encode_part(self, image: torch.Tensor) -> torch.Tensor:
         request = wire.EncodeRequest(image.float().cpu(), self.scaling)
@@ -162,6 +161,7 @@ class Remote:
                 f"but this model's have {list(expected)}.",
                 "It serves another model's VAE; check its address.",
                 url=sent.where,
+                request_id=sent.answer.request_id,
             )
         return self._finite(latents.float(), sent)
 
@@ -185,6 +185,7 @@ class Remote:
                 f"but {expected[3]} × {expected[2]} were asked for.",
                 "It serves another model's VAE; check its address.",
                 url=sent.where,
+                request_id=sent.answer.request_id,
             )
         # Pixels of eight bits are finite and in range by nature.
         return image if output in ("uint8", "png", "jpg") else self._finite(image, sent).clamp_(-1.0, 1.0)
@@ -205,6 +206,7 @@ class Remote:
             lossless=LOSSLESS[transfer],
         )
         self.traffic = traffic if self.traffic is None else self.traffic.plus(traffic)
+        self.computed = wire.parse_computed(answer.headers.get("x-vae-dtype", ""))
         return _Sent(answer, bare_url(url))
 
     def _read(self, sent: _Sent, parse: Callable[[], torch.Tensor]) -> torch.Tensor:
@@ -215,6 +217,7 @@ class Remote:
                 f"The answer of {sent.where} cannot be used. {error}",
                 "It may not be a VAE endpoint; your latents are kept, so another place can be tried.",
                 url=sent.where,
+                request_id=sent.answer.request_id,
             ) from error
 
     def _finite(self, tensor: torch.Tensor, sent: _Sent) -> torch.Tensor:
@@ -224,4 +227,5 @@ class Remote:
             f"The endpoint at {sent.where} sent NaN or infinite values.",
             "Its VAE overflows in its number format; your latents are kept, so another place can be tried.",
             url=sent.where,
+            request_id=sent.answer.request_id,
         )

@@ -26,9 +26,11 @@ from backend.wire.pictures import (
     sniff,
 )
 from backend.wire.replies import (
+    pack_computed,
     pack_decode_reply,
     pack_tensor_reply,
     pack_timing,
+    parse_computed,
     parse_decode_reply,
     parse_tensor_reply,
     parse_timing,
@@ -70,6 +72,7 @@ __all__ = [
     "image_to_pixels",
     "may_be_json",
     "merge_query",
+    "pack_computed",
     "pack_decode_reply",
     "pack_decode_request",
     "pack_encode_request",
@@ -78,6 +81,7 @@ __all__ = [
     "pack_tensor",
     "pack_tensor_reply",
     "pack_timing",
+    "parse_computed",
     "parse_decode_reply",
     "parse_decode_request",
     "parse_encode_request",

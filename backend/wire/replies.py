@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import WireError
@@ -19,7 +19,7 @@ from backend.wire.pictures import (
     sniff,
 )
 from backend.wire.requests import Output, unwrap
-from backend.wire.tensors import pack_tensor, parse_tensor
+from backend.wire.tensors import DTYPES, pack_tensor, parse_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -109,6 +109,18 @@ def _describe(headers: Mapping[str, str], body: bytes) -> str:
 def pack_timing(stages: Mapping[str, float]) -> str:
     """Seconds a stage as a `Server-Timing` header, which counts milliseconds."""
     return ", ".join(f"{name};dur={seconds * 1000:.3f}" for name, seconds in stages.items())
+
+
+def pack_computed(dtype: str, overflowed: Sequence[str] = ()) -> str:
+    """The number format a result was computed in, and those that overflowed before it, as one header."""
+    return "; ".join([dtype, *(f"overflowed={name}" for name in overflowed)])
+
+
+def parse_computed(header: str) -> tuple[str, tuple[str, ...]] | None:
+    """Inverse of `pack_computed`; None where a server says nothing that is known here."""
+    dtype, *rest = (part.strip() for part in header.split(";"))
+    overflowed = tuple(part.removeprefix("overflowed=") for part in rest)
+    return (dtype, overflowed) if {dtype, *overflowed} <= set(DTYPES) else None
 
 
 def parse_timing(header: str) -> dict[str, float]:

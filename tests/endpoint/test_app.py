@@ -94,7 +94,7 @@ def test_bad_requests(base: str, method: str, path: str, body: bytes, status: in
         response = session.request(method, base + path, data=body, timeout=10)
         assert (response.status_code, response.json()["code"]) == (status, code), response.text
         assert response.json()["error"].endswith((".", "”"))
-        assert set(response.json()) == {"error", "code", "hint"}
+        assert set(response.json()) == {"error", "code", "hint", "request_id"}
         # The same connection, or a new one, still serves.
         assert session.get(f"{base}/health", timeout=10).json() == {"status": "alive"}
 
@@ -211,6 +211,7 @@ def test_out_of_memory_gets_one_leaner_try(builtin: Whole) -> None:
                 "error": "It did not fit.",
                 "code": "out_of_memory",
                 "hint": "Choose a smaller size.",
+                "request_id": response.headers["x-request-id"],
             }
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from backend.endpoint.__main__ import _parser
-from backend.vae.remote import LOSSLESS
+from backend.job import LOSSLESS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "endpoint.md").read_text()

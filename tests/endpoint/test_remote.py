@@ -22,9 +22,10 @@ from backend.errors import (
     UserError,
 )
 from backend.images import to_tensor
+from backend.job import LOSSLESS, TRANSFERS, Transfer
 from backend.models import BUILTIN, LatentSpec
 from backend.net import new_session
-from backend.vae.remote import LOSSLESS, TRANSFERS, Remote, Transfer
+from backend.vae.remote import Remote
 from backend.vae.whole import Whole
 from backend.wire import pack_decode_reply, pack_tensor_reply, pixels_to_image
 from tests.serving import scripted

@@ -52,6 +52,8 @@ class Canvas:
     body: Body | None = None
     pixels: np.ndarray = field(default_factory=lambda: np.zeros((SIZE, SIZE, 3), np.float32))
     things: list[str] = field(default_factory=list)
+    land: np.ndarray = field(default_factory=lambda: np.zeros((SIZE, SIZE), np.float32))
+    """How much of each pixel is covered by what was laid on the sky, in [0, 1]."""
 
     @property
     def flat(self) -> bool:
@@ -82,6 +84,13 @@ class Canvas:
         """Blend `colour` (one colour or a picture) over the pixels, where `mask` in [0, 1] says so."""
         target = self.pixels if window is None else self.pixels[window]
         target += (np.asarray(colour, np.float32) - target) * mask[..., None]
+        covered = self.land if window is None else self.land[window]
+        np.maximum(covered, mask, out=covered, casting="same_kind")
+
+    def skyline(self) -> np.ndarray:
+        """(256,): the first row of each column that is land, 256 where none is."""
+        land = self.land > 0.5
+        return np.where(land.any(0), land.argmax(0), SIZE)
 
     def shade(self, albedo: np.ndarray, sunlight: np.ndarray | float) -> np.ndarray:
         """Surface colour under the scene's light; `sunlight` is the lit share, about [0, 1]."""

@@ -15,10 +15,11 @@ from training.painter.noise import SIZE, curve
 
 @dataclass(frozen=True)
 class Painting:
-    """`pixels`: (256, 256, 3) uint8."""
+    """`pixels`: (256, 256, 3) uint8; `skyline`: (256,), the row where each column's sky ends."""
 
     pixels: np.ndarray
     attributes: Attributes
+    skyline: np.ndarray
 
 
 def paint(rng: np.random.Generator, **wishes: str) -> Painting:
@@ -37,11 +38,13 @@ def paint(rng: np.random.Generator, **wishes: str) -> Painting:
         lit_from=1 if rng.random() < 0.5 else -1,
     )
     sky.paint_sky(canvas, attributes.time, attributes.weather)
+    canvas.land[:] = 0  # the sun and the clouds are not land
     COMPOSITIONS[attributes.terrain](canvas, attributes)
+    skyline = canvas.skyline()
     sky.paint_mist(canvas, attributes.weather)
     sky.paint_rain(canvas, attributes.weather)
     pixels = styles.finish(canvas, attributes.style)
-    return Painting(pixels, replace(attributes, things=tuple(canvas.things)))
+    return Painting(pixels, replace(attributes, things=tuple(canvas.things)), skyline)
 
 
 def choose(rng: np.random.Generator, **wishes: str) -> Attributes:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from backend.vae.streamed.arena import Slot
-from backend.vae.streamed.kernels import uses_phases, uses_winograd
+from backend.vae.streamed.kernels import KEY_BLOCK, QUERY_BLOCK, uses_blocks, uses_phases, uses_winograd
 from backend.vae.streamed.support import check_supported
 
 Direction = Literal["encode", "decode"]
@@ -420,11 +420,16 @@ class _Builder:
         return _Demand(out, held, peak)
 
     def _attention_bytes(self, queries: int, heads: int) -> int:
-        """What torch's fused kernel allocates on a CPU: for each thread the float32 scores and sums of one block of
-        queries, and a rounded copy of the scores in half precision (ATen/native/cpu/FlashAttentionKernel.cpp).
+        """What the attention allocates on a CPU beside query and result: the float32 scores and sums of one block of
+        queries and a rounded copy of the scores in half precision, with torch's fused kernel for each thread
+        (ATen/native/cpu/FlashAttentionKernel.cpp).
         """
         if self.device_type != "cpu":
             return 0
+        if uses_blocks(self.dtype, self.device_type):
+            block = min(QUERY_BLOCK, queries)
+            scores = 6 * heads * min(KEY_BLOCK, self.height * self.width)
+            return block * (scores + 6 * self.channels)
         block = 256 if queries >= 768 else 64 if queries >= 192 else 32
         keys = min(512, self.height * self.width)
         scores = block * keys * (4 if self.dtype == torch.float32 else 6)

@@ -25,7 +25,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 from backend.vae.streamed.arena import Arena
-from backend.vae.streamed.kernels import conv3x3, upsampling_conv
+from backend.vae.streamed.kernels import attention, conv3x3, upsampling_conv
 
 CHANNELS_LAST = torch.channels_last
 
@@ -296,7 +296,7 @@ def attend(x: Map, layer: Any, keys: Map, values: Map, rows: int) -> Stream:
         k, v = (heads(_tokens(m.arena.load(m.tensor))) for m in (keys, values))
         for strip in x.strips(rows):
             query = heads(layer.to_q(_tokens(F.batch_norm(_dense(strip), *affine))))
-            mixed = F.scaled_dot_product_attention(query, k, v).transpose(1, 2).flatten(2)[0]
+            mixed = attention(query, k, v).transpose(1, 2).flatten(2)[0]
             yield _untokens(layer.to_out[0](mixed), strip.shape).add_(strip)
             del strip, query, mixed
 

@@ -1,0 +1,68 @@
+"""A browser tab that is closed in the middle of a run: the run stops computing, and what is finished is kept."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from backend.job import Event, Job, Step
+from tests.browser.doing import upload
+from tests.browser.launching import Watched, page_of
+from tests.fakes import FakeStudio, wait_until
+
+
+class Slow(FakeStudio):
+    """Counts the steps that were really computed, and whether the run was told to end."""
+
+    def __init__(self) -> None:
+        super().__init__(pause=1.0)
+        self.steps = 0
+        self.ended = threading.Event()
+
+    def img2img(self, job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
+        try:
+            for event in super().img2img(job, stop):
+                self.steps += isinstance(event, Step)
+                yield event
+        finally:
+            self.ended.set()
+
+
+def leave_in_the_middle(watched: Watched, url: str, studio: Slow) -> None:
+    page = watched.open(url)
+    upload(page)
+    page.locator("#lr-paint").click()
+    page.get_by_text("Painting, step").wait_for()
+    page.context.close()
+    watched.contexts.remove(page.context)
+    at_closing = studio.steps
+    assert studio.ended.wait(15), "the run went on for nobody"
+    assert studio.steps <= at_closing + 2
+
+
+def test_a_closed_tab_ends_its_run_and_keeps_what_was_finished(watched: Watched, tmp_path: Path) -> None:
+    studio = Slow()
+    with page_of(studio, tmp_path) as url:
+        leave_in_the_middle(watched, url, studio)
+        kept = [path.name for path in tmp_path.glob("*/*.safetensors")]
+        assert kept == ["encode.safetensors"]
+        watched.close()
+
+
+def test_another_persons_run_goes_on(watched: Watched, tmp_path: Path) -> None:
+    studio = Slow()
+    with page_of(studio, tmp_path) as url:
+        other: Any = watched.open(url)
+        upload(other)
+        other.locator("#lr-paint").click()
+        other.get_by_text("Painting, step").wait_for()
+        page = watched.open(url)
+        page.locator("#lr-paint").wait_for()
+        page.context.close()
+        watched.contexts.remove(page.context)
+        other.locator("#lr-viewer .lr-frame[data-state=done]").wait_for()
+        wait_until(lambda: studio.ended.is_set())
+        assert studio.steps == 13
+        watched.close()

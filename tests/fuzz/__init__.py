@@ -1,0 +1,8 @@
+"""Tens of thousands of wrong requests at a running endpoint: `python -m tests.fuzz --requests 50000 --minutes 60`.
+
+    attacks.py    hypothesis: valid requests, mutated in path, query, headers, body, and as raw bytes
+    described.py  schemathesis: what the endpoint's own OpenAPI description allows and forbids
+    campaign.py   sends them, judges each answer, and keeps the tally
+
+A few hundred of each run with the other tests, in tests/endpoint/test_fuzz.py.
+"""

@@ -1,0 +1,93 @@
+"""Variations and sweeps, followed as the page does: what it shows while two pictures are under way, and at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from backend.errors import RemoteError
+from tests.fakes import FakeStudio
+from tests.following import page_view
+from ui.form import Values
+from ui.running import Bench, follow_series
+from ui.runs import Runs
+from ui.theme import ASSETS
+
+PICTURE = str(ASSETS / "sea.png")
+
+
+def values(count: int = 3, **more: Any) -> list[Values]:
+    return [Values(PICTURE, "a boat", seed=seed, mode="remote", **more) for seed in range(count)]
+
+
+def follow(studio: FakeStudio, runs: Runs, series: list[Values]) -> tuple[list[dict[Any, Any]], Any, Any]:
+    view, changes = page_view(), []
+    error = None
+    try:
+        for change in follow_series(Bench(studio, runs, view, "en"), series, lambda v: f"seed {v.seed}"):  # type: ignore[arg-type]
+            changes.append(change)
+    except gr.Error as raised:
+        error = raised
+    return changes, view, error
+
+
+def test_each_picture_joins_the_history_and_all_end_on_one_sheet(tmp_path: Path) -> None:
+    changes, view, error = follow(FakeStudio(), Runs(tmp_path), values())
+    assert error is None
+    histories = [change[view.ids] for change in changes if view.ids in change]
+    assert [len(ids) for ids in histories] == [1, 2, 3], "the newest first, none lost to another"
+    assert histories[-1][1:] == histories[-2]
+    sheet = next(change for change in changes if "contact-sheet" in str(change.get(view.viewer)))
+    assert "seed 0, seed 1, seed 2" in str(sheet[view.viewer])
+    assert changes[-1][view.paint]["interactive"] is True
+
+
+def test_the_page_shows_the_picture_that_began_last(tmp_path: Path) -> None:
+    """The one before, decoded behind it, only joins the history."""
+    changes, view, _ = follow(FakeStudio(), Runs(tmp_path), values(2))
+    shown = [change[view.run_id] for change in changes if view.run_id in change]
+    second = next(i for i, change in enumerate(changes) if change.get(view.run_id) == shown[1])
+    first_joins = next(i for i, change in enumerate(changes) if view.ids in change)
+    assert first_joins > second and set(changes[first_joins]) == {view.ids, view.gallery}
+
+
+def test_the_buttons_wait_until_all_is_over(tmp_path: Path) -> None:
+    changes, view, _ = follow(FakeStudio(), Runs(tmp_path), values())
+    pressed = [
+        (i, change[view.stop]["interactive"]) for i, change in enumerate(changes) if view.stop in change
+    ]
+    assert pressed == [(0, True), (len(changes) - 1, False)]
+
+
+def test_one_that_fails_leaves_its_latents_and_the_others(tmp_path: Path) -> None:
+    studio = FakeStudio(fail={"decode": RemoteError("The endpoint broke.")})
+    runs = Runs(tmp_path)
+    changes, view, error = follow(studio, runs, values())
+    assert error is not None and "broke" in str(error)
+    last = changes[-1]
+    assert "broke" in last[view.panel] and last[view.finish]["visible"] is True
+    assert last[view.paint]["interactive"] is True
+    broken = runs.resume(last[view.run_id])
+    assert broken is not None and (broken.folder / "denoise.safetensors").is_file()
+    sheet = next(change for change in changes if "contact-sheet" in str(change.get(view.viewer)))
+    assert "seed 1, seed 2" in str(sheet[view.viewer]) and "seed 0" not in str(sheet[view.viewer])
+
+
+def test_the_stop_button_ends_the_whole_series(tmp_path: Path) -> None:
+    studio, runs, view = FakeStudio(pause=0.01), Runs(tmp_path), page_view()
+    changes = []
+    for change in follow_series(Bench(studio, runs, view, "en"), values(), lambda v: ""):  # type: ignore[arg-type]
+        changes.append(change)
+        if "step 2" in str(change.get(view.panel)):
+            runs.stop(changes[0][view.run_id])
+    assert len(studio.jobs) == 1 and "Stopped" in changes[-1][view.panel]
+    assert changes[-1][view.paint]["interactive"] is True
+
+
+def test_without_a_picture_it_says_so_once(tmp_path: Path) -> None:
+    series = [Values(None, "x"), Values(None, "x")]
+    with pytest.raises(gr.Error):
+        list(follow_series(Bench(FakeStudio(), Runs(tmp_path), page_view(), "en"), series, lambda v: ""))  # type: ignore[arg-type]
