@@ -13,7 +13,7 @@ from benchmarks import load
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    plan = load.Plan(seconds=15, sessions=4, clients=4, kill=True, queue_share=0.5)
+    plan = load.Plan(seconds=12, sessions=4, clients=4, kill=True, queue_share=0.5)
     return load.run(plan, tmp_path_factory.mktemp("load"))
 
 
