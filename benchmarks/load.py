@@ -210,7 +210,7 @@ def run(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda _: None) 
             thread.start()
         while any(thread.is_alive() for thread in threads):
             for name, server in (("app", app), ("endpoint", endpoint)):
-                if (rss := server.rss()) is not None:
+                if (rss := server.rss()) is not None and time.monotonic() < end:  # not while the crowd leaves
                     memory[name].append((time.monotonic() - begin, rss))
             time.sleep(min(2.0, plan.seconds / 20))
         for thread in killers:

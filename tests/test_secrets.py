@@ -95,7 +95,7 @@ def told(
     found: dict[str, bytes] = {}
     try:
         image = file_data(upload(app.url, "a.png", Path(EXAMPLE).read_bytes()))
-        base = [image, *USUAL["img2img"][1:-2]]
+        base = [image, *USUAL["img2img"][1:-3]]
         for modes in (["same", "same"], ["remote", "same"], ["same", "remote"]):
             worked, text = call(app.url, "img2img", *base, *modes)
             found[f"answer {modes}"] = text.encode()
