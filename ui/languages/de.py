@@ -510,4 +510,13 @@ DE: dict[str, str] = {
     "said_fit_nothing": "Nichts passt; {reason}.",
     "said_fit_all": "das ganze Bild ließe dem Maler nichts von {card}",
     "said_fit_short": "das ganze Bild braucht {need}, und es gibt {card}",
+    "said_busy_line": "Gerade ist viel los: {count} andere sind an der Reihe oder warten schon.",
+    "said_nothing_lost": "Nichts ist verloren; bitte in einer Minute noch einmal versuchen.",
+    "said_disk_full": "Die Festplatte des Rechners, auf dem diese App läuft, ist voll; dort kann nichts Neues aufgehoben werden.",
+    "said_make_room": "Wer sie betreibt, muss Platz schaffen.",
+    "said_painted_leaner": "Der Speicher reichte nicht, deshalb lief es noch einmal: {done}.",
+    "said_leaner_vae": "der VAE wurde aus dem Speicher genommen",
+    "said_leaner_network": "nur das gerade rechnende Netz blieb auf der Karte",
+    "said_leaner_layer": "nur die gerade rechnende Schicht blieb auf der Karte",
+    "said_whole_number": "Statt {value} muss eine ganze Zahl stehen ({name}).",
 }

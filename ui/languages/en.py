@@ -511,4 +511,13 @@ EN: dict[str, str] = {
     "said_fit_nothing": "Nothing fits; {reason}.",
     "said_fit_all": "the whole picture would leave nothing of {card} to the painter",
     "said_fit_short": "the whole picture needs {need}, and there are {card}",
+    "said_busy_line": "It is busy: {count} others are being served or wait already.",
+    "said_nothing_lost": "Nothing is lost; please try again in a minute.",
+    "said_disk_full": "The disk of the computer that runs this app is full, so nothing new can be kept there.",
+    "said_make_room": "Whoever runs it must make room.",
+    "said_painted_leaner": "It ran out of memory, so {done} and it ran again.",
+    "said_leaner_vae": "the VAE was taken out of memory",
+    "said_leaner_network": "only the network at work was kept on the card",
+    "said_leaner_layer": "only the layer at work was kept on the card",
+    "said_whole_number": "The {name} must be a whole number, not {value}.",
 }

@@ -504,4 +504,13 @@ FR: dict[str, str] = {
     "said_fit_nothing": "Rien ne tient ; {reason}.",
     "said_fit_all": "l’image entière ne laisserait rien de {card} au peintre",
     "said_fit_short": "l’image entière demande {need}, et il y a {card}",
+    "said_busy_line": "Il y a beaucoup de monde : {count} autres sont servis ou attendent déjà.",
+    "said_nothing_lost": "Rien n’est perdu ; veuillez réessayer dans une minute.",
+    "said_disk_full": "Le disque de l’ordinateur qui fait tourner cette application est plein ; rien de nouveau ne peut y être gardé.",
+    "said_make_room": "La personne qui la gère doit faire de la place.",
+    "said_painted_leaner": "La mémoire n’a pas suffi, donc cela a tourné encore une fois : {done}.",
+    "said_leaner_vae": "le VAE a été retiré de la mémoire",
+    "said_leaner_network": "seul le réseau au travail est resté sur la carte",
+    "said_leaner_layer": "seule la couche au travail est restée sur la carte",
+    "said_whole_number": "Il faut un nombre entier au lieu de {value} ({name}).",
 }
