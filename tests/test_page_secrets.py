@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from tests.serving import Scripted, scripted
-from tests.test_hostile import EXAMPLE, USUAL, call, file_data, upload
+from tests.test_page_hostile import EXAMPLE, USUAL, call, file_data, upload
 
 ROOT = Path(__file__).parent.parent
 ENDPOINT_TOKEN, SERVE_TOKEN, HUB_TOKEN = "tok-endpoint-8f3a", "tok-serve-77c1", "hf_tokHub5d20"
