@@ -67,7 +67,8 @@ def skeleton(parts: list[str | None]) -> str:
 def spoken() -> set[str]:
     """Every text in the backend's source, with {} for what is filled in; beginning with a gap or not."""
     found = set()
-    for path in [*BACKEND, Path(__file__).parent.parent / "ui" / "form.py"]:
+    ui = Path(__file__).parent.parent / "ui"
+    for path in [*BACKEND, ui / "form.py", ui / "runs.py"]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.add(node.value)
@@ -99,7 +100,7 @@ def test_sentences_one_after_another_and_phrases_inside_phrases() -> None:
         "de",
     ) == (
         "Gestreift gibt dasselbe Bild in 40 MB; das ganze Bild braucht etwa 1.2 GB, und 0.9 GB sind frei. „ganz“ "
-        "wurde zuerst versucht: der Speicher reichte nicht. Nobody translated this. float16 lief über, daher noch "
+        "wurde zuerst versucht, aber der Speicher reichte nicht. Nobody translated this. float16 lief über, daher noch "
         "einmal in float32."
     )
     there = "There is no VAE at http://a.b/vae. It says: No such page. Check the address."

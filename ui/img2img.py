@@ -32,6 +32,7 @@ from ui.text import T, locale_of, say, translated
 from ui.theme import ASSETS
 from ui.widgets import (
     Place,
+    failure,
     html,
     local,
     mode_choices,
@@ -527,7 +528,7 @@ def _wire_results(runs: Runs, form: Form, view: View) -> None:
         known = history.known(runs, ids)
         found = history.story_of(runs, known[chosen.index]) if chosen.index < len(known) else None
         if found is None:
-            raise gr.Error(say(locale, "history_gone"), print_exception=False)
+            raise failure(say(locale, "history_gone"))
         folder, picture, told = found
         latents = folder / "denoise.safetensors"
         before = folder / "before.png"

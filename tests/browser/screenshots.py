@@ -59,7 +59,7 @@ def _studio(fake: bool) -> Any:
 
 def shoot_readme(chromium: Any, url: str, folder: Path) -> None:
     """A finished run and the endpoints tab on a desktop, and a finished run on a phone in the dark."""
-    for view, name in (("desktop", "page"), ("phone-dark", "phone")):
+    for view, name in (("phone-dark", "phone"), ("desktop", "page")):
         page = _opened(chromium, url, view)
         _paint_an_example(page)
         if view == "phone-dark":
