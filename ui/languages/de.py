@@ -359,6 +359,7 @@ DE: dict[str, str] = {
     "said_too_big": "das ganze Bild braucht etwa {need}, und {free} sind frei",
     "said_no_memory_here": "Braucht hier keinen Speicher.",
     "said_sent_away": "Weggeschickt, denn {reason}.",
+    "said_overlapped": "Davon wurde {seconds} s lang hier schon das nächste Bild gemalt.",
     "said_ran_out": "„{mode}“ wurde zuerst versucht, aber der Speicher reichte nicht.",
     "said_overflowed": "{form} lief über, daher noch einmal in {wider}.",
     "said_last_steps": "Bei Stärke {strength} laufen nur die letzten {count} von {steps} Schritten.",

@@ -364,6 +364,7 @@ EN: dict[str, str] = {
     "said_too_big": "the whole picture needs about {need} and {free} are free",
     "said_no_memory_here": "Needs no memory here.",
     "said_sent_away": "Sent away, because {reason}.",
+    "said_overlapped": "The next picture was being made here for {seconds} s of it.",
     "said_ran_out": "“{mode}” was tried first and ran out of memory.",
     "said_overflowed": "{form} overflowed, so it ran again in {wider}.",
     "said_last_steps": "Only the last {count} of {steps} steps run at strength {strength}.",

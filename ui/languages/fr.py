@@ -356,6 +356,7 @@ FR: dict[str, str] = {
     "said_too_big": "l’image entière demande environ {need} et {free} sont libres",
     "said_no_memory_here": "Ne demande pas de mémoire ici.",
     "said_sent_away": "Envoyée ailleurs, car {reason}.",
+    "said_overlapped": "Pendant {seconds} s, l’image suivante se peignait déjà ici.",
     "said_ran_out": "« {mode} » a été essayé d’abord, mais la mémoire a manqué.",
     "said_overflowed": "{form} a débordé, donc recommencé en {wider}.",
     "said_last_steps": "À la force {strength}, seuls les {count} derniers pas sur {steps} sont faits.",
