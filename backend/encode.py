@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from backend import images
 from backend.errors import BadImageError, BadSettingError, LatentRelayError
@@ -194,7 +194,10 @@ class BulkEncoder:
             try:
                 with Image.open(path) as picture:
                     rgb = images.to_rgb(picture)
-            except (UnidentifiedImageError, Image.DecompressionBombError, OSError, BadImageError) as error:
+            except BadImageError as error:
+                summary.unreadable[name] = str(error)
+                continue
+            except images.BROKEN as error:
                 summary.unreadable[name] = str(error)
                 continue
             size = bucket(rgb.size, self.side, self.spec.size_multiple)

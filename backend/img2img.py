@@ -353,7 +353,7 @@ def _denoise_here(
                 if done is None:
                     raise
                 following = None
-                reason += f" It ran out of memory, so {done} and it ran again."
+                reason = f"{reason} It ran out of memory, so {done} and it ran again."
             pipeline = None  # so that the loader can free it before it loads the other one
             pipeline = loader.denoiser(job.spec, following)
     report = StageReport(

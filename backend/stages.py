@@ -120,10 +120,12 @@ class Stages:
                 if index == len(choices) - 1 or not isinstance(error, OutOfMemoryError | RemoteError):
                     raise
                 following = choices[index + 1]
-                why = f"“{choice.mode}” was tried first and failed: {error}"
-                if isinstance(error, OutOfMemoryError):
-                    why = f"“{choice.mode}” was tried first and ran out of memory."
-                choices[index + 1] = Choice(following.mode, f"{following.reason} {why}")
+                why = (
+                    f"{following.reason} “{choice.mode}” was tried first and ran out of memory."
+                    if isinstance(error, OutOfMemoryError)
+                    else f"{following.reason} “{choice.mode}” was tried first and failed: {error}"
+                )
+                choices[index + 1] = Choice(following.mode, why)
             # Only now, when the error is gone and holds nothing any more.
             give_memory_back(self.loader.device)
         raise AssertionError("a ladder is never empty")

@@ -27,6 +27,7 @@ from ui.theme import ASSETS
 from ui.widgets import (
     BY_THE_VAE,
     Place,
+    failure,
     follow_places,
     html,
     local,
@@ -209,7 +210,7 @@ def build(studio: Studio, runs: Runs, own: OwnEndpoints) -> tuple[Callable[[], N
                 studio, runs, path, model, options, locale
             )
         except LatentRelayError as error:
-            raise gr.Error(translated(error.sentence, locale), print_exception=False) from error
+            raise failure(translated(error.sentence, locale)) from error
         _, count, h, w = stats["shape"]
         sentence = say(
             locale,
@@ -243,7 +244,7 @@ def build(studio: Studio, runs: Runs, own: OwnEndpoints) -> tuple[Callable[[], N
                 studio, runs, path, model, options, options, locale
             )
         except LatentRelayError as error:
-            raise gr.Error(translated(error.sentence, locale), print_exception=False) from error
+            raise failure(translated(error.sentence, locale)) from error
         sentence = round_trip_sentence(figures, locale)
         value = shows(locale, before=file_url(before), after=file_url(after), prompt=sentence)
         return value, finished(reports, sentence, locale, SHOWN), cost_table(reports, locale)
