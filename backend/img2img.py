@@ -34,6 +34,7 @@ from backend.job import (
     Waiting,
 )
 from backend.latents import preview
+from backend.lazily import library
 from backend.loading import Loader
 from backend.measure import Meter, device_name, give_memory_back
 from backend.report import StageReport
@@ -439,7 +440,5 @@ def _reporter(
 
 def _scheduler(own: Any, name: str) -> Any:
     """A fresh scheduler for each run: several keep state, and a run must not feel the one before."""
-    import diffusers
-
-    kind = type(own) if name == "default" else getattr(diffusers, SCHEDULERS[name])
+    kind = type(own) if name == "default" else getattr(library("diffusers"), SCHEDULERS[name])
     return kind.from_config(own.config)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from backend import hub
 from backend.errors import BadSettingError, ModelUnavailableError, UnsupportedVAEError
 from backend.families import VaeStandIn, components_left_out
+from backend.lazily import library
 from backend.measure import give_memory_back
 from backend.models import BUILTIN, SD_V1, ModelSpec
 from backend.precision import pick_dtype
@@ -192,8 +193,8 @@ class Loader:
         return str(hub.folder(source, hub.revision_of(spec, source), subfolder))
 
     def _load_vae(self, spec: ModelSpec, tiny: bool) -> Any:
-        from diffusers import AutoencoderKL, AutoencoderTiny
-
+        diffusers = library("diffusers")
+        AutoencoderKL, AutoencoderTiny = diffusers.AutoencoderKL, diffusers.AutoencoderTiny  # noqa: N806 - classes
         arguments: dict[str, Any] = {"dtype": self.dtype(spec), "use_safetensors": True}
         source, subfolder = _vae_source(spec, tiny)
         if tiny:
@@ -206,9 +207,7 @@ class Loader:
         return vae.to(self.device).eval().requires_grad_(False)
 
     def _load_denoiser(self, spec: ModelSpec, dtype: torch.dtype) -> Any:
-        import diffusers
-
-        family = getattr(diffusers, spec.pipeline)
+        family = getattr(library("diffusers"), spec.pipeline)
         arguments: dict[str, Any] = {
             "vae": None,
             **components_left_out(spec),
