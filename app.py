@@ -62,8 +62,7 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
         prevent_thread_lock=True,
         ssr_mode=False,
         enable_monitoring=False,
-        app_kwargs={"routes": studio.routes()},
-        **launch_options(pictures, settings),
+        **launch_options(pictures, studio),
     )
     studio.own_url = local_url
     if lend is None:

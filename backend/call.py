@@ -161,7 +161,8 @@ class Caller:
         headers = dict(message.headers)
         if self.request_id is not None:
             headers[HEADER] = self.request_id
-        if self.token is not None and (value := self.token.for_url(url)):
+        value = self.token.for_url(url) if self.token is not None else None
+        if value:
             headers["authorization"] = f"Bearer {value}"
         try:
             with self.session.post(
@@ -178,7 +179,9 @@ class Caller:
                 given = clean_id(response.headers.get(HEADER))
                 body = _read(response, most, deadline, where, given)
                 if response.status_code != 200:
-                    raise _refusal(response, body, where, given)
+                    # What it says is quoted to a visitor; some proxies quote the whole request.
+                    said = body.replace(value.encode(), b"...") if value else body
+                    raise _refusal(response, said, where, given)
                 lower = {key.lower(): value for key, value in response.headers.items()}
                 return Answer(lower, body, attempts, time.monotonic() - started)
         except LatentRelayError:

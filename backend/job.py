@@ -249,6 +249,16 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Downloading:
+    """Weights are on their way from the model hub, in bytes; `seconds_left` is a guess, None before there is one."""
+
+    title: str
+    done: int
+    total: int
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
 class StageStarted:
     stage: Stage
     mode: str
@@ -284,7 +294,7 @@ class Result:
     recipe: dict[str, Any]
 
 
-Event = Waiting | StageStarted | Step | StageDone | Result
+Event = Waiting | Downloading | StageStarted | Step | StageDone | Result
 
 
 @dataclass(frozen=True)

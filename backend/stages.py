@@ -120,10 +120,12 @@ class Stages:
                 if index == len(choices) - 1 or not isinstance(error, OutOfMemoryError | RemoteError):
                     raise
                 following = choices[index + 1]
-                why = "ran out of memory." if isinstance(error, OutOfMemoryError) else f"failed: {error}"
-                choices[index + 1] = Choice(
-                    following.mode, f"{following.reason} “{choice.mode}” was tried first and {why}"
+                why = (
+                    f"{following.reason} “{choice.mode}” was tried first and ran out of memory."
+                    if isinstance(error, OutOfMemoryError)
+                    else f"{following.reason} “{choice.mode}” was tried first and failed: {error}"
                 )
+                choices[index + 1] = Choice(following.mode, why)
             # Only now, when the error is gone and holds nothing any more.
             give_memory_back(self.loader.device)
         raise AssertionError("a ladder is never empty")
@@ -239,6 +241,8 @@ class Stages:
                 output, dtype, climbed = _climb(choice.mode, module, work, stop)
             return output, dtype, climbed, meter
 
+        # A download takes minutes and no device, so nobody waits for it but this job.
+        self.loader.fetch(work.spec, "tiny VAE" if tiny else "VAE", interruptible_notes(notify, stop))
         # Loading waits for its turn too: it may free what another's job is using.
         output, dtype, climbed, meter = self.loader.turns.run(
             compute, stop, lambda n: notify(turn_message(n))
@@ -440,6 +444,16 @@ def _report(
         requested_mode=work.options.mode,
         run_id=work.run_id,
     )
+
+
+def interruptible_notes(notify: Notify, stop: threading.Event | None) -> Callable[[Event], None]:
+    """`notify` for work that can only be ended by raising from where it tells of itself."""
+
+    def tell(event: Event) -> None:
+        raise_if_stopped(stop)
+        notify(event)
+
+    return tell
 
 
 def turn_message(ahead: int) -> Waiting:

@@ -210,7 +210,7 @@ def run(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda _: None) 
             thread.start()
         while any(thread.is_alive() for thread in threads):
             for name, server in (("app", app), ("endpoint", endpoint)):
-                if (rss := server.rss()) is not None:
+                if (rss := server.rss()) is not None and time.monotonic() < end:  # not while the crowd leaves
                     memory[name].append((time.monotonic() - begin, rss))
             time.sleep(min(2.0, plan.seconds / 20))
         for thread in killers:
@@ -284,7 +284,7 @@ class Session:
         At guidance 1 the negative prompt has no effect on the picture, so it carries the nonce that makes each
         request's recipe its own.
         """
-        picture, _, _ = self.client.submit(
+        work = self.client.submit(
             handle_file(str(self.picture)),
             job.prompt,
             seed=job.seed,
@@ -295,10 +295,25 @@ class Session:
             height=SIDE,
             negative_prompt=nonce,
             api_name="/img2img",
-        ).result(timeout=PATIENCE)
+        )
+        picture, _, _ = self._wait(work)
         address = f"{self.app.url}/gradio_api/file={picture['path']}"
         image, recipe = fetch(address)
         return image, recipe, address
+
+    def _wait(self, work: Any) -> Any:
+        """The job's result. gradio_client does not notice that a server was killed, so that is looked for here.
+
+        Raises:
+            TimeoutError: none in PATIENCE seconds. AppError, and many others: the job failed.
+        """
+        begin = time.monotonic()
+        while True:
+            try:
+                return work.result(timeout=1)
+            except TimeoutError:
+                if time.monotonic() - begin > PATIENCE or self.app.was_killed_since(begin):
+                    raise
 
 
 def fetch(address: str) -> tuple[Image.Image, dict[str, Any]]:

@@ -48,13 +48,14 @@ def studio() -> Iterator[Studio]:
 
 
 @pytest.fixture(scope="session")
-def app_url() -> Iterator[str]:
+def app_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The real app in a process of its own, as `python app.py` starts it; gives its URL once the page answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "app.py", "--port", str(port), "--device", "cpu", "--model", "builtin"]
+    command += ["--folder", str(tmp_path_factory.mktemp("app"))]
     with tempfile.TemporaryFile("w+") as log:
         app = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
         try:

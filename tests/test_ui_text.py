@@ -67,7 +67,8 @@ def skeleton(parts: list[str | None]) -> str:
 def spoken() -> set[str]:
     """Every text in the backend's source, with {} for what is filled in; beginning with a gap or not."""
     found = set()
-    for path in [*BACKEND, Path(__file__).parent.parent / "ui" / "form.py"]:
+    ui = Path(__file__).parent.parent / "ui"
+    for path in [*BACKEND, ui / "form.py", ui / "runs.py"]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.add(node.value)

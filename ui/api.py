@@ -22,7 +22,7 @@ from ui.encode import encode_picture, there_and_back
 from ui.form import AS_ABOVE, Values, vae_options
 from ui.recipe import save_png
 from ui.runs import Runs
-from ui.widgets import BY_THE_VAE, picture_input
+from ui.widgets import BY_THE_VAE, picture_input, uploads_only
 
 
 def build(studio: Studio, runs: Runs) -> None:
@@ -203,7 +203,9 @@ def build(studio: Studio, runs: Runs) -> None:
             concurrency_limit=None,  # the studio's line has the limit
         )
         expose(encode, [picture(), model(), mode(), *way()], results("latents", "channels"), **BY_THE_VAE)
-        expose(decode, [gr.File(label="latents"), mode(), *way()], results("picture"), **BY_THE_VAE)
+        expose(
+            decode, [uploads_only(gr.File(label="latents")), mode(), *way()], results("picture"), **BY_THE_VAE
+        )
         expose(
             round_trip,
             [picture(), model(), mode("encode_mode"), mode("decode_mode"), *way()],

@@ -21,7 +21,7 @@ from backend.studio import Studio
 from ui.render import figures, seconds, size
 from ui.runs import Runs
 from ui.text import T, locale_of, say, translated
-from ui.widgets import html, intro, local, model_choices, quiet
+from ui.widgets import failure, html, intro, local, model_choices, quiet
 
 SIZES = (64, 128, 256, 512, 1024, 2048)
 MODES = tuple(mode for mode in VAE_MODES if mode not in ("auto", "remote", "tiny"))
@@ -109,7 +109,7 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             yield {status: _status(say(locale, "state_stopped"))}
         except LatentRelayError as error:
             yield {status: _status(translated(error.sentence, locale))}
-            raise gr.Error(translated(error.sentence, locale), print_exception=False) from error
+            raise failure(translated(error.sentence, locale)) from error
         finally:
             runs.finish(run)
             changes: dict[Any, Any] = {start: gr.update(interactive=True), stop: gr.update(interactive=False)}

@@ -12,15 +12,28 @@ import gradio as gr
 from backend import images, quality
 from backend.compare import Row, compare, conclusion
 from backend.errors import BadImageError, Cancelled, LatentRelayError
-from backend.job import VAE_MODES, VaeOptions, fit_size, vae_modes
+from backend.job import VAE_MODES, fit_size, vae_modes
 from backend.latents import load_latents
 from backend.models import find_model
 from backend.studio import Studio
+from ui.form import vae_options
 from ui.pictures import file_url, open_picture
 from ui.render import figures, seconds, size
 from ui.runs import Runs
 from ui.text import T, locale_of, say, translated
-from ui.widgets import BY_THE_VAE, html, intro, local, model_choices, picture_input, quiet, shows, viewer
+from ui.widgets import (
+    BY_THE_VAE,
+    failure,
+    html,
+    intro,
+    local,
+    model_choices,
+    picture_input,
+    quiet,
+    shows,
+    uploads_only,
+    viewer,
+)
 
 MODES = tuple(mode for mode in VAE_MODES if mode != "auto")
 FIRST = ("whole", "streamed", "tiled")
@@ -35,7 +48,7 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
         with gr.Column(scale=5, min_width=320):
             picture = picture_input(label=T("picture"), height=260, buttons=[], elem_id="lr-compare-picture")
             with gr.Accordion(T("compare_latents"), open=False):
-                file = gr.File(label=T("latents_file"), file_types=[".safetensors"], height=120)
+                file = uploads_only(gr.File(label=T("latents_file"), file_types=[".safetensors"], height=120))
             model = gr.Dropdown(model_choices(), value=spec.name, label=T("compare_model"), filterable=False)
             modes = gr.CheckboxGroup(
                 ways(spec.name),
@@ -77,7 +90,7 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
         run = runs.start()
         rows: list[Row] = []
         try:
-            options = VaeOptions("whole", int(tile), int(overlap)).checked()
+            options = vae_options("whole", tile, overlap)
             source, name = _source(picture, file, model, locale)
             working = say(locale, "compare_working", mode=say(locale, "mode_name_whole"))
             yield {
@@ -107,7 +120,7 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             yield {verdict: _verdict(say(locale, "state_stopped"))}
         except LatentRelayError as error:
             yield {verdict: _verdict(translated(error.sentence, locale))}
-            raise gr.Error(translated(error.sentence, locale), print_exception=False) from error
+            raise failure(translated(error.sentence, locale)) from error
         finally:
             runs.finish(run)
             yield {start: gr.update(interactive=True), stop: gr.update(interactive=False)}

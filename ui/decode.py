@@ -27,11 +27,13 @@ from ui.widgets import (
     BY_THE_VAE,
     Place,
     decode_choices,
+    failure,
     html,
     local,
     mode_choices,
     shows,
     transfer_input,
+    uploads_only,
     viewer,
 )
 
@@ -67,8 +69,13 @@ def build(
     local(html(intro("en")), intro)
     with gr.Row(equal_height=False, elem_classes="lr-columns"):
         with gr.Column(scale=5, min_width=320):
-            upload = gr.File(
-                label=T("latents_file"), file_types=[".safetensors"], elem_id="lr-latents-file", height=160
+            upload = uploads_only(
+                gr.File(
+                    label=T("latents_file"),
+                    file_types=[".safetensors"],
+                    elem_id="lr-latents-file",
+                    height=160,
+                )
             )
             mode = gr.Radio(
                 mode_choices(spec),
@@ -99,7 +106,7 @@ def build(
             options = vae_options(mode, tile, overlap, transfer, own.of(request.session_hash))
             picture, file, report = decode_file(studio, runs, path, options, locale)
         except LatentRelayError as error:
-            raise gr.Error(translated(error.sentence, locale), print_exception=False) from error
+            raise failure(translated(error.sentence, locale)) from error
         _, channels, h, w = file.latents.shape
         width, height = file.image_size
         sentence = say(

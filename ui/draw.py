@@ -15,7 +15,7 @@ from ui.pictures import save_drawing
 from ui.runs import Runs
 from ui.text import T, locale_of, say, translated
 from ui.theme import ASSETS
-from ui.widgets import html, local, quiet
+from ui.widgets import failure, html, local, quiet
 
 COLOURS = {
     "sky": "#96c8eb",
@@ -63,13 +63,11 @@ def build(runs: Runs) -> Callable[[Tab, gr.Tabs], None]:
     def wire(tab: Tab, tabs: gr.Tabs) -> None:
         def use(drawing: str | None, request: gr.Request) -> tuple[Any, Any]:
             if not drawing:
-                raise gr.Error(say(locale_of(request), "draw_empty"), print_exception=False)
+                raise failure(say(locale_of(request), "draw_empty"))
             try:
                 return save_drawing(drawing, runs.folder), gr.Tabs(selected="img2img")
             except LatentRelayError as error:
-                raise gr.Error(
-                    translated(error.sentence, locale_of(request)), print_exception=False
-                ) from error
+                raise failure(translated(error.sentence, locale_of(request))) from error
 
         take.click(use, pad, [tab.form.image, tabs], **quiet())
 

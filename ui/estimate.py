@@ -94,6 +94,4 @@ def _stand_in(values: Values) -> Image.Image:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             shape = (1, 1)  # said properly when the picture is used
     spec = find_model(values.model)
-    return Image.new(
-        "1", fit_size(shape, spec, int(values.width or 0) or None, int(values.height or 0) or None)
-    )
+    return Image.new("1", fit_size(shape, spec, *values.size()))

@@ -12,7 +12,7 @@ from backend.models import find_model
 from backend.studio import Studio
 from ui.render import figures, seconds
 from ui.text import T, locale_of, say, translated
-from ui.widgets import intro, model_choices, quiet
+from ui.widgets import failure, intro, model_choices, quiet
 
 OWN, THIS = "own", "this"
 SIZES = (256, 512, 768, 1024, 1536, 2048, 3072, 4096)
@@ -52,7 +52,7 @@ def build(studio: Studio, tab: gr.Tab) -> Callable[[], None]:
         if card == THIS:
             return _shown(fits_here(studio, find_model(model), int(side), int(side)), locale)
         if not memory or not 0 < memory <= 1000:
-            raise gr.Error(say(locale, "fit_bad_memory"), print_exception=False)
+            raise failure(say(locale, "fit_bad_memory"))
         gpu = None if card == OWN else f"NVIDIA GeForce {card}"
         return _shown(will_it_fit(find_model(model), int(side), int(side), int(memory * GIB), gpu), locale)
 

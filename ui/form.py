@@ -61,8 +61,12 @@ class Values:
         """The input at the size it is worked on, so that before and after cover each other."""
         picture = images.to_rgb(open_picture(self.image, locale))
         spec = find_model(self.model)
-        width, height = fit_size(picture.size, spec, _or_none(self.width), _or_none(self.height))
+        width, height = fit_size(picture.size, spec, *self.size())
         return images.resize(picture, width, height, self.fit)
+
+    def size(self) -> tuple[int | None, int | None]:
+        """(width, height) as asked for; None is "as the picture is"."""
+        return _or_none(self.width), _or_none(self.height)
 
     def vae(self, direction: str) -> VaeOptions:
         own = self.encode_mode if direction == "encode" else self.decode_mode
@@ -72,13 +76,13 @@ class Values:
     def job(self, picture: Image.Image) -> Job:
         return Job(
             image=picture,
-            prompt=self.prompt or "",
-            negative_prompt=self.negative_prompt or "",
+            prompt=_plain(self.prompt),
+            negative_prompt=_plain(self.negative_prompt),
             model=self.model,
             strength=self.strength,
-            num_inference_steps=None if self.steps is None else int(self.steps),
+            num_inference_steps=_whole("number of steps", self.steps),
             guidance_scale=self.guidance,
-            seed=None if self.seed is None else int(self.seed),
+            seed=_whole("seed", self.seed),
             scheduler=self.scheduler,
             width=picture.width,
             height=picture.height,
@@ -89,8 +93,8 @@ class Values:
 
 def vae_options(
     mode: str,
-    tile: float = 512,
-    overlap: float = 128,
+    tile: float | None = None,
+    overlap: float | None = None,
     transfer: str = "uint8",
     own: Mapping[str, OwnEndpoint] | None = None,
 ) -> VaeOptions:
@@ -107,7 +111,15 @@ def vae_options(
                 "This page does not know that endpoint any more.", "Add it again in the tab Endpoints."
             )
         mode = "remote"
-    return VaeOptions(mode, int(tile), int(overlap), cast(Transfer, transfer), endpoint).checked()
+    usual = VaeOptions()
+    side, shared = _whole("tile size", tile), _whole("tile overlap", overlap)
+    return VaeOptions(
+        mode,
+        usual.tile_size if side is None else side,
+        usual.tile_overlap if shared is None else shared,
+        cast(Transfer, transfer),
+        endpoint,
+    ).checked()
 
 
 def shareable(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,9 +169,21 @@ _NUMBERS: dict[str, tuple[type, float, float]] = {
 }
 
 
+def _plain(text: str | None) -> str:
+    """Text that can be written as UTF-8: half a surrogate pair, which JSON lets through, becomes a question mark."""
+    return (text or "").encode("utf-8", "replace").decode()
+
+
+def _whole(name: str, value: float | None) -> int | None:
+    try:
+        return None if value is None else int(value)
+    except (TypeError, ValueError, OverflowError) as error:  # NaN, infinity
+        raise BadSettingError(f"The {name} must be a whole number, not {value}.") from error
+
+
 def _or_none(side: float | None) -> int | None:
     """An empty field and 0 both mean "as the picture is"."""
-    return int(side) if side else None
+    return _whole("width and height", side) or None
 
 
 @dataclass(frozen=True)

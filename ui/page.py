@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
-from backend.settings import Settings
 from backend.studio import Studio
 from ui import api, benchmark, compare, decode, draw, encode, endpoints, fit, history, img2img
 from ui.own import OwnEndpoints
@@ -56,7 +58,7 @@ def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
         api.build(studio, runs)
         _wire_loading(page, runs, own, main, served)
     # Jobs wait in the studio's line, where they are told their place; this bounds all the rest.
-    return page.queue(max_size=studio.settings.queue)
+    return page.queue(max_size=studio.settings.queue, api_open=False)
 
 
 def _wire_loading(
@@ -82,11 +84,12 @@ def _wire_loading(
     page.unload(leave)
 
 
-def launch_options(folder: Path, settings: Settings) -> dict[str, Any]:
-    """What Gradio 6 takes at `launch()` instead of in the Blocks."""
+def launch_options(folder: Path, studio: Studio) -> dict[str, Any]:
+    """What Gradio 6 takes at `launch()` instead of in the Blocks. `folder` holds what may be served as it is."""
     folder.mkdir(parents=True, exist_ok=True)
     return {
-        "max_threads": settings.queue + _SPARE_THREADS,
+        "app_kwargs": {"routes": [*refusals(), *studio.routes()]},
+        "max_threads": studio.settings.queue + _SPARE_THREADS,
         "max_file_size": _LARGEST_UPLOAD,
         "theme": theme(),
         "css": css(),
@@ -95,6 +98,16 @@ def launch_options(folder: Path, settings: Settings) -> dict[str, Any]:
         "allowed_paths": [str(folder)],
         "footer_links": ["api", "settings"],
     }
+
+
+def refusals() -> list[Route]:
+    """Routes of Gradio's that would fetch an address for whoever asks, taken before it can."""
+
+    def refuse(_: Request) -> PlainTextResponse:
+        return PlainTextResponse("This app fetches nothing for others.", 403)
+
+    paths = ("file=http:{rest:path}", "file=https:{rest:path}", "proxy={rest:path}")
+    return [Route(f"{prefix}/{path}", refuse) for prefix in ("", "/gradio_api") for path in paths]
 
 
 def header(locale: str) -> str:

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from backend.errors import BadLatentsError, Cancelled, LatentRelayError
 from backend.job import (
     MAX_SEED,
+    Downloading,
     Event,
     Failed,
     Job,
@@ -35,10 +36,10 @@ from ui import history
 from ui.form import Values, vae_options
 from ui.pictures import data_uri, file_url
 from ui.recipe import save_png
-from ui.render import Progress, cost_table, panel, seconds, story
+from ui.render import Progress, cost_table, panel, seconds, size, story
 from ui.runs import Run, Runs
 from ui.text import say, translated
-from ui.widgets import shows
+from ui.widgets import failure, shows
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ def follow(
         job = values.job(picture)
         recipe = json.dumps(job.resolved().recipe())
         run.keep("recipe.json", lambda path: path.write_text(recipe, encoding="utf-8"))
-        seen = {"before": file_url(before) if before else data_uri(picture), "prompt": values.prompt}
+        seen = {"before": file_url(before) if before else data_uri(picture), "prompt": job.prompt}
         yield {
             view.run_id: run.id,
             view.viewer: shows(locale, **seen),
@@ -156,12 +157,12 @@ def follow(
     except LatentRelayError as error:
         sentence = translated(error.sentence, locale)
         yield _over(bench, run, replace(progress, message=sentence, failed=progress.active, tone="bad"))
-        raise gr.Error(sentence, print_exception=False) from error
+        raise failure(sentence) from error
     except Exception as error:
         logger.exception("A run failed in a way that no error of ours describes")
         sentence = say(locale, "unexpected")
         yield _over(bench, run, replace(progress, message=sentence, failed=progress.active, tone="bad"))
-        raise gr.Error(sentence, print_exception=False) from error
+        raise failure(sentence) from error
     finally:
         if events is not None:
             events.close()  # type: ignore[attr-defined]
@@ -355,7 +356,7 @@ def finish_another_way(
     run = bench.runs.resume(run_id)
     painted = run.folder / "denoise.safetensors" if run else None
     if run is None or painted is None or not painted.is_file():
-        raise gr.Error(say(locale, "nothing_to_finish"), print_exception=False)
+        raise failure(say(locale, "nothing_to_finish"))
     seen = {"before": file_url(run.folder / "before.png"), "prompt": ""}
     try:
         recipe = json.loads((run.folder / "recipe.json").read_text(encoding="utf-8"))
@@ -376,14 +377,14 @@ def finish_another_way(
     except Cancelled:
         yield _over(bench, run, replace(progress, message=say(locale, "state_stopped")))
         return
-    except (LatentRelayError, OSError, ValueError) as error:
+    except (LatentRelayError, OSError, ValueError, KeyError) as error:
         sentence = (
             translated(error.sentence, locale)
             if isinstance(error, LatentRelayError)
             else str(BadLatentsError(say(locale, "nothing_to_finish")))
         )
         yield _over(bench, run, Progress(sentence, failed="decode", reports=tuple(run.reports), tone="bad"))
-        raise gr.Error(sentence, print_exception=False) from error
+        raise failure(sentence) from error
     finally:
         bench.runs.finish(run)
     run.reports.append(report)
@@ -402,6 +403,11 @@ def advance(progress: Progress, event: object, locale: str) -> Progress:
     match event:
         case Waiting(message):
             return replace(progress, message=translated(message, locale))
+        case Downloading(title, done, total, left):
+            message = say(locale, "state_download", title=title, done=size(done), total=size(total))
+            if left is not None:
+                message += f" · {say(locale, 'state_left', left=seconds(left))}"
+            return replace(progress, message=message, fraction=done / total if total else 0.0)
         case StageStarted(stage, mode, _, where):
             fraction = {"encode": 0.02, "denoise": _BEFORE_PAINTING, "decode": _AFTER_PAINTING}[stage]
             place = f"{say(locale, f'mode_name_{mode}')} · {translated(where, locale)}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from gradio_client.utils import is_http_url_like
 
 from backend.job import TRANSFERS, VAE_MODES, vae_modes
 from backend.models import MODELS, ModelSpec, find_model
@@ -29,6 +30,12 @@ _TEMPLATE = """<figure class="lr-viewer"><div class="lr-frame" data-state="empty
 
 BY_THE_VAE = {"concurrency_id": "vae", "concurrency_limit": 8}
 """Options of an event that only encodes or decodes: all of them share one queue, first come first served."""
+
+
+def failure(sentence: str) -> gr.Error:
+    """An error for the page to show, to be raised. Gradio would show markup in it as such, and a sentence may quote
+    an endpoint's answer or a file; gradio_client gets its errors from `api.py`, as they are."""
+    return gr.Error(escape(sentence, quote=False), print_exception=False)
 
 
 def html(value: str, elem_id: str | None = None) -> gr.HTML:
@@ -58,7 +65,22 @@ def picture_input(**options: Any) -> gr.Image:
         return payload.path if payload is not None and payload.path else opened(payload)
 
     image.preprocess = path_only
-    return image
+    return uploads_only(image)
+
+
+def uploads_only(component: Component) -> Any:
+    """The upload itself, closed to web addresses: Gradio would fetch whatever a visitor names there."""
+    keep = component.async_move_resource_to_block_cache
+
+    async def keep_file(path: Any) -> str | None:
+        if is_http_url_like(str(path)):
+            raise gr.Error(
+                "Please upload the file; this app fetches nothing from the web.", print_exception=False
+            )
+        return await keep(path)
+
+    component.async_move_resource_to_block_cache = keep_file
+    return component
 
 
 def mode_choices(

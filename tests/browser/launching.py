@@ -45,8 +45,7 @@ def page_of(studio: Any, folder: Path) -> Iterator[str]:
         quiet=True,
         ssr_mode=False,
         enable_monitoring=False,
-        app_kwargs={"routes": studio.routes()},
-        **launch_options(folder, studio.settings),
+        **launch_options(folder, studio),
     )
     studio.own_url = url
     try:

@@ -58,7 +58,7 @@ def test_an_endpoints_answer_is_text_in_the_error(watched: Watched, tmp_path: Pa
         page.locator("#lr-paint").click()
         toast = page.locator("[data-testid=toast-text]")
         toast.wait_for()
-        assert toast.inner_text().startswith(f"The endpoint said: {tell}")
+        assert toast.inner_text() == f"The endpoint said: {tell} {EVIL}"
         assert tell in page.locator("#lr-panel .lr-status").inner_text()
         unharmed(page)
 
