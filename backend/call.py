@@ -49,8 +49,8 @@ RETRIES = Retry(
 )
 """Decoding is a pure function, so posting it again does no harm. A 4xx other than 429 is never tried again."""
 
-RESTART_TRIES = 6
-"""At a server that answered before and is gone now, and so is probably starting again: some 30 seconds."""
+RESTART_TRIES = 7
+"""At a server that answered before and is gone now, and so is probably starting again: some 45 seconds."""
 
 
 @dataclass(frozen=True)

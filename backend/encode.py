@@ -14,12 +14,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from backend import images
 from backend.errors import BadImageError, BadSettingError, LatentRelayError
@@ -145,37 +145,59 @@ class BulkEncoder:
         """
         if not folder.is_dir():
             raise BadSettingError(f"There is no folder {folder}.")
-        out.mkdir(parents=True, exist_ok=True)
-        names = find_pictures(folder)
-        done = finished(out)
-        summary = Summary(skipped=sum(name in done for name in names))
-        wanted = [name for name in names if name not in done]
-        shard = _Shard(out, self.spec)
-        begin = time.monotonic()
-        for group in self._batches(folder, wanted, summary):
-            for name, latents, size in self._encode(group, stop):
-                shard.add(name, latents, size)
-                summary.encoded += 1
-            if len(shard) >= self.shard:
-                shard.write()
-            summary.seconds = time.monotonic() - begin
-            handled = summary.encoded + len(summary.unreadable)
-            speed = summary.encoded / summary.seconds if summary.seconds else 0.0
-            left = (len(wanted) - handled) / speed if speed else None
-            notify(Progress(summary.skipped + handled, len(names), len(summary.unreadable), speed, left))
-        shard.write()
+        summary = Summary()
+        pictures = {name: folder / name for name in find_pictures(folder)}
+        for progress in self.each(pictures, out, summary, stop):
+            notify(progress)
         return summary
 
+    def each(
+        self,
+        pictures: Mapping[str, Path],
+        out: Path,
+        summary: Summary,
+        stop: threading.Event | None = None,
+    ) -> Iterator[Progress]:
+        """Encode pictures, by the name that each shall have, if it is not in `out` yet; fills in `summary` on the way.
+
+        Raises:
+            BadSettingError: `out` holds something else. LatentRelayError: as the VAE mode raised it, Cancelled among
+            them; what was encoded before is written all the same.
+        """
+        out.mkdir(parents=True, exist_ok=True)
+        done = finished(out)
+        summary.skipped = sum(name in done for name in pictures)
+        wanted = {name: path for name, path in pictures.items() if name not in done}
+        shard = _Shard(out, self.spec)
+        begin = time.monotonic()
+        try:
+            for group in self._batches(wanted, summary):
+                for name, latents, size in self._encode(group, stop):
+                    shard.add(name, latents, size)
+                    summary.encoded += 1
+                if len(shard) >= self.shard:
+                    shard.write()
+                summary.seconds = time.monotonic() - begin
+                handled = summary.encoded + len(summary.unreadable)
+                speed = summary.encoded / summary.seconds if summary.seconds else 0.0
+                left = (len(wanted) - handled) / speed if speed else None
+                yield Progress(summary.skipped + handled, len(pictures), len(summary.unreadable), speed, left)
+        finally:
+            shard.write()
+
     def _batches(
-        self, folder: Path, names: Sequence[str], summary: Summary
+        self, pictures: Mapping[str, Path], summary: Summary
     ) -> Iterator[list[tuple[str, Image.Image, tuple[int, int]]]]:
         """Pictures (name, resized, original size) of equal size together; at most a batch of each size waits."""
         waiting: dict[tuple[int, int], list[tuple[str, Image.Image, tuple[int, int]]]] = {}
-        for name in names:
+        for name, path in pictures.items():
             try:
-                with Image.open(folder / name) as picture:
+                with Image.open(path) as picture:
                     rgb = images.to_rgb(picture)
-            except (UnidentifiedImageError, Image.DecompressionBombError, OSError, BadImageError) as error:
+            except BadImageError as error:
+                summary.unreadable[name] = str(error)
+                continue
+            except images.BROKEN as error:
                 summary.unreadable[name] = str(error)
                 continue
             size = bucket(rgb.size, self.side, self.spec.size_multiple)

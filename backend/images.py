@@ -6,6 +6,8 @@ those slow down the team of the thread that computes.
 
 from __future__ import annotations
 
+import struct
+import zlib
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,6 +19,20 @@ if TYPE_CHECKING:
     import torch
 
 MAX_PIXELS = 64_000_000
+
+BROKEN: tuple[type[Exception], ...] = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    ArithmeticError,
+    LookupError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow's readers raise for files that are broken or mean harm: it has no one class for that."""
 Fit = Literal["crop", "fit", "stretch"]
 
 
@@ -33,8 +49,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         )
     try:
         image.load()
-        image = ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError) as error:
+        image = _upright(image)
+    except BROKEN as error:
         raise BadImageError(
             "This picture is damaged and cannot be read.", "Please try another one."
         ) from error
@@ -47,6 +63,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF says; as it is where the EXIF is damaged, since the pixels may be sound."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except BROKEN:
+        return image
 
 
 def resize(image: Image.Image, width: int, height: int, fit: Fit = "crop") -> Image.Image:

@@ -37,7 +37,7 @@ from backend.latents import preview
 from backend.loading import Loader
 from backend.measure import Meter, device_name, give_memory_back
 from backend.report import StageReport
-from backend.stages import Notify, Stages, Work, turn_message
+from backend.stages import Notify, Stages, Work, interruptible_notes, turn_message
 from backend.turns import Turns
 from backend.vae.ahead import decode_behind
 
@@ -314,6 +314,8 @@ def denoise(
         with Meter(device) as meter:
             pass
         return latents, StageReport("denoise", "none", reason, where, meter.cost, steps=0, run_id=job.run_id)
+
+    loader.fetch(job.spec, "denoiser", interruptible_notes(notify, stop))
 
     def compute() -> tuple[torch.Tensor, StageReport]:
         return _denoise_here(job, latents, loader, stop, notify)

@@ -130,6 +130,10 @@ class Job:
             raise BadSettingError(f"The seed must be between 0 and {MAX_SEED}, not {seed}.")
         if max(len(self.prompt), len(self.negative_prompt)) > MAX_PROMPT:
             raise BadSettingError(f"The prompt is longer than {MAX_PROMPT} letters.", "Please shorten it.")
+        if any("\ud800" <= letter <= "\udfff" for letter in self.prompt + self.negative_prompt):
+            raise BadSettingError(
+                "The prompt holds half a letter, which cannot be written.", "Please type it anew."
+            )
         if self.scheduler != "default" and self.scheduler not in SCHEDULERS:
             raise BadSettingError(
                 f"There is no scheduler called “{self.scheduler}”.",
@@ -245,6 +249,16 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Downloading:
+    """Weights are on their way from the model hub, in bytes; `seconds_left` is a guess, None before there is one."""
+
+    title: str
+    done: int
+    total: int
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
 class StageStarted:
     stage: Stage
     mode: str
@@ -280,7 +294,7 @@ class Result:
     recipe: dict[str, Any]
 
 
-Event = Waiting | StageStarted | Step | StageDone | Result
+Event = Waiting | Downloading | StageStarted | Step | StageDone | Result
 
 
 @dataclass(frozen=True)

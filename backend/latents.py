@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from backend.errors import BadLatentsError
+from backend.images import MAX_PIXELS
 from backend.models import MODELS, LatentSpec, ModelSpec
 
 if TYPE_CHECKING:
@@ -93,12 +94,19 @@ def load_latents(path: Path) -> LatentsFile:
         raise BadLatentsError(
             f"This file says it is from {model.title}, but its shape {tuple(latents.shape)} does not fit."
         )
-    if not latents.is_floating_point() or not bool(torch.isfinite(latents).all()):
-        raise BadLatentsError("This latents file holds values that are not numbers.", "It may be damaged.")
+    pixels = latents.shape[0] * latents.shape[2] * latents.shape[3] * spec.downscale**2
+    if pixels > MAX_PIXELS:
+        raise BadLatentsError(
+            f"These latents are of a picture of {pixels / 1e6:.0f} million pixels.",
+            f"At most {MAX_PIXELS // 10**6} million work.",
+        )
+    sound = latents.is_floating_point()
     if metadata.get("scaling_factor") != repr(spec.scaling_factor):
         # Made by another version of the model (the built-in one is retrained now and then): the same picture, in
         # other units. Read on the numbers the file itself states.
         latents = latents * (spec.scaling_factor / _positive(metadata.get("scaling_factor")))
+    if not sound or not bool(torch.isfinite(latents).all()):
+        raise BadLatentsError("This latents file holds values that are not numbers.", "It may be damaged.")
     return LatentsFile(latents, model.name, spec)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from backend import hub
 from backend.errors import BadSettingError, ModelUnavailableError, UnsupportedVAEError
 from backend.families import VaeStandIn, components_left_out
 from backend.measure import give_memory_back
@@ -56,6 +57,9 @@ class Loader:
         self.settings = settings
         self.turns = Turns()
         self._loading = threading.RLock()
+        self._fetching = threading.Lock()
+        self._fetched: set[tuple[str, str | None]] = set()
+        """What is known to be complete in the hub's cache: repository and folder in it."""
         self._device: torch.device | None = None
         self._parts: dict[tuple[str, Part], Any] = {}
         """The most recently used last."""
@@ -160,26 +164,45 @@ class Loader:
         if keys:
             give_memory_back(self.device)
 
+    def fetch(self, spec: ModelSpec, part: Part, told: hub.Told) -> None:
+        """Download what `part` still misses, telling how far it is; to be called before the turn on the device.
+
+        Raises:
+            ModelUnavailableError: it cannot be had, with a sentence why. Whatever `told` raises ends the download.
+        """
+        if (spec.name, part) in self._parts or (spec.is_checkpoint and part == "denoiser"):
+            return
+        if part == "denoiser":
+            source, subfolder = spec.repository, None
+        else:
+            source, subfolder = _vae_source(spec, part == "tiny VAE")
+        _translated(spec, lambda: self._here(spec, source, subfolder, told))
+
+    def _here(
+        self, spec: ModelSpec, source: str, subfolder: str | None, told: hub.Told = lambda _: None
+    ) -> str:
+        """A folder on this computer that holds it; the hub is asked once a run, unless it does not answer."""
+        if Path(source).exists():
+            return source
+        key = (source, subfolder)
+        with self._fetching:
+            if key not in self._fetched and hub_answers():
+                hub.fetch(spec, source, subfolder, told)
+                self._fetched.add(key)
+        return str(hub.folder(source, hub.revision_of(spec, source), subfolder))
+
     def _load_vae(self, spec: ModelSpec, tiny: bool) -> Any:
         from diffusers import AutoencoderKL, AutoencoderTiny
 
-        arguments: dict[str, Any] = {
-            "dtype": self.dtype(spec),
-            "use_safetensors": True,
-            "local_files_only": _without_hub(spec),
-        }
+        arguments: dict[str, Any] = {"dtype": self.dtype(spec), "use_safetensors": True}
+        source, subfolder = _vae_source(spec, tiny)
         if tiny:
-            if spec.tiny_vae is None:
-                raise UnsupportedVAEError(
-                    f"There is no tiny VAE for {spec.title}.", "Please choose another mode."
-                )
-            vae = AutoencoderTiny.from_pretrained(spec.tiny_vae, **arguments)
+            vae = AutoencoderTiny.from_pretrained(self._here(spec, source, subfolder), **arguments)
         elif spec.is_checkpoint and spec.vae_repository is None:
-            vae = AutoencoderKL.from_single_file(spec.repository, **_checkpoint(arguments))
-        elif spec.vae_repository is None:
-            vae = AutoencoderKL.from_pretrained(spec.repository, subfolder="vae", **arguments)
+            vae = AutoencoderKL.from_single_file(source, **_checkpoint(arguments, spec))
         else:
-            vae = AutoencoderKL.from_pretrained(spec.vae_repository, **arguments)
+            where = self._here(spec, source, subfolder)
+            vae = AutoencoderKL.from_pretrained(where, subfolder=subfolder or None, **arguments)
         return vae.to(self.device).eval().requires_grad_(False)
 
     def _load_denoiser(self, spec: ModelSpec, dtype: torch.dtype) -> Any:
@@ -191,12 +214,12 @@ class Loader:
             **components_left_out(spec),
             "dtype": dtype,
             "use_safetensors": True,
-            "local_files_only": _without_hub(spec),
         }
         if spec.is_checkpoint:
-            pipeline = family.from_single_file(spec.repository, **_checkpoint(arguments))
+            pipeline = family.from_single_file(spec.repository, **_checkpoint(arguments, spec))
         else:
-            pipeline = family.from_pretrained(spec.repository, variant=spec.variant, **arguments)
+            where = self._here(spec, spec.repository, None)
+            pipeline = family.from_pretrained(where, variant=spec.variant, **arguments)
         pipeline.vae = VaeStandIn(spec)
         pipeline.set_progress_bar_config(disable=True)
         return self._placed(pipeline, self._low_memory(spec))
@@ -219,13 +242,33 @@ def _vae_part(tiny: bool) -> Part:
     return "tiny VAE" if tiny else "VAE"
 
 
-def _checkpoint(arguments: dict[str, Any]) -> dict[str, Any]:
-    """`from_single_file` calls the dtype by its old name, and picks the file format itself."""
-    return {
-        {"dtype": "torch_dtype"}.get(name, name): value
-        for name, value in arguments.items()
-        if name != "use_safetensors"
-    }
+def _vae_source(spec: ModelSpec, tiny: bool) -> tuple[str, str]:
+    """(folder, file or repository, folder in it)
+
+    Raises:
+        UnsupportedVAEError: there is no tiny VAE for this model.
+    """
+    if tiny:
+        if spec.tiny_vae is None:
+            raise UnsupportedVAEError(
+                f"There is no tiny VAE for {spec.title}.", "Please choose another mode."
+            )
+        return spec.tiny_vae, ""
+    return (spec.repository, "vae") if spec.vae_repository is None else (spec.vae_repository, "")
+
+
+def _checkpoint(arguments: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
+    """`from_single_file` calls the dtype by its old name, and picks the file format itself.
+
+    A checkpoint holds weights only. Configs and tokenizer come from a folder of its name next to it, in diffusers'
+    format, where there is one, else from the hub (or its cache).
+    """
+    beside = Path(spec.repository).with_suffix("")
+    known = {name: value for name, value in arguments.items() if name not in ("dtype", "use_safetensors")}
+    known["torch_dtype"] = arguments["dtype"]
+    if beside.is_dir():
+        return known | {"config": str(beside), "local_files_only": True}
+    return known | {"local_files_only": not hub_answers()}
 
 
 def _weight_bytes(held: Any) -> int:
@@ -296,7 +339,8 @@ def is_cached(spec: ModelSpec) -> bool:
         weights = "transformer/diffusion_pytorch_model.safetensors.index.json"
     else:
         weights = f"unet/diffusion_pytorch_model{f'.{spec.variant}' if spec.variant else ''}.safetensors"
-    return isinstance(try_to_load_from_cache(spec.repository, weights), str)
+    revision = hub.revision_of(spec, spec.repository)
+    return isinstance(try_to_load_from_cache(spec.repository, weights, revision=revision), str)
 
 
 def hub_answers(timeout: float = 3.0) -> bool:
@@ -311,11 +355,6 @@ def hub_answers(timeout: float = 3.0) -> bool:
     except requests.RequestException:
         return False
     return True
-
-
-def _without_hub(spec: ModelSpec) -> bool:
-    """Whether to look on this computer only: a hub that is down would be asked again and again, for half a minute."""
-    return spec.is_local or not hub_answers()
 
 
 def _cuda_usable(settings: Settings) -> bool:
@@ -337,22 +376,27 @@ def _cuda_usable(settings: Settings) -> bool:
 
 def _translated(spec: ModelSpec, load: Callable[[], Any]) -> Any:
     """Run `load`, turning the hub's and the file system's errors into one sentence each."""
-    from huggingface_hub import errors as hub
+    from huggingface_hub import errors as kinds
 
     another = "Please choose the built-in model, or try again later."
     try:
         return load()
-    except hub.GatedRepoError as error:
+    except kinds.GatedRepoError as error:
         raise ModelUnavailableError(
             f"{spec.title} asks everybody to accept its licence first.",
             f"Do so on its page on the hub ({spec.repository}), set HF_TOKEN, and start again.",
         ) from error
-    except hub.RepositoryNotFoundError as error:
+    except kinds.RepositoryNotFoundError as error:
         raise ModelUnavailableError(
             f"{spec.title} was not found on the hub ({spec.repository}).",
             "It may have moved, or HF_TOKEN may be wrong. " + another,
         ) from error
-    except (OSError, hub.HfHubHTTPError) as error:
+    except kinds.RevisionNotFoundError as error:
+        raise ModelUnavailableError(
+            f"The version of {spec.title} that this app is pinned to is no longer on the hub ({spec.repository}).",
+            "Pin the present ones with python -m backend.models --pin.",
+        ) from error
+    except (OSError, kinds.HfHubHTTPError) as error:
         raise ModelUnavailableError(*_sentence(spec, error, another)) from error
 
 
@@ -372,6 +416,12 @@ def _sentence(spec: ModelSpec, error: Exception, another: str) -> tuple[str, str
             )
         if status == 429:
             return "The model hub is asked too often just now.", "Please try again in a few minutes."
+    if spec.is_checkpoint and not Path(spec.repository).with_suffix("").is_dir() and not hub_answers():
+        return (
+            f"{spec.title} is a single file with weights only; its configs and tokenizer come from the model hub, "
+            "which cannot be reached.",
+            f"Put them into a folder {Path(spec.repository).with_suffix('')} in diffusers' format, or try again later.",
+        )
     if spec.is_local:
         return f"The files of {spec.title} in {spec.repository} are missing or damaged.", str(error)[:200]
     return f"{spec.title} is not on this computer yet, and the model hub cannot be reached.", another

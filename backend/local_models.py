@@ -6,6 +6,7 @@ Only configs and a file's header are read here; weights are loaded like those of
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +31,14 @@ def parse_model_path(text: str) -> ModelSpec:
             f"A model of your own is given as NAME=PATH, not as “{text}”.",
             "For example: --model-path mine=/data/my-model",
         )
-    if not name or not all(letter.isascii() and (letter.isalnum() or letter in "-_.") for letter in name):
+    if not is_name(name):
         raise BadSettingError(f"“{name}” cannot be a model's name.", "Use letters, digits, “-”, “_” and “.”.")
     return local_model(name, Path(path).expanduser())
+
+
+def is_name(text: str) -> bool:
+    """Whether a text may stand in an address and a file's name: no separators, and not “..”."""
+    return re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", text, re.ASCII) is not None
 
 
 def local_model(name: str, path: Path) -> ModelSpec:
@@ -59,15 +65,20 @@ def _from_folder(name: str, folder: Path) -> ModelSpec:
             "It runs Stable Diffusion v1 and v2, SDXL and Flux.",
         )
     vae = _read(folder / "vae" / "config.json")
-    channels = tuple(int(count) for count in vae.get("block_out_channels", ()))
     expected = family.latents
-    latents = LatentSpec(
-        channels=int(vae.get("latent_channels", 4)),
-        downscale=2 ** (len(channels) - 1),
-        scaling_factor=float(vae.get("scaling_factor", expected.scaling_factor)),
-        shift_factor=vae.get("shift_factor"),
-        packed=expected.packed,
-    )
+    try:
+        channels = tuple(int(count) for count in vae.get("block_out_channels", ()))
+        latents = LatentSpec(
+            channels=int(vae.get("latent_channels", 4)),
+            downscale=2 ** (len(channels) - 1),
+            scaling_factor=float(vae.get("scaling_factor", expected.scaling_factor)),
+            shift_factor=None if vae.get("shift_factor") is None else float(vae["shift_factor"]),
+            packed=expected.packed,
+        )
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadSettingError(
+            f"The VAE's config in {folder} makes no sense.", "It may be damaged."
+        ) from error
     if (latents.channels, latents.downscale) != (expected.channels, expected.downscale):
         raise BadSettingError(
             f"The VAE in {folder} makes {latents.channels} channels at 1/{latents.downscale} of the size, but "
@@ -141,7 +152,7 @@ def _variant(folder: Path) -> str | None:
 def _read(path: Path) -> Mapping[str, Any]:
     try:
         config = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadSettingError(
             f"{path} is missing or damaged.", "A model folder in diffusers' format has one."
         ) from error
@@ -158,6 +169,6 @@ def _header(file: Path) -> Mapping[str, Any]:
             if length > _HEADER_LIMIT:
                 raise ValueError("too long")
             table = json.loads(stream.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadSettingError(f"{file} is not a safetensors file.", "It may be damaged.") from error
     return table if isinstance(table, dict) else {}

@@ -241,6 +241,8 @@ class Stages:
                 output, dtype, climbed = _climb(choice.mode, module, work, stop)
             return output, dtype, climbed, meter
 
+        # A download takes minutes and no device, so nobody waits for it but this job.
+        self.loader.fetch(work.spec, "tiny VAE" if tiny else "VAE", interruptible_notes(notify, stop))
         # Loading waits for its turn too: it may free what another's job is using.
         output, dtype, climbed, meter = self.loader.turns.run(
             compute, stop, lambda n: notify(turn_message(n))
@@ -442,6 +444,16 @@ def _report(
         requested_mode=work.options.mode,
         run_id=work.run_id,
     )
+
+
+def interruptible_notes(notify: Notify, stop: threading.Event | None) -> Callable[[Event], None]:
+    """`notify` for work that can only be ended by raising from where it tells of itself."""
+
+    def tell(event: Event) -> None:
+        raise_if_stopped(stop)
+        notify(event)
+
+    return tell
 
 
 def turn_message(ahead: int) -> Waiting:

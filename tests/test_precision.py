@@ -119,7 +119,7 @@ def test_a_single_bad_value_climbs_to_the_top_and_no_further(monkeypatch: pytest
 
 
 def test_a_denoiser_that_overflows_starts_again_wider(picture: Image.Image) -> None:
-    """A guidance of 50 on scaled-up weights: infinite in float16, finite above."""
+    """A denoiser that gives infinity in float16 runs again in bfloat16, and the report says so."""
     studio = Studio(Settings(device="cpu"))
     pipeline = studio.loader.denoiser(BUILTIN, torch.float16)
     hook = pipeline.unet.register_forward_hook(

@@ -1,8 +1,8 @@
-"""The second tab: a picture to latents, and how much a round trip through the VAE loses."""
+"""The second tab: a picture, or many, to latents, and how much a round trip through the VAE loses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 import gradio as gr
 
 from backend import images, latents, quality
-from backend.errors import LatentRelayError
+from backend.encode import BulkEncoder, Summary
+from backend.errors import BadImageError, Cancelled, LatentRelayError
 from backend.job import VaeOptions, fit_size
-from backend.models import find_model
+from backend.models import FLUX, find_model
 from backend.report import Stage, StageReport
 from backend.studio import Studio
 from ui import light
@@ -20,8 +21,9 @@ from ui.form import vae_options
 from ui.own import OwnEndpoints
 from ui.pictures import file_url, open_picture
 from ui.render import Progress, cost_table, panel, seconds
-from ui.runs import Runs
+from ui.runs import Run, Runs
 from ui.text import T, locale_of, say, translated
+from ui.theme import ASSETS
 from ui.widgets import (
     BY_THE_VAE,
     Place,
@@ -32,6 +34,7 @@ from ui.widgets import (
     mode_choices,
     model_choices,
     picture_input,
+    quiet,
     shows,
     transfer_input,
     viewer,
@@ -56,6 +59,53 @@ def encode_picture(
     finally:
         runs.finish(run)
     return file, channels, latents.statistics(z), report, size
+
+
+def encode_all(
+    studio: Studio, run: Run, paths: Sequence[str], model: str, options: VaeOptions, locale: str
+) -> Iterator[tuple[str, Path | None]]:
+    """(how far it is, None) after each picture, at last (what became of all, the file, None if nothing could be read).
+
+    Raises:
+        BadImageError: no picture was given.
+    """
+    if not paths:
+        raise BadImageError(say(locale, "bulk_needs"))
+    pictures = _named(paths)
+    encoder = BulkEncoder(studio.stages, find_model(model), options, batch=1, shard=len(pictures))
+    summary, out = Summary(), run.folder / "all"
+    failure = ""
+    steps = encoder.each(pictures, out, summary, run.stop)
+    try:
+        for progress in steps:
+            yield say(locale, "bulk_progress", done=progress.done, total=progress.total), None
+    except Cancelled:
+        failure = say(locale, "state_stopped")
+    except LatentRelayError as error:
+        failure = translated(error.sentence, locale)
+    finally:
+        steps.close()  # which writes what is there
+    told = [failure, say(locale, "bulk_done", done=summary.encoded, total=len(pictures))]
+    told += [say(locale, "bulk_unreadable", name=name) for name in summary.unreadable]
+    shard = out / "shard-00000.safetensors"
+    if not shard.is_file():
+        yield " ".join(filter(None, told)), None
+        return
+    file = out.parent / "all-latents.safetensors"
+    shard.replace(file)
+    yield " ".join(filter(None, told)), file
+
+
+def _named(paths: Sequence[str]) -> dict[str, Path]:
+    """Uploads by their names; of two alike the second becomes “name (2).png”."""
+    pictures: dict[str, Path] = {}
+    for path in map(Path, paths):
+        name, count = path.name, 1
+        while name in pictures:
+            count += 1
+            name = f"{path.stem} ({count}){path.suffix}"
+        pictures[name] = path
+    return pictures
 
 
 def there_and_back(
@@ -126,6 +176,21 @@ def build(studio: Studio, runs: Runs, own: OwnEndpoints) -> tuple[Callable[[], N
             with gr.Row():
                 encode = gr.Button(T("encode_button"), variant="primary", elem_id="lr-encode")
                 trip = gr.Button(T("round_trip_button"), elem_id="lr-round-trip")
+            flux = gr.Button(
+                T("example_flux"), icon=ASSETS / "mountains.png", size="sm", elem_id="lr-flux-trip"
+            )
+            with gr.Accordion(T("bulk"), open=False, elem_id="lr-bulk"):
+                uploads = gr.File(
+                    label=T("bulk_pictures"),
+                    file_count="multiple",
+                    file_types=["image"],
+                    height=160,
+                    elem_id="lr-bulk-pictures",
+                )
+                with gr.Row():
+                    bulk = gr.Button(T("bulk_button"), variant="primary", scale=4, elem_id="lr-bulk-encode")
+                    stop = gr.Button(T("stop"), variant="stop", scale=1, min_width=90, interactive=False)
+                bulk_run = gr.State()
         with gr.Column(scale=6, min_width=320):
             view = viewer("lr-encode-viewer", "encode")
             status = html(panel(Progress(say("en", "state_idle")), "en", SHOWN), elem_id="lr-encode-panel")
@@ -184,6 +249,48 @@ def build(studio: Studio, runs: Runs, own: OwnEndpoints) -> tuple[Callable[[], N
         value = shows(locale, before=file_url(before), after=file_url(after), prompt=sentence)
         return value, finished(reports, sentence, locale, SHOWN), cost_table(reports, locale)
 
+    def run_all(
+        paths: list[str] | None,
+        model: str,
+        mode: str,
+        tile: float,
+        overlap: float,
+        transfer: str,
+        request: gr.Request,
+    ) -> Iterator[dict[Any, Any]]:
+        locale = locale_of(request)
+        run = runs.start()
+        yield {bulk_run: run.id, stop: gr.update(interactive=True), bulk: gr.update(interactive=False)}
+        try:
+            options = vae_options(mode, tile, overlap, transfer, own.of(request.session_hash))
+            sentence, made = "", None
+            for done, step in enumerate(encode_all(studio, run, paths or [], model, options, locale), 1):
+                sentence, made = step
+                share = min(1.0, done / len(paths or [1]))
+                yield {status: panel(Progress(sentence, share, running=True), locale, ("encode",))}
+            yield {
+                status: panel(Progress(sentence, 1.0), locale, ("encode",)),
+                file: gr.update(value=str(made) if made else None, interactive=made is not None),
+            }
+        except LatentRelayError as error:
+            raise gr.Error(translated(error.sentence, locale), print_exception=False) from error
+        finally:
+            run.stop.set()
+            runs.finish(run)
+
+    def take_flux(request: gr.Request) -> tuple[str, str, str]:
+        """The form filled in for a round trip through the VAE of Flux, and what is special about it."""
+        locale, numbers = locale_of(request), FLUX.latents
+        told = say(
+            locale,
+            "example_flux_told",
+            channels=numbers.channels,
+            scaling=numbers.scaling_factor,
+            shift=numbers.shift_factor,
+            button=say(locale, "round_trip_button"),
+        )
+        return str(ASSETS / "mountains.png"), FLUX.name, panel(Progress(told), locale, SHOWN)
+
     def wire() -> None:
         inputs = [image, model, mode, tile, overlap, transfer]
         encode.click(
@@ -195,6 +302,18 @@ def build(studio: Studio, runs: Runs, own: OwnEndpoints) -> tuple[Callable[[], N
             **BY_THE_VAE,
             api_visibility="private",
         )
+        bulk.click(
+            run_all,
+            [uploads, *inputs[1:]],
+            [bulk_run, stop, bulk, status, file],
+            show_progress="hidden",
+            **BY_THE_VAE,
+            api_visibility="private",
+        ).then(
+            lambda: (gr.update(interactive=True), gr.update(interactive=False)), None, [bulk, stop], **quiet()
+        )
+        stop.click(runs.stop, bulk_run, None, **quiet())
+        flux.click(take_flux, None, [image, model, status], **quiet())
         trip.click(
             run_trip,
             inputs,

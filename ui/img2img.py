@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from backend.errors import LatentRelayError
 from backend.job import MAX_SEED
 from backend.models import MODELS, ModelSpec, find_model
 from backend.studio import Studio
-from ui import estimate, history, light
+from ui import cut, estimate, history, light
 from ui.explain import explain
 from ui.form import AS_ABOVE, Form, Values, clean, shareable
-from ui.looks import LOOKS, with_look
+from ui.looks import EXAMPLES, LOOKS, example_of, with_look
 from ui.own import OwnEndpoints
 from ui.pictures import file_url
 from ui.recipe import settings_in, settings_of
@@ -46,11 +47,6 @@ from ui.widgets import (
     viewer,
 )
 
-EXAMPLES = (
-    ("mountains", "mountains with snow and a river, oil painting"),
-    ("sea", "a boat on the sea at sunset"),
-    ("castle", "a castle on a green hill, fantasy painting"),
-)
 SWEEP = (0.3, 0.5, 0.7, 0.9)
 """The strengths that a sweep tries."""
 _TO_CLIPBOARD = """(query) => {
@@ -87,6 +83,7 @@ def build(studio: Studio, runs: Runs, own: OwnEndpoints) -> Tab:
         _wire_running(studio, runs, own, form, view, parts)
         _wire_form(own, form, parts)
         _wire_results(runs, form, view)
+        cut.wire(form, parts["cut_line"])
         _wire_light(studio, own, form, parts["remote_line"])
         estimate.wire(studio, form, own, parts["estimated"], view.table)
 
@@ -113,7 +110,7 @@ def _form(spec: ModelSpec, why: str) -> tuple[Form, dict[str, Any]]:
     with gr.Row(elem_classes="lr-examples", elem_id="lr-examples"):
         examples = [
             gr.Button(T(f"example_{name}"), icon=ASSETS / f"{name}.png", size="sm", min_width=80)
-            for name, _ in EXAMPLES
+            for name in EXAMPLES
         ]
     with gr.Group(elem_classes="lr-plain"):
         prompt = gr.Textbox(
@@ -201,6 +198,7 @@ def _form(spec: ModelSpec, why: str) -> tuple[Form, dict[str, Any]]:
                 label=T("fit"),
                 elem_id="lr-fit",
             )
+            cut_line = cut.build()
             with gr.Row():
                 tile_size = gr.Slider(
                     64, 1024, 512, step=64, label=T("tile_size"), elem_id="lr-tile-size", buttons=[]
@@ -258,6 +256,7 @@ def _form(spec: ModelSpec, why: str) -> tuple[Form, dict[str, Any]]:
         "estimated": estimated,
         "model_line": model_line,
         "remote_line": remote_line,
+        "cut_line": cut_line,
         "make_link": make_link,
         "link": link,
     }
@@ -426,15 +425,26 @@ def _wire_form(own: OwnEndpoints, form: Form, parts: dict[str, Any]) -> None:
     ]
     form.model.input(take_defaults, [form.model, form.mode], [*changed, parts["model_line"]], **quiet())
 
-    for button, (name, words) in zip(parts["examples"], EXAMPLES, strict=True):
+    def show_example(name: str, model: str) -> Changes:
+        example = example_of(model, name)
+        settings = {"strength": example.strength, "steps": example.steps, "guidance": example.guidance}
+        known = {key: value for key, value in settings.items() if value is not None}
+        return form.shows({"prompt": example.prompt, **known}) | {form.image: str(ASSETS / f"{name}.png")}
+
+    for button, name in zip(parts["examples"], EXAMPLES, strict=True):
         button.click(
-            lambda name=name, words=words: (str(ASSETS / f"{name}.png"), words),
-            None,
-            [form.image, form.prompt],
+            partial(show_example, name),
+            form.model,
+            [form.image, form.prompt, form.strength, form.steps, form.guidance],
             **quiet(),
         )
     for button, look in zip(parts["looks"], LOOKS, strict=True):
-        button.click(lambda prompt, look=look: with_look(prompt, look), form.prompt, form.prompt, **quiet())
+        button.click(
+            lambda prompt, model, look=look: with_look(prompt, look, model),
+            [form.prompt, form.model],
+            form.prompt,
+            **quiet(),
+        )
 
     settings = sorted(form.widgets() - {form.image}, key=lambda widget: widget._id)
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from backend.errors import BadImageError
+from backend.images import BROKEN
 from ui.cleaning import DRAWINGS
 from ui.runs import disk_may_be_full
 from ui.text import say
@@ -29,7 +30,7 @@ def open_picture(path: str | None, locale: str = "en") -> Image.Image:
     try:
         image = Image.open(path)
         image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except BROKEN as error:
         head = Path(path).read_bytes()[4:12] if Path(path).is_file() else b""
         heic = head[:4] == b"ftyp" and head[4:] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc")
         raise BadImageError(say(locale, "heic" if heic else "unreadable")) from error
@@ -59,7 +60,7 @@ def save_drawing(address: str, folder: Path) -> str:
     try:
         with Image.open(io.BytesIO(base64.b64decode(body, validate=True)), formats=["PNG"]) as image:
             drawing = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except BROKEN as error:
         raise BadImageError(say("en", "unreadable")) from error
     path = folder / DRAWINGS / f"{secrets.token_urlsafe(16)}.png"
     with disk_may_be_full():

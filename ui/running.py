@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from backend.errors import BadLatentsError, Cancelled, LatentRelayError
 from backend.job import (
     MAX_SEED,
+    Downloading,
     Event,
     Failed,
     Job,
@@ -35,7 +36,7 @@ from ui import history
 from ui.form import Values, vae_options
 from ui.pictures import data_uri, file_url
 from ui.recipe import save_png
-from ui.render import Progress, cost_table, panel, seconds, story
+from ui.render import Progress, cost_table, panel, seconds, size, story
 from ui.runs import Run, Runs
 from ui.text import say, translated
 from ui.widgets import failure, shows
@@ -402,6 +403,11 @@ def advance(progress: Progress, event: object, locale: str) -> Progress:
     match event:
         case Waiting(message):
             return replace(progress, message=translated(message, locale))
+        case Downloading(title, done, total, left):
+            message = say(locale, "state_download", title=title, done=size(done), total=size(total))
+            if left is not None:
+                message += f" · {say(locale, 'state_left', left=seconds(left))}"
+            return replace(progress, message=message, fraction=done / total if total else 0.0)
         case StageStarted(stage, mode, _, where):
             fraction = {"encode": 0.02, "denoise": _BEFORE_PAINTING, "decode": _AFTER_PAINTING}[stage]
             place = f"{say(locale, f'mode_name_{mode}')} · {translated(where, locale)}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from backend.endpoint.service import Served
 from backend.errors import BadSettingError, ModelUnavailableError, UnsupportedVAEError
+from backend.local_models import is_name
 from backend.models import MODELS, LatentSpec
 from backend.turns import Turns
 
@@ -35,7 +36,7 @@ def parse_source(text: str) -> tuple[str, str]:
             f"A VAE is given as NAME=FOLDER_OR_REPO, not as “{text}”.",
             "For example: --vae sd-v1=stabilityai/sd-vae-ft-mse",
         )
-    if not name or not all(letter.isascii() and (letter.isalnum() or letter in "-_.") for letter in name):
+    if not is_name(name):
         raise BadSettingError(f"“{name}” cannot be a VAE's name.", "Use letters, digits, “-”, “_” and “.”.")
     return name, source
 
@@ -140,7 +141,7 @@ def read_config(source: str) -> tuple[str | None, dict[str, Any]]:
             continue
         try:
             config = json.loads(path.read_bytes())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelUnavailableError(f"{name} in {source} is no JSON.") from error
         if subfolder is not None or str(config.get("_class_name", "")).startswith("Autoencoder"):
             return subfolder, config

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from PIL import Image
 
 from backend.errors import TooLargeError, UnsupportedTypeError, WireError
-from backend.images import to_rgb, to_tensor
+from backend.images import BROKEN, to_rgb, to_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ def parse_picture(body: bytes, multiple: int = 1, max_pixels: int | None = None)
                     f"The picture has {picture.width}x{picture.height} pixels, more than the {max_pixels} allowed."
                 )
             rgb = to_rgb(picture)
-    except (OSError, ValueError, SyntaxError) as error:
+    except BROKEN as error:
         raise WireError("The picture is broken or was cut off on its way.") from error
     width, height = (side // multiple * multiple for side in rgb.size)
     if not width or not height:
@@ -69,7 +69,7 @@ def _open_picture(body: bytes) -> Image.Image:
         return Image.open(io.BytesIO(body), formats=("PNG", "JPEG", "WEBP"))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooLargeError("The picture has more pixels than anything here takes.") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except BROKEN as error:
         raise WireError("The picture is broken or was cut off on its way.") from error
 
 

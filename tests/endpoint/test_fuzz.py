@@ -18,6 +18,8 @@ from tests.fuzz.campaign import Answer, Tally, attack, exchange, judge
 from tests.fuzz.described import cases, try_case
 from tests.serving import serve
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about what is broken
+
 SHORT = settings(
     max_examples=120,
     deadline=None,

@@ -23,7 +23,7 @@ from tests.faults import server
 from tests.faults.server import Reply, Spoil, Spoiler
 
 HTML = b"<!doctype html><html><script>alert(1)</script><h1>Bad gateway</h1></html>"
-SHORT = 1.5
+SHORT = 3.0
 """Seconds a stage may take where the fault is that it takes too long; real ones get 120."""
 
 
@@ -131,11 +131,11 @@ FAULTS = (
         place=_no_tls,
     ),
     Fault(
-        "No answer", Expected(RemoteTimeoutError, "did not answer within 1.5 s"), server.silent, timeout=SHORT
+        "No answer", Expected(RemoteTimeoutError, "did not answer within 3 s"), server.silent, timeout=SHORT
     ),
     Fault(
         "Slow drip",
-        Expected(RemoteTimeoutError, "did not answer within 1.5 s"),
+        Expected(RemoteTimeoutError, "did not answer within 3 s"),
         server.dripping,
         timeout=SHORT,
     ),
@@ -209,4 +209,9 @@ FAULTS = (
         timeout=2 * SHORT,
     ),
     Fault("Connection dropped half-way, once", Expected(None, tries=2), server.dropped),
+    Fault(
+        "Endpoint killed under the request, back after a second",
+        Expected(None, tries=2),
+        server.restarting(1.0),
+    ),
 )

@@ -24,7 +24,7 @@ WHOLE, REMOTE, AUTO = (
     VaeOptions("remote"),
     VaeOptions("auto", tile_size=64, tile_overlap=16),
 )
-AT_ONCE = 16
+AT_ONCE = 32
 """Faults tried at the same time: nearly all of it is waiting."""
 
 

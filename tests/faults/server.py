@@ -60,6 +60,7 @@ class Spoiler:
         self.sound_at_first = sound_at_first
         self.pictures = 0
         self.ids: list[str | None] = []
+        self.servers: list[ThreadingHTTPServer] = []
         self._guard = threading.Lock()
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
@@ -114,13 +115,16 @@ def spoiling(
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         certificate.configure_cert(context)
         server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.spoiler = spoiler  # type: ignore[attr-defined] - for `restarting`
+    spoiler.servers.append(server)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     scheme = "http" if certificate is None else "https"
     try:
         yield f"{scheme}://{host}:{server.server_address[1]}"
     finally:
-        server.shutdown()
-        server.server_close()
+        for one in spoiler.servers:
+            one.shutdown()
+            one.server_close()
 
 
 @contextlib.contextmanager
@@ -196,6 +200,26 @@ def dropped(handler: BaseHTTPRequestHandler, truth: Truth, before: int) -> None:
 def reset(handler: BaseHTTPRequestHandler, truth: Truth, before: int) -> None:
     """The connection is torn down instead of an answer, every time."""
     _reset(handler)
+
+
+def restarting(down: float) -> Spoil:
+    """Gone with the connection, and back at the same port after `down` seconds, in which nobody listens."""
+
+    def spoil(handler: BaseHTTPRequestHandler, truth: Truth, before: int) -> None:
+        if before:
+            truth().send(handler)
+            return
+        old: Any = handler.server
+        old.shutdown()
+        old.server_close()
+        _reset(handler)
+        time.sleep(down)
+        new = type(old)(old.server_address, old.RequestHandlerClass)
+        old.spoiler.servers.append(new)
+        new.spoiler = old.spoiler
+        threading.Thread(target=new.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    return spoil
 
 
 def _reset(handler: BaseHTTPRequestHandler) -> None:

@@ -141,5 +141,6 @@ def test_the_endpoints_id_is_in_the_sentence_and_in_its_answer(studio: Studio) -
 def test_every_fault_of_the_list_is_there() -> None:
     titles = " ".join(fault.title for fault in FAULTS)
     for word in ("refused", "DNS", "TLS", "No answer", "drip", "401", "403", "404", "413", "429", "500", "502", "503",
-                 "Retry-After", "HTML", "truncated", "shape", "dtype", "NaN", "Redirect", "dropped"):  # fmt: skip
+                 "Retry-After", "HTML", "truncated", "shape", "dtype", "NaN", "Redirect", "dropped",
+                 "killed"):  # fmt: skip
         assert word in titles

@@ -123,12 +123,14 @@ def main() -> int:
             else:
                 if (wrong := still_sound(url, expected)) is not None:
                     tally.findings.append(wrong)
-        traces = log.read_text().count("Traceback")
+        traces = [line for line in log.read_text().splitlines() if "Traceback" in line]
     for finding in dict.fromkeys(tally.findings):
         print("FOUND", finding)
+    for trace in traces[:5]:
+        print("TRACE", trace)
     for seconds, what in sorted(tally.slow, reverse=True)[:5]:
         print(f"SLOW {seconds:.1f} s {what}")
-    print(json.dumps(summary(tally, memory, traces, time.monotonic() - started)))
+    print(json.dumps(summary(tally, memory, len(traces), time.monotonic() - started)))
     return 1 if tally.findings or traces else 0
 
 
