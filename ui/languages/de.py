@@ -157,7 +157,7 @@ DE: dict[str, str] = {
     "unreadable": "Diese Datei ist kein lesbares Bild. PNG, JPEG, WebP und GIF gehen.",
     "heic": "Das ist ein HEIC-Foto, das hier nicht gelesen werden kann. Auf dem iPhone unter Einstellungen, Kamera, "
     "Formate „Maximale Kompatibilität“ wählen oder das Foto als JPEG teilen.",
-    "disk_full": "Die Festplatte ist voll, deshalb konnte dieser Lauf nicht aufgehoben werden. Bitte das Bild von der Seite speichern; wer diese App betreibt, muss Platz schaffen.",
+    "disk_full": "Die Festplatte ist voll, deshalb konnte dieser Lauf nicht aufgehoben werden: Wer das Bild behalten will, macht ein Bildschirmfoto. Wer diese App betreibt, muss Platz schaffen.",
     "unexpected": "Etwas Unvorhergesehenes ging schief. Bitte noch einmal versuchen; Näheres steht im Protokoll.",
     "encode_intro": "Macht aus einem Bild Latents: das kleine Zahlengitter, auf dem der Maler arbeitet.",
     "encode_button": "Kodieren",

@@ -159,7 +159,7 @@ EN: dict[str, str] = {
     "unreadable": "This file is not a picture that can be read here. PNG, JPEG, WebP and GIF work.",
     "heic": "This is a HEIC photo, which cannot be read here. On an iPhone choose “Most Compatible” under "
     "Settings, Camera, Formats, or share the photo as JPEG.",
-    "disk_full": "The disk here is full, so this run could not be kept. Save the picture from the page; whoever runs this app must make room.",
+    "disk_full": "The disk here is full, so this run could not be kept: take a screenshot if you like the picture. Whoever runs this app must make room.",
     "unexpected": "Something went wrong that nobody planned for. Please try again; the log has the details.",
     # encode and decode
     "encode_intro": "Turn a picture into latents: the small grid of numbers that the painter works on.",

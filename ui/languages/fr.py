@@ -157,7 +157,7 @@ FR: dict[str, str] = {
     "unreadable": "Ce fichier n’est pas une image lisible ici. PNG, JPEG, WebP et GIF conviennent.",
     "heic": "C’est une photo HEIC, illisible ici. Sur un iPhone, choisissez « Le plus compatible » dans Réglages, "
     "Appareil photo, Formats, ou partagez la photo en JPEG.",
-    "disk_full": "Le disque est plein, donc cette création n’a pas pu être gardée. Enregistrez l’image depuis la page ; la personne qui gère cette application doit faire de la place.",
+    "disk_full": "Le disque est plein, donc cette création n’a pas pu être gardée : faites une capture d’écran si l’image vous plaît. La personne qui gère cette application doit faire de la place.",
     "unexpected": "Un imprévu s’est produit. Veuillez réessayer ; le journal donne les détails.",
     "encode_intro": "Transforme une image en latents : la petite grille de nombres sur laquelle travaille le peintre.",
     "encode_button": "Encoder",
