@@ -280,8 +280,8 @@ def _tell_failure(job: ResolvedJob, error: LatentRelayError) -> None:
 
 def _overlapped(report: StageReport, seconds: float) -> StageReport:
     seconds = min(seconds, report.cost.seconds)
-    said = f" The next picture was being made here for {seconds:.1f} s of it." if seconds else ""
-    return replace(report, reason=report.reason + said, overlapped_seconds=seconds)
+    said = f"The next picture was being made here for {seconds:.1f} s of it." if seconds else ""
+    return replace(report, reason=f"{report.reason} {said}".strip(), overlapped_seconds=seconds)
 
 
 def _look_ahead(job: ResolvedJob, stages: Stages, stop: threading.Event, notify: Notify) -> None:

@@ -200,7 +200,7 @@ class Loader:
         if tiny:
             vae = AutoencoderTiny.from_pretrained(self._here(spec, source, subfolder), **arguments)
         elif spec.is_checkpoint and spec.vae_repository is None:
-            vae = AutoencoderKL.from_single_file(source, **_checkpoint(arguments, spec))
+            vae = AutoencoderKL.from_single_file(source, **_checkpoint(arguments, spec, "vae"))
         else:
             where = self._here(spec, source, subfolder)
             vae = AutoencoderKL.from_pretrained(where, subfolder=subfolder or None, **arguments)
@@ -256,7 +256,7 @@ def _vae_source(spec: ModelSpec, tiny: bool) -> tuple[str, str]:
     return (spec.repository, "vae") if spec.vae_repository is None else (spec.vae_repository, "")
 
 
-def _checkpoint(arguments: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
+def _checkpoint(arguments: dict[str, Any], spec: ModelSpec, part: str | None = None) -> dict[str, Any]:
     """`from_single_file` calls the dtype by its old name, and picks the file format itself.
 
     A checkpoint holds weights only. Configs and tokenizer come from a folder of its name next to it, in diffusers'
@@ -266,7 +266,8 @@ def _checkpoint(arguments: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
     known = {name: value for name, value in arguments.items() if name not in ("dtype", "use_safetensors")}
     known["torch_dtype"] = arguments["dtype"]
     if beside.is_dir():
-        return known | {"config": str(beside), "local_files_only": True}
+        place = {"subfolder": part} if part else {}
+        return known | place | {"config": str(beside), "local_files_only": True}
     return known | {"local_files_only": not hub_answers()}
 
 

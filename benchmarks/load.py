@@ -216,6 +216,13 @@ def run(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda _: None) 
         for thread in killers:
             thread.join()
         took = time.monotonic() - begin
+        ended = {
+            name: server.process.poll()
+            for name, server in (("app", app), ("endpoint", endpoint))
+            if server.process is not None and server.process.poll() is not None
+        }
+        if ended:
+            tell("".join(log.read_text()[-3000:] for log in folder.glob("*.log")))
         kept = check_kept(app, folder / "runs" / "pictures", painters)
         return {
             "plan": vars(plan),
@@ -224,6 +231,7 @@ def run(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda _: None) 
             "endpoint": figures(decoders, took)
             | memory_figures(memory["endpoint"], endpoint.killed_at, begin),
             "kept": kept,
+            "ended_by_themselves": ended,
             "tracebacks_in_logs": sum(log.read_text().count("Traceback") for log in folder.glob("*.log")),
         }
     finally:
@@ -546,12 +554,13 @@ def memory_figures(
 
 
 def sound(result: dict[str, Any]) -> bool:
-    """Nothing failed, was swapped or lost, everybody got something, and what was finished is still there."""
+    """Nothing failed, was swapped or lost, everybody got something, what was finished is still there, and both live."""
     crowds = (result["app"], result["endpoint"])
     kept = result["kept"]
     return (
         all(crowd[name] == 0 for crowd in crowds for name in ("failed", "swapped", "lost"))
         and all(crowd["served_least"] > 0 for crowd in crowds)
+        and not result["ended_by_themselves"]
         and kept["reported_finished"] == kept["on_disk"] == kept["downloadable"] > 0
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -301,3 +302,13 @@ def test_a_recipe_of_any_shape_fills_in_only_what_makes_sense(tmp_path: Path, va
     save_png(path, Image.new("RGB", (8, 8)), recipe | {"prompt": "x", "negative_prompt": "", "seed": 1}, [])
     settings = settings_in(path)
     assert settings["prompt"] == "x" and not {"image", "model"} & settings.keys()
+
+
+def test_every_upload_and_every_error_of_the_page_goes_the_safe_way() -> None:
+    """An upload that is not `uploads_only` would fetch addresses; a bare `gr.Error` would show markup as such."""
+    for path in sorted((ROOT / "ui").glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        uploads = re.findall(r"(uploads_only\(\s*|\[\*\()?gr\.(?:File|UploadButton)\(", text)
+        assert all(uploads), f"{path.name} has an upload that is open to addresses"
+        if path.name not in ("api.py", "widgets.py"):
+            assert "gr.Error(" not in text, f"{path.name} raises an error whose markup would be shown"

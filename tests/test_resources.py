@@ -123,7 +123,7 @@ def test_the_picture_is_shown_although_nothing_can_be_kept(tmp_path: Path) -> No
     state = last_of(seen)
     shown = state[view.viewer]
     assert shown["before"].startswith("data:image/jpeg") and shown["after"].startswith("data:image/jpeg")
-    assert "The disk here is full, so this run could not be kept." in state[view.panel]
+    assert "The disk here is full, so this run could not be kept:" in state[view.panel]
     assert state[view.picture]["interactive"] is False and state[view.latents]["interactive"] is False
     assert state[view.paint]["interactive"] is True and view.ids not in state
 

@@ -37,6 +37,7 @@ from ui.widgets import (
     quiet,
     shows,
     transfer_input,
+    uploads_only,
     viewer,
 )
 
@@ -180,12 +181,14 @@ def build(studio: Studio, runs: Runs, own: OwnEndpoints) -> tuple[Callable[[], N
                 T("example_flux"), icon=ASSETS / "mountains.png", size="sm", elem_id="lr-flux-trip"
             )
             with gr.Accordion(T("bulk"), open=False, elem_id="lr-bulk"):
-                uploads = gr.File(
-                    label=T("bulk_pictures"),
-                    file_count="multiple",
-                    file_types=["image"],
-                    height=160,
-                    elem_id="lr-bulk-pictures",
+                uploads = uploads_only(
+                    gr.File(
+                        label=T("bulk_pictures"),
+                        file_count="multiple",
+                        file_types=["image"],
+                        height=160,
+                        elem_id="lr-bulk-pictures",
+                    )
                 )
                 with gr.Row():
                     bulk = gr.Button(T("bulk_button"), variant="primary", scale=4, elem_id="lr-bulk-encode")
@@ -273,7 +276,7 @@ def build(studio: Studio, runs: Runs, own: OwnEndpoints) -> tuple[Callable[[], N
                 file: gr.update(value=str(made) if made else None, interactive=made is not None),
             }
         except LatentRelayError as error:
-            raise gr.Error(translated(error.sentence, locale), print_exception=False) from error
+            raise failure(translated(error.sentence, locale)) from error
         finally:
             run.stop.set()
             runs.finish(run)

@@ -52,10 +52,12 @@ def test_a_verdict_can_be_a_bad_one() -> None:
         "app": crowd,
         "endpoint": crowd,
         "kept": {"reported_finished": 4, "on_disk": 4, "downloadable": 4},
+        "ended_by_themselves": {},
     }
     assert load.sound(good)
     for wrong in ({"swapped": 1}, {"lost": 1}, {"failed": 1}, {"served_least": 0}):
         assert not load.sound(good | {"app": crowd | wrong})
+    assert not load.sound(good | {"ended_by_themselves": {"app": -11}})
     assert not load.sound(good | {"kept": {"reported_finished": 4, "on_disk": 4, "downloadable": 3}})
 
 
