@@ -366,7 +366,6 @@ DE: dict[str, str] = {
     "said_sent_away": "Weggeschickt, denn {reason}.",
     "said_overlapped": "Davon wurde {seconds} s lang hier schon das nächste Bild gemalt.",
     "said_ran_out": "„{mode}“ wurde zuerst versucht, aber der Speicher reichte nicht.",
-    "said_failed": "„{mode}“ wurde zuerst versucht, es gelang aber nicht: {error}",
     "said_overflowed": "{form} lief über, daher noch einmal in {wider}.",
     "said_last_steps": "Bei Stärke {strength} laufen nur die letzten {count} von {steps} Schritten.",
     "said_no_step": "Es sollte sich so wenig ändern, dass kein Schritt nötig war.",

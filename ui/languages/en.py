@@ -371,7 +371,6 @@ EN: dict[str, str] = {
     "said_sent_away": "Sent away, because {reason}.",
     "said_overlapped": "The next picture was being made here for {seconds} s of it.",
     "said_ran_out": "“{mode}” was tried first and ran out of memory.",
-    "said_failed": "“{mode}” was tried first and failed: {error}",
     "said_overflowed": "{form} overflowed, so it ran again in {wider}.",
     "said_last_steps": "Only the last {count} of {steps} steps run at strength {strength}.",
     "said_no_step": "So little was to change that no step was needed.",

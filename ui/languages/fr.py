@@ -363,7 +363,6 @@ FR: dict[str, str] = {
     "said_sent_away": "Envoyée ailleurs, car {reason}.",
     "said_overlapped": "Pendant {seconds} s, l’image suivante se peignait déjà ici.",
     "said_ran_out": "« {mode} » a été essayé d’abord, mais la mémoire a manqué.",
-    "said_failed": "« {mode} » a été essayé d’abord, mais a échoué : {error}",
     "said_overflowed": "{form} a débordé, donc recommencé en {wider}.",
     "said_last_steps": "À la force {strength}, seuls les {count} derniers pas sur {steps} sont faits.",
     "said_no_step": "Il y avait si peu à changer qu’aucun pas n’était nécessaire.",
