@@ -95,7 +95,7 @@ class Caller:
             retries = retries.new(connect=max(retries.connect, RESTART_TRIES))
         attempts = 0
         told: RemoteError | None = None
-        """The latest status: it says more than that the time was up during one more try."""
+        """The latest status, else the latest failure: it says more than that the time was up during one more try."""
         while True:
             attempts += 1
             once = partial(self._once, url, message, most_bytes, deadline, attempts)
@@ -104,11 +104,11 @@ class Caller:
             except RemoteTimeoutError as error:
                 raise told or error from error.__cause__
             except _Transient as failure:
-                told = failure.error if failure.kind == "status" else told
+                if told is None or told.status is None or failure.kind == "status":
+                    told = failure.error
                 retries, wait = _next_try(retries, failure)
                 if wait is None or time.monotonic() + wait >= deadline:
-                    last = told or failure.error
-                    raise last from last.__cause__
+                    raise told from told.__cause__
                 spent = self.timeout - (deadline - time.monotonic())
                 self.notify(
                     f"{failure.plain}; trying again in {max(1, round(wait))} s ({round(spent)} s so far)"

@@ -158,7 +158,8 @@ class RemoteError(LatentRelayError):
     @property
     def sentence(self) -> str:
         """Message and hint, and the id that the endpoint's owner can look for."""
-        return super().sentence + (f" (Request {self.request_id})" if self.request_id else "")
+        known = [f"(Request {self.request_id})"] if self.request_id else []
+        return " ".join([super().sentence, *known])
 
 
 class RemoteUnreachableError(RemoteError):

@@ -34,6 +34,7 @@ from backend.job import (
     Waiting,
 )
 from backend.latents import preview
+from backend.lazily import library
 from backend.loading import Loader
 from backend.measure import Meter, device_name, give_memory_back
 from backend.report import StageReport
@@ -279,8 +280,8 @@ def _tell_failure(job: ResolvedJob, error: LatentRelayError) -> None:
 
 def _overlapped(report: StageReport, seconds: float) -> StageReport:
     seconds = min(seconds, report.cost.seconds)
-    said = f" The next picture was being made here for {seconds:.1f} s of it." if seconds else ""
-    return replace(report, reason=report.reason + said, overlapped_seconds=seconds)
+    said = f"The next picture was being made here for {seconds:.1f} s of it." if seconds else ""
+    return replace(report, reason=f"{report.reason} {said}".strip(), overlapped_seconds=seconds)
 
 
 def _look_ahead(job: ResolvedJob, stages: Stages, stop: threading.Event, notify: Notify) -> None:
@@ -439,7 +440,5 @@ def _reporter(
 
 def _scheduler(own: Any, name: str) -> Any:
     """A fresh scheduler for each run: several keep state, and a run must not feel the one before."""
-    import diffusers
-
-    kind = type(own) if name == "default" else getattr(diffusers, SCHEDULERS[name])
+    kind = type(own) if name == "default" else getattr(library("diffusers"), SCHEDULERS[name])
     return kind.from_config(own.config)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from backend import hub
 from backend.errors import BadSettingError, ModelUnavailableError, UnsupportedVAEError
 from backend.families import VaeStandIn, components_left_out
+from backend.lazily import library
 from backend.measure import give_memory_back
 from backend.models import BUILTIN, SD_V1, ModelSpec
 from backend.precision import pick_dtype
@@ -192,23 +193,21 @@ class Loader:
         return str(hub.folder(source, hub.revision_of(spec, source), subfolder))
 
     def _load_vae(self, spec: ModelSpec, tiny: bool) -> Any:
-        from diffusers import AutoencoderKL, AutoencoderTiny
-
+        diffusers = library("diffusers")
+        AutoencoderKL, AutoencoderTiny = diffusers.AutoencoderKL, diffusers.AutoencoderTiny  # noqa: N806 - classes
         arguments: dict[str, Any] = {"dtype": self.dtype(spec), "use_safetensors": True}
         source, subfolder = _vae_source(spec, tiny)
         if tiny:
             vae = AutoencoderTiny.from_pretrained(self._here(spec, source, subfolder), **arguments)
         elif spec.is_checkpoint and spec.vae_repository is None:
-            vae = AutoencoderKL.from_single_file(source, **_checkpoint(arguments, spec))
+            vae = AutoencoderKL.from_single_file(source, **_checkpoint(arguments, spec, "vae"))
         else:
             where = self._here(spec, source, subfolder)
             vae = AutoencoderKL.from_pretrained(where, subfolder=subfolder or None, **arguments)
         return vae.to(self.device).eval().requires_grad_(False)
 
     def _load_denoiser(self, spec: ModelSpec, dtype: torch.dtype) -> Any:
-        import diffusers
-
-        family = getattr(diffusers, spec.pipeline)
+        family = getattr(library("diffusers"), spec.pipeline)
         arguments: dict[str, Any] = {
             "vae": None,
             **components_left_out(spec),
@@ -257,7 +256,7 @@ def _vae_source(spec: ModelSpec, tiny: bool) -> tuple[str, str]:
     return (spec.repository, "vae") if spec.vae_repository is None else (spec.vae_repository, "")
 
 
-def _checkpoint(arguments: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
+def _checkpoint(arguments: dict[str, Any], spec: ModelSpec, part: str | None = None) -> dict[str, Any]:
     """`from_single_file` calls the dtype by its old name, and picks the file format itself.
 
     A checkpoint holds weights only. Configs and tokenizer come from a folder of its name next to it, in diffusers'
@@ -267,7 +266,8 @@ def _checkpoint(arguments: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
     known = {name: value for name, value in arguments.items() if name not in ("dtype", "use_safetensors")}
     known["torch_dtype"] = arguments["dtype"]
     if beside.is_dir():
-        return known | {"config": str(beside), "local_files_only": True}
+        place = {"subfolder": part} if part else {}
+        return known | place | {"config": str(beside), "local_files_only": True}
     return known | {"local_files_only": not hub_answers()}
 
 

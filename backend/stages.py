@@ -110,7 +110,7 @@ class Stages:
                 return self._run_mode(work, choice, stop, notify)
             except LatentRelayError as error:
                 error.run_id = work.run_id
-                log.warning(
+                log.info(
                     "%s %s failed: %s",
                     choice.mode,
                     work.stage,
@@ -120,12 +120,11 @@ class Stages:
                 if index == len(choices) - 1 or not isinstance(error, OutOfMemoryError | RemoteError):
                     raise
                 following = choices[index + 1]
-                why = (
-                    f"{following.reason} “{choice.mode}” was tried first and ran out of memory."
-                    if isinstance(error, OutOfMemoryError)
-                    else f"{following.reason} “{choice.mode}” was tried first and failed: {error}"
-                )
-                choices[index + 1] = Choice(following.mode, why)
+                tried = f"“{choice.mode}” was tried first and failed."
+                said = [following.reason, tried, str(error)]
+                if isinstance(error, OutOfMemoryError):
+                    said = [following.reason, f"“{choice.mode}” was tried first and ran out of memory."]
+                choices[index + 1] = Choice(following.mode, " ".join(said))
             # Only now, when the error is gone and holds nothing any more.
             give_memory_back(self.loader.device)
         raise AssertionError("a ladder is never empty")
@@ -263,9 +262,8 @@ class Stages:
         dtype, overflowed = vae.computed or (None, ())
         if overflowed:
             tried = " and ".join(overflowed)
-            choice = Choice(
-                "remote", f"{choice.reason} There {tried} overflowed, so it ran again in {dtype}."
-            )
+            said = f"At the endpoint {tried} overflowed, so it computed again in {dtype}."
+            choice = Choice("remote", f"{choice.reason} {said}")
         report = _report(work, choice, where, meter, dtype=dtype, traffic=vae.traffic)
         return output, replace(report, spared_bytes=self._spared_bytes(work.spec))
 

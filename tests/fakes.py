@@ -97,6 +97,8 @@ class FakeStudio:
             except LatentRelayError as error:
                 behind.append(InBatch(index, Failed(error)))
         yield from behind
+        if stop is not None:
+            stop.set()  # as the real one does, so that nothing of it goes on
 
     def _events(self, job: Job, resolved: Any, stop: threading.Event) -> Iterator[Event]:
         import torch

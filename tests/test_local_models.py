@@ -1,16 +1,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers import StableDiffusionImg2ImgPipeline
+from PIL import Image
 from safetensors.torch import save_file
 
-from backend.errors import BadSettingError
+from backend.errors import BadSettingError, ModelUnavailableError
+from backend.job import Job, Result, VaeOptions
+from backend.loading import Loader
 from backend.local_models import local_model, parse_model_path
-from backend.models import BUILTIN, SD_V1, SD_V2, SDXL
-from backend.settings import read_settings
+from backend.models import BUILTIN, MODELS, SD_V1, SD_V2, SDXL
+from backend.settings import Settings, read_settings
+from backend.studio import Studio
+from tests.factories import _sd, tiny_model
+from tests.original import save_checkpoint
 
 
 def folder(path: Path, pipeline: str = "StableDiffusionXLPipeline", **vae: object) -> Path:
@@ -96,3 +104,52 @@ def test_own_models_come_from_flags_or_the_environment(tmp_path: Path) -> None:
     assert [spec.name for spec in settings.local_models] == ["c"] and "c" in settings.endpoints
     with pytest.raises(BadSettingError, match="low-memory"):
         read_settings(["--low-memory", "much"], {})
+
+
+def test_a_checkpoint_runs_without_the_hub_and_paints_what_its_folder_paints(
+    tmp_path: Path, picture: Image.Image
+) -> None:
+    """In the original repository's layout; configs and tokenizer from a folder of its name next to it."""
+    spec = tiny_model("sd", tmp_path / "mine")
+    pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(tmp_path / "mine", dtype=torch.float32)
+    save_checkpoint(pipeline, tmp_path / "mine.safetensors")
+    single = replace(local_model("single", tmp_path / "mine.safetensors"), dtype="float32")
+    assert single.is_checkpoint
+    studio = Studio(Settings(device="cpu", local_models=(spec, single)))
+    try:
+        both = [
+            list(
+                studio.img2img(
+                    Job(
+                        picture,
+                        "a lake",
+                        model=name,
+                        strength=0.5,
+                        num_inference_steps=4,
+                        guidance_scale=3.0,
+                        seed=1,
+                        width=64,
+                        height=64,
+                        encode=VaeOptions("whole"),
+                        decode=VaeOptions("whole"),
+                    )
+                )
+            )[-1]
+            for name in (spec.name, "single")
+        ]
+    finally:
+        for name in (spec.name, "single"):
+            MODELS.pop(name)
+    folder, file = both
+    assert isinstance(folder, Result) and isinstance(file, Result)
+    assert torch.equal(folder.latents, file.latents) and folder.image.tobytes() == file.image.tobytes()
+
+
+def test_a_checkpoint_alone_without_the_hub_says_what_is_missing(tmp_path: Path) -> None:
+    save_checkpoint(_sd(), tmp_path / "lonely.safetensors")
+    spec = local_model("lonely", tmp_path / "lonely.safetensors")
+    with pytest.raises(
+        ModelUnavailableError, match="weights only; its configs and tokenizer come from"
+    ) as caught:
+        Loader(Settings(device="cpu")).denoiser(spec)
+    assert str(tmp_path / "lonely") in caught.value.hint

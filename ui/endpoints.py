@@ -95,7 +95,9 @@ def ask(url: str) -> Answer:
     return Answer(time.monotonic() - begin if alive else None, reply.status_code)
 
 
-def table(endpoints: list[Endpoint], answers: list[Answer] | None, locale: str) -> str:
+def table(
+    endpoints: list[Endpoint], answers: list[Answer] | None, locale: str, *, with_state: bool = True
+) -> str:
     if not endpoints:
         return f'<p class="lr-quiet">{escape(say(locale, "endpoints_none"))}</p>'
     rows = []
@@ -107,8 +109,9 @@ def table(endpoints: list[Endpoint], answers: list[Answer] | None, locale: str) 
             told += f" · {seconds(answer.latency)}"
         elif answer and answer.status:
             told += f" · HTTP {answer.status}"
+        lamp = f'<td><i class="lr-light" data-state="{state}"></i>{escape(told)}</td>' if with_state else ""
         rows.append(
-            f'<tr><td><i class="lr-light" data-state="{state}"></i>{escape(told)}</td>'
+            f"<tr>{lamp}"
             f'<th scope="row">{escape(", ".join(endpoint.models))}</th>'
             f"<td>{escape(say(locale, f'stage_{endpoint.direction}'))}</td>"
             f"<td><code>{escape(net.bare_url(endpoint.url))}</code></td></tr>"
@@ -116,6 +119,7 @@ def table(endpoints: list[Endpoint], answers: list[Answer] | None, locale: str) 
     head = "".join(
         f'<th scope="col">{escape(say(locale, f"endpoint_{c}"))}</th>'
         for c in ("state", "model", "job", "url")
+        if with_state or c != "state"
     )
     return (
         f'<div class="lr-scroll" tabindex="0" role="group" aria-label="{escape(say(locale, "tab_endpoints"))}">'
@@ -140,7 +144,7 @@ def own_table(own: Mapping[str, OwnEndpoint], locale: str) -> str:
         for direction, url in (("encode", endpoint.encode), ("decode", endpoint.decode))
         if url
     ]
-    return table(listed, None, locale) if listed else ""
+    return table(listed, None, locale, with_state=False) if listed else ""
 
 
 def address_of(request: gr.Request) -> str:

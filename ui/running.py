@@ -230,17 +230,19 @@ def follow_series(
         return
     line = _Series(bench, series)
     batch = bench.studio.batch(jobs, line.stop)
+    stopped = False  # a batch sets its stop event at its end, however that comes
     try:
         for item in batch:
             yield from line.take(item.index, item.event)
     except Exception as error:  # noqa: BLE001 - `follow` tells of it, and logs what is not ours
+        stopped = isinstance(error, Cancelled)
         yield from line.take(line.front, error)
     finally:
         batch.close()
         line.close()
     done = [(run, caption(series[index])) for index, run in sorted(line.done.items())]
     pictures = [(run.picture, said) for run, said in done if run.picture]
-    if pictures and not line.stop.is_set():
+    if pictures and not stopped:
         picture = contact_sheet(pictures)
         sheet = done[-1][0].keep("contact-sheet.png", picture.save)
         yield {

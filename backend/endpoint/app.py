@@ -16,12 +16,14 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import Any
 
+from h11 import LocalProtocolError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backend import wire
 from backend.endpoint.openapi import describe_api
@@ -103,10 +105,27 @@ def build_app(service: Service) -> Starlette:
     app = Starlette(
         routes=[*own, *routes(service, ("",))],
         exception_handlers={HTTPException: _not_found, Exception: _unexpected},
+        middleware=[Middleware(_Unheard)],
     )
     # A redirect would go to whatever host the request names.
     app.router.redirect_slashes = False
     return app
+
+
+class _Unheard:
+    """A client that breaks HTTP after its headers is answered by uvicorn itself; our answer then comes too late, and
+    that is no fault of ours to be logged as one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self.app(scope, receive, send)
+        except LocalProtocolError as error:
+            if "MUST_CLOSE" not in str(error):
+                raise
+            log.debug("a client broke HTTP in the middle of its request")
 
 
 class Edge:

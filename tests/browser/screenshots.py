@@ -1,6 +1,7 @@
 """Pictures of every tab, as a desktop, a phone and a dark desktop show it.
 
 python -m tests.browser.screenshots [FOLDER]      default tests/screenshots; add --fake for an instant Studio
+python -m tests.browser.screenshots --readme      the README's three, into docs/
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from tests.browser.doing import open_tab, tab_names
 from tests.browser.launching import browser, page_of
 
+DOCS = Path(__file__).parent.parent.parent / "docs"
 VIEWS = {
     "desktop": (1280, 900, "light"),
     "phone": (390, 844, "light"),
@@ -27,13 +29,19 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent.parent / "screenshots")
     parser.add_argument("--fake", action="store_true", help="use a Studio that answers at once")
     parser.add_argument("--view", choices=VIEWS, action="append", help="only this view")
+    parser.add_argument("--readme", action="store_true", help="take the README's pictures, into docs/")
     options = parser.parse_args()
+    if options.readme:
+        options.folder, options.view = DOCS, []
     options.folder.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as runs,
         page_of(_studio(options.fake), Path(runs)) as url,
         browser() as chromium,
     ):
+        if options.readme:
+            shoot_readme(chromium, url, options.folder)
+            return
         for view in options.view or VIEWS:
             shoot(chromium, url, view, options.folder)
 
@@ -49,7 +57,30 @@ def _studio(fake: bool) -> Any:
     return Studio(Settings(model="builtin"))
 
 
-def shoot(chromium: Any, url: str, view: str, folder: Path) -> None:
+def shoot_readme(chromium: Any, url: str, folder: Path) -> None:
+    """A finished run and the endpoints tab on a desktop, and a finished run on a phone in the dark."""
+    for view, name in (("phone-dark", "phone"), ("desktop", "page")):
+        page = _opened(chromium, url, view)
+        _paint_an_example(page)
+        if view == "phone-dark":
+            page.locator("#lr-paint").evaluate("button => button.scrollIntoView()")
+        else:
+            page.set_viewport_size({"width": 1280, "height": 1200})  # down to the numbers
+        page.wait_for_timeout(400)
+        page.screenshot(path=str(folder / f"{name}.png"))
+        if view == "desktop":
+            open_tab(page, "Endpoints")
+            page.locator("#lr-check").click()
+            page.locator("#lr-lights .lr-light[data-state=up]").first.wait_for()
+            page.locator("#lr-address input, #lr-address textarea").first.fill(f"{url}vae/builtin")
+            page.locator("#lr-test").click()
+            page.locator("#lr-own-list table").wait_for()
+            page.wait_for_timeout(400)
+            page.screenshot(path=str(folder / "endpoints.png"), full_page=True)
+        page.context.close()
+
+
+def _opened(chromium: Any, url: str, view: str) -> Any:
     width, height, scheme = VIEWS[view]
     context = chromium.new_context(
         viewport={"width": width, "height": height},
@@ -60,23 +91,32 @@ def shoot(chromium: Any, url: str, view: str, folder: Path) -> None:
     page = context.new_page()
     page.goto(f"{url}?__theme={scheme}")
     page.locator("#lr-paint").wait_for()
+    return page
+
+
+def _paint_an_example(page: Any) -> None:
+    page.locator("#lr-examples button").first.click()
+    page.locator("#lr-picture img").first.wait_for()
+    page.locator("#lr-paint").click()
+    page.locator("#lr-viewer .lr-frame[data-state=done]").wait_for(timeout=120_000)
+
+
+def shoot(chromium: Any, url: str, view: str, folder: Path) -> None:
+    page = _opened(chromium, url, view)
 
     def take(name: str) -> None:
         page.wait_for_timeout(400)
         page.screenshot(path=str(folder / f"{view}-{name}.png"), full_page=True)
 
     take("1-start")
-    page.locator("#lr-examples button").first.click()
-    page.locator("#lr-picture img").first.wait_for()
-    page.locator("#lr-paint").click()
-    page.locator("#lr-viewer .lr-frame[data-state=done]").wait_for(timeout=120_000)
+    _paint_an_example(page)
     take("2-done")
     page.locator("#lr-advanced button").first.click()
     take("3-advanced")
     for index, name in enumerate(tab_names(page)[1:]):
         open_tab(page, name)
         take(f"{4 + index}-{re.sub(r'[^a-z]+', '-', name.lower()).strip('-')}")
-    context.close()
+    page.context.close()
 
 
 if __name__ == "__main__":
