@@ -3,6 +3,7 @@ measures.
 """
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from training.data import Pictures, paint_all, paint_numbered, picture_rng
 from training.evaluate import Row, fill_card, prompt_for, table
 from training.judge import agreement, targets_of
 from training.measures import NEAR_IDENTICAL, closest_pair, colour_drift, psnr
+from training.painter import captions
 from training.painter.attributes import CHOICES, STYLES, TERRAINS, Attributes
 from training.painter.captions import THINGS, describe
 from training.painter.generic import KINDS, paint_generic
@@ -24,6 +26,7 @@ from training.sketches import DRAWN, sketch
 from training.skyline import ReaderSettings, correlation, land_of, train_reader
 from training.team import Team
 from training.trainer import Muon, Trainer
+from ui.looks import EXAMPLES, LOOKS
 
 TINY = Recipe(
     data=DataSettings(scenes=6, generic=3, heldout=2, shard=4, captions=2),
@@ -190,6 +193,14 @@ class TestSketches:
         image = sketch(name)
         assert image.size == (256, 256)
         assert len(image.getcolors()) >= 3
+
+
+def test_the_page_offers_the_built_in_model_only_words_of_its_captions():
+    known = set(
+        re.findall(r"\w+", json.dumps([vars(captions)[name] for name in vars(captions) if name.isupper()]))
+    )
+    offered = [*LOOKS.values(), *(example.prompt for example in EXAMPLES.values())]
+    assert not {word for text in offered for word in re.findall(r"\w+", text)} - known
 
 
 class TestMeasures:

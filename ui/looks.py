@@ -13,12 +13,12 @@ LOOKS: dict[str, str] = {
     "oil": "oil painting, brush strokes",
     "watercolour": "watercolor on paper",
     "pencil": "a pencil sketch",
-    "photo": "photograph, sharp, natural light",
-    "fantasy": "fantasy art, magical light",
-    "winter": "winter, snow",
-    "autumn": "autumn, orange leaves",
+    "photo": "photo, photorealistic, sharp focus",
+    "fantasy": "fantasy art, magical",
+    "winter": "in winter, snow",
+    "autumn": "in autumn, with orange leaves",
     "night": "at night, moonlight, stars",
-    "sunset": "at sunset, warm light",
+    "sunset": "at sunset, in warm evening light",
 }
 LARGE_LOOKS: dict[str, str] = {
     "oil": "oil on canvas, visible brush strokes, impasto",
@@ -46,7 +46,7 @@ class Example:
 EXAMPLES: dict[str, Example] = {
     "mountains": Example("mountains with snow and a river, oil painting"),
     "sea": Example("a boat on the sea at sunset"),
-    "castle": Example("a castle on a green hill, fantasy painting"),
+    "castle": Example("a castle with green fields, fantasy painting"),
 }
 LARGE_EXAMPLES: dict[str, Example] = {
     "mountains": Example("A fantasy landscape, trending on artstation"),

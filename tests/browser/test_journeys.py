@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from playwright.sync_api import expect
 
 from backend.errors import RemoteUnreachableError
 from tests.browser.doing import open_tab, paint, saved, tab_names, upload, wait_for_picture
@@ -36,14 +37,11 @@ def test_looks_replace_one_another_and_can_be_taken_away(watched: Watched, quick
     prompt.fill("a lake")
     for button, words in (
         ("Night", "a lake, at night"),
-        ("Winter", "a lake, winter, snow"),
+        ("Winter", "a lake, in winter"),
         ("Winter", "a lake"),
     ):
         page.locator("#lr-looks").get_by_role("button", name=button).click()
-        page.wait_for_function(
-            "words => document.querySelector('#lr-prompt textarea').value.startsWith(words)", arg=words
-        )
-    assert prompt.input_value() == "a lake"
+        expect(prompt).to_have_value(re.compile("^" + words + ("$" if words == "a lake" else ", ")))
 
 
 def test_nothing_moves_while_a_run_goes_on(watched: Watched, quick: str) -> None:
