@@ -3,6 +3,7 @@
     python -m benchmarks.streamed             SD v1, 512 and 1024 pixels, float32 and bfloat16 on a CPU
     python -m benchmarks.streamed --quick     256 pixels, float32, one run: a minute
     python -m benchmarks.streamed --models sd-v1 sdxl flux --sizes 1024 2048 4096 --dtypes float16    on a card
+    python -m benchmarks.streamed --lean --sizes 2048 --dtypes bfloat16    one run of each, its time alone
 
 Variants take turns (A B C A B C ...), so that a neighbour's load hits all alike; after one round of warm-up, which
 also measures memory, the median counts. Ratios are to diffusers untiled in the same format. On a CPU the processor
@@ -59,6 +60,8 @@ MODELS: dict[str, tuple[dict[str, Any], LatentSpec, int]] = {
         1024,
     ),
 }
+LEAN_WARM_UP = 256
+"""Pixels a side."""
 OPTIONS: dict[str, dict[str, Any]] = {
     "streamed": {},
     "streamed, maps kept": {"replay": False},
@@ -123,6 +126,12 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="256 pixels, float32, one run, tiles of 128")
+    parser.add_argument(
+        "--lean",
+        action="store_true",
+        help="for sizes that take minutes: one timed run of each, warmed up at 256 pixels, without float32 reference "
+        "and memory",
+    )
     parser.add_argument("--models", nargs="+", default=["sd-v1"], choices=sorted(MODELS))
     parser.add_argument("--sizes", nargs="+", type=int, default=[512, 1024])
     parser.add_argument("--dtypes", nargs="+", default=["float16"] if cuda else ["float32", "bfloat16"])
@@ -157,7 +166,8 @@ def case(
     changes, spec, tile = MODELS[name]
     module = build(changes, dtype, device)
     given = example(direction, spec, size).to(device, dtype)
-    reference = run_in_float32(module, spec, direction, given) if dtype != torch.float32 else None
+    measured = dtype != torch.float32 and not options.lean
+    reference = run_in_float32(module, spec, direction, given) if measured else None
     runs: dict[str, Run] = {}
     rows: dict[str, Row] = {}
     for variant in options.variants:
@@ -167,7 +177,11 @@ def case(
             row.planned_bytes = vae.plan(direction, 1, size, size).peak_bytes
         work: Callable[[Tensor], Tensor] = getattr(vae, f"_{direction}")
         runs[variant] = lambda work=work: work(given)
+        if options.lean:
+            work(example(direction, spec, LEAN_WARM_UP).to(device, dtype))
     results = {}
+    if options.lean:
+        return lean(rows, runs, device)
     with torch.inference_mode():
         for variant, run in runs.items():  # the warm-up
             try:
@@ -190,6 +204,23 @@ def case(
         row.rss_ratio = over(row.rss_bytes, base.rss_bytes)
         exact = results["untiled"] if reference is None else reference
         row.psnr_to_float32 = psnr(results[variant], exact) if reference is not None else None
+        if variant != "untiled":
+            row.psnr_to_untiled = psnr(results[variant], results["untiled"])
+    return list(rows.values())
+
+
+@torch.inference_mode()
+def lean(rows: dict[str, Row], runs: dict[str, Run], device: torch.device) -> list[Row]:
+    """The rows with one timed run of each variant, and its distance to untiled."""
+    results: dict[str, Tensor] = {}
+    for variant, run in runs.items():
+        row = rows[variant]
+        made: list[Tensor] = []
+        row.seconds, cpu = timed(lambda run=run, made=made: made.append(run()), device)  # type: ignore[misc]
+        row.cpu_seconds = cpu if device.type == "cpu" else None
+        results[variant] = made[0].float().cpu()
+        row.time_ratio = over(row.seconds, rows["untiled"].seconds)
+        row.cpu_ratio = over(row.cpu_seconds, rows["untiled"].cpu_seconds)
         if variant != "untiled":
             row.psnr_to_untiled = psnr(results[variant], results["untiled"])
     return list(rows.values())
