@@ -20,6 +20,7 @@ from backend.secret import Token
 
 PREFIX = "LATENT_RELAY_"
 LOW_MEMORY = ("none", "model", "group")
+_YES = ("1", "true", "True", "yes")
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,7 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--share",
         action="store_true",
-        default=default("SHARE", "") in ("1", "true", "True", "yes"),
+        default=default("SHARE", "") in _YES,
         help="Also open a public link through Gradio's tunnel; only the owner's endpoints are called then. "
         "[LATENT_RELAY_SHARE=1]",
     )
@@ -263,7 +264,7 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--visitor-endpoints",
         action=argparse.BooleanOptionalAction,
-        default=asked in ("1", "true", "True", "yes") if asked else None,
+        default=asked in _YES if asked else None,
         help="Whether visitors may add endpoints of their own on the page: on, unless the page is public. Where others "
         "than you reach it, they may name public addresses only. [LATENT_RELAY_VISITOR_ENDPOINTS=1 or 0]",
     )

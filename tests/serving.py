@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -55,16 +55,16 @@ class Scripted:
         handler.wfile.write(content)
 
 
-@contextlib.contextmanager
-def scripted(*answers: Any) -> Iterator[tuple[Scripted, str]]:
-    """A `Scripted` server and its URL."""
-    script = Scripted(*answers)
+def quiet_server(
+    answer: Callable[[BaseHTTPRequestHandler], None], host: str = "127.0.0.1"
+) -> ThreadingHTTPServer:
+    """A server on a free port, to be started, that leaves each GET and POST to `answer` and prints nothing."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            script.answer(self)
+            answer(self)
 
         do_GET = do_POST  # noqa: N815 - http.server's name
 
@@ -76,10 +76,21 @@ def scripted(*answers: Any) -> Iterator[tuple[Scripted, str]]:
         block_on_close = False
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """A client that hangs up is part of the tests."""
+            """Clients that hang up are part of the tests."""
 
-    server = Server(("127.0.0.1", 0), Handler)
+    return Server((host, 0), Handler)
+
+
+def start(server: ThreadingHTTPServer) -> None:
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+
+@contextlib.contextmanager
+def scripted(*answers: Any) -> Iterator[tuple[Scripted, str]]:
+    """A `Scripted` server and its URL."""
+    script = Scripted(*answers)
+    server = quiet_server(script.answer)
+    start(server)
     try:
         yield script, f"http://127.0.0.1:{server.server_address[1]}"
     finally:

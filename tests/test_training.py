@@ -23,7 +23,7 @@ from training.painter.scenes import choose, paint
 from training.progress import clock
 from training.settings import Budget, DataSettings, DenoiserSettings, Recipe, Run, VaeSettings
 from training.sketches import DRAWN, sketch
-from training.skyline import ReaderSettings, correlation, land_of, train_reader
+from training.skyline import READER_LESSONS, correlation, land_of, train_reader
 from training.team import Team
 from training.trainer import Muon, Trainer
 from ui.looks import EXAMPLES, LOOKS
@@ -243,7 +243,7 @@ class TestMeasures:
             return pixels, lines
 
         monkeypatch.setattr("training.skyline.painted", plain)
-        settings = ReaderSettings(pictures=16, epochs=30, batch=8)
+        settings = replace(READER_LESSONS, pictures=16, epochs=30, batch=8)
         reader = train_reader(tmp_path, settings)
         pictures, lines = plain(4, 99)
         for found, true in zip(reader.read(pictures), lines.reshape(4, 64, 4).mean(2) / 4, strict=True):

@@ -27,8 +27,8 @@ def test_first_come_first_served() -> None:
     assert order == [0, 1, 2, 3] and turns.waiting == 0
 
 
-def test_the_place_in_line_is_told() -> None:
-    turns, seen = Turns(), []
+def one_more_in(turns: Turns, seen: list[int]) -> threading.Thread:
+    """Somebody who waits for a turn by now, and notes in `seen` how many are ahead."""
     told = threading.Event()
 
     def note(ahead: int) -> None:
@@ -39,10 +39,16 @@ def test_the_place_in_line_is_told() -> None:
         with turns.hold(on_wait=note):
             pass
 
+    thread = threading.Thread(target=wait_in_line)
+    thread.start()
+    assert told.wait(10)
+    return thread
+
+
+def test_the_place_in_line_is_told() -> None:
+    turns, seen = Turns(), []
     with turns.hold():
-        thread = threading.Thread(target=wait_in_line)
-        thread.start()
-        assert told.wait(10)
+        thread = one_more_in(turns, seen)
     thread.join(10)
     assert seen == [1]
 
@@ -91,20 +97,8 @@ def test_work_that_fails_gives_the_turn_back_and_its_error_to_who_asked() -> Non
 
 def test_several_places_and_a_bound_on_the_line() -> None:
     turns, seen = Turns(places=2, most=3), []
-    told = threading.Event()
-
-    def note(ahead: int) -> None:
-        seen.append(ahead)
-        told.set()
-
-    def wait_in_line() -> None:
-        with turns.hold(on_wait=note):
-            pass
-
     with turns.hold(), turns.hold():
-        third = threading.Thread(target=wait_in_line)
-        third.start()
-        assert told.wait(10)
+        third = one_more_in(turns, seen)
         with pytest.raises(BusyError, match="3 others"), turns.hold():
             raise AssertionError("there is no room")
         assert turns.waiting == 3

@@ -20,7 +20,7 @@ STAGES = ("paint", "vae", "latents", "tokenizer", "denoiser", "decoder", "export
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    parser.add_argument("--work", type=Path, default=FOLDER / "work", help="data, checkpoints and reports")
+    parser.add_argument("--work", type=Path, default=FOLDER / "made", help="data, checkpoints and reports")
     parser.add_argument(
         "--out", type=Path, default=FOLDER.parent / "backend" / "builtin", help="the exported model"
     )

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from training.data import paint_all, paint_numbered
-from training.judge import Judge, JudgeSettings, agreement, train_judge
+from training.judge import JUDGE_LESSONS, Judge, agreement, train_judge
 from training.measures import NEAR_IDENTICAL, closest_pair, colour_drift, psnr
 from training.painter.attributes import CHOICES, SEASONAL_TERRAINS, Attributes
 from training.painter.captions import SEASON, STYLE_BEFORE, TERRAIN, TIME, WEATHER
@@ -27,7 +27,7 @@ from training.photos import test_photos
 from training.report import GUIDANCE, STEPS, Painter
 from training.settings import DataSettings
 from training.sketches import DRAWN, sketch
-from training.skyline import ReaderSettings, SkylineReader, check, correlation, train_reader
+from training.skyline import READER_LESSONS, SkylineReader, check, correlation, train_reader
 from training.vae import reconstruct
 
 SEED = 77
@@ -232,8 +232,8 @@ def measure_speed(painter: Painter, amounts: Amounts, threads: int = 2) -> list[
 def measure(model: Path, work: Path, amounts: Amounts, device: str = "cpu") -> list[Row]:
     if not (work / "judge.pt").exists() and not (work / "scenes").exists():
         paint_all(replace(DataSettings(), scenes=6000, generic=0, heldout=0), work, workers=2)
-    judge = train_judge(work, JudgeSettings())
-    reader = train_reader(work, ReaderSettings())
+    judge = train_judge(work, JUDGE_LESSONS)
+    reader = train_reader(work, READER_LESSONS)
     painter = Painter(model, device)
     megabytes = sum(path.stat().st_size for path in model.rglob("*.safetensors")) / 1e6
     rows = [Row("weights", f"{megabytes:.1f} MB", "≤ 40 MB", megabytes <= 40)]
@@ -265,7 +265,7 @@ def main() -> None:
     folder = Path(__file__).parent
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
     parser.add_argument("--model", type=Path, default=folder.parent / "backend" / "builtin")
-    parser.add_argument("--work", type=Path, default=folder / "work")
+    parser.add_argument("--work", type=Path, default=folder / "made")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path, help="also write the rows here")
     parser.add_argument("--card", type=Path, help="a model card to put the table into")

@@ -4,7 +4,6 @@ It learns from painted scenes and their labels, looks at 128 x 128 pixels, and i
 while it learns, so that it goes by what is shown and not by how sharp it is.
 """
 
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from torch import nn
 
 from training.data import Pictures
 from training.painter.attributes import CHOICES, Attributes
-from training.progress import Progress
+from training.teaching import Lessons, blurred, teach
 
 SIDE = 128
 WIDTHS = (48, 96, 128)
@@ -41,13 +40,7 @@ class Judge(nn.Module):
         return {name: head(pooled) for name, head in self.heads.items()}
 
 
-@dataclass(frozen=True)
-class JudgeSettings:
-    pictures: int = 9_000
-    epochs: int = 4
-    batch: int = 32
-    learning_rate: float = 2e-3
-    seed: int = 11
+JUDGE_LESSONS = Lessons(9_000, epochs=4, batch=32, learning_rate=2e-3, weight_decay=0.05, seed=11)
 
 
 def to_view(pictures: np.ndarray) -> torch.Tensor:
@@ -76,42 +69,32 @@ def softened(views: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     views = views.flip(3) if rng.random() < 0.5 else views
     roll = rng.random()
     if roll < 0.6:
-        side = int(rng.integers(SIDE // 3, SIDE))
-        small = functional.interpolate(views, (side, side), mode="area")
-        views = functional.interpolate(small, (SIDE, SIDE), mode="bilinear", align_corners=False)
+        views = blurred(views, rng)
     gain = torch.from_numpy(rng.uniform(0.92, 1.08, (len(views), 3, 1, 1)).astype(np.float32))
     return views * gain + torch.randn_like(views) * 0.02
 
 
-def train_judge(work: Path, settings: JudgeSettings) -> Judge:
+def train_judge(work: Path, lessons: Lessons) -> Judge:
     """Read from work/judge.pt, or trained on the painted scenes there and kept."""
     judge, kept = Judge(), work / "judge.pt"
     if kept.exists():
         judge.load_state_dict(torch.load(kept, weights_only=True))
         return judge.eval()
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(lessons.seed)
     scenes = Pictures(work, "scenes")
-    count = min(settings.pictures, len(scenes))
+    count = min(lessons.pictures, len(scenes))
     targets = targets_of([record.attributes for record in scenes.records()[:count]])
     views = torch.cat([to_view(scenes[i][None]).half() for i in range(count)])
-    optimiser = torch.optim.AdamW(judge.parameters(), settings.learning_rate, weight_decay=0.05)
-    steps = settings.epochs * (count // settings.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate, max(steps, 2))
-    rng = np.random.default_rng(settings.seed)
-    progress = Progress("judge")
-    for step in range(steps):
-        chosen = torch.from_numpy(rng.integers(0, count, settings.batch))
+
+    def loss_of(chosen: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         scores = judge(softened(views[chosen].float(), rng))
-        loss = sum(
+        return sum(
             functional.cross_entropy(scores[name], targets[name][chosen], label_smoothing=0.05)
             for name in CHOICES
             if (targets[name][chosen] >= 0).any()
         )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        progress.show((step + 1) / steps, f"loss {float(loss.detach()):.3f}")
+
+    teach("judge", judge, loss_of, count, lessons)
     torch.save(judge.state_dict(), kept)
     return judge.eval()
 

@@ -4,7 +4,6 @@ Edges alone cannot tell a ridge from a cloud, a reflection or a brush stroke. Th
 covers, so the reader learns from painted scenes and their true skylines; `check` says how well it reads unseen ones.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import nn
 
 from training.painter.noise import SIZE
 from training.painter.scenes import paint
-from training.progress import Progress
+from training.teaching import Lessons, blurred, teach
 
 SIDE = 64
 WIDTHS = (12, 24, 32)
@@ -22,13 +21,7 @@ LEVEL = 1.5
 """Rows of 64 by which a skyline must vary for a correlation with it to mean anything."""
 
 
-@dataclass(frozen=True)
-class ReaderSettings:
-    pictures: int = 1_200
-    epochs: int = 8
-    batch: int = 24
-    learning_rate: float = 5e-3
-    seed: int = 23
+READER_LESSONS = Lessons(1_200, epochs=8, batch=24, learning_rate=5e-3, weight_decay=0.02, seed=23)
 
 
 class SkylineReader(nn.Module):
@@ -93,9 +86,7 @@ def painted(count: int, seed: int, **wishes: str) -> tuple[np.ndarray, np.ndarra
 def blotched(views: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Mirrored images stay the caller's business; this blurs, tints and adds the blotches of a weak model."""
     if rng.random() < 0.5:
-        side = int(rng.integers(SIDE // 3, SIDE))
-        small = functional.interpolate(views, (side, side), mode="area")
-        views = functional.interpolate(small, (SIDE, SIDE), mode="bilinear", align_corners=False)
+        views = blurred(views, rng)
     if rng.random() < 0.5:
         side = int(rng.integers(8, 33))
         blotches = torch.randn((len(views), 3, side, side)) * float(rng.uniform(0.02, 0.12))
@@ -104,30 +95,23 @@ def blotched(views: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return views * gain + torch.randn_like(views) * 0.02
 
 
-def train_reader(work: Path, settings: ReaderSettings) -> SkylineReader:
+def train_reader(work: Path, lessons: Lessons) -> SkylineReader:
     """Read from work/skyline.pt, or trained on freshly painted scenes and kept."""
     reader, kept = SkylineReader(), work / "skyline.pt"
     if kept.exists():
         reader.load_state_dict(torch.load(kept, weights_only=True))
         return reader.eval()
-    torch.manual_seed(settings.seed)
-    pictures, skylines = painted(settings.pictures, settings.seed)
+    torch.manual_seed(lessons.seed)
+    pictures, skylines = painted(lessons.pictures, lessons.seed)
     views, land = to_view(pictures), land_of(skylines)
-    optimiser = torch.optim.AdamW(reader.parameters(), settings.learning_rate, weight_decay=0.02)
-    steps = settings.epochs * max(1, settings.pictures // settings.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate, max(steps, 2))
-    rng, progress = np.random.default_rng(settings.seed), Progress("skyline reader")
-    for step in range(steps):
-        chosen = torch.from_numpy(rng.integers(0, len(views), settings.batch))
+
+    def loss_of(chosen: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         seen, wanted = views[chosen], land[chosen]
         if rng.random() < 0.5:
             seen, wanted = seen.flip(3), wanted.flip(2)
-        loss = functional.binary_cross_entropy_with_logits(reader(blotched(seen, rng)), wanted)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        progress.show((step + 1) / steps, f"loss {loss.item():.3f}")
+        return functional.binary_cross_entropy_with_logits(reader(blotched(seen, rng)), wanted)
+
+    teach("skyline reader", reader, loss_of, len(views), lessons)
     work.mkdir(parents=True, exist_ok=True)
     torch.save(reader.state_dict(), kept)
     return reader.eval()

@@ -32,7 +32,7 @@ from ui.widgets import (
     local,
     mode_choices,
     shows,
-    transfer_input,
+    tiles_and_transfer,
     uploads_only,
     viewer,
 )
@@ -85,11 +85,7 @@ def build(
                 elem_id="lr-decode-where",
             )
             remote_line = html("", elem_id="lr-decode-remote")
-            with gr.Accordion(T("tile_sizes"), open=False):
-                with gr.Row():
-                    tile = gr.Slider(64, 1024, 512, step=64, label=T("tile_size"), buttons=[])
-                    overlap = gr.Slider(0, 256, 128, step=16, label=T("tile_overlap"), buttons=[])
-                transfer = transfer_input("lr-decode-transfer")
+            tile, overlap, transfer = tiles_and_transfer("lr-decode-transfer")
             decode = gr.Button(T("decode_button"), variant="primary", elem_id="lr-decode")
         with gr.Column(scale=6, min_width=320):
             view = viewer("lr-decode-viewer", "decode")

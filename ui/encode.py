@@ -36,7 +36,7 @@ from ui.widgets import (
     picture_input,
     quiet,
     shows,
-    transfer_input,
+    tiles_and_transfer,
     uploads_only,
     viewer,
 )
@@ -169,11 +169,7 @@ def build(studio: Studio, runs: Runs, own: OwnEndpoints) -> tuple[Callable[[], N
                 elem_id="lr-encode-where",
             )
             remote_line = html("", elem_id="lr-encode-remote")
-            with gr.Accordion(T("tile_sizes"), open=False):
-                with gr.Row():
-                    tile = gr.Slider(64, 1024, 512, step=64, label=T("tile_size"), buttons=[])
-                    overlap = gr.Slider(0, 256, 128, step=16, label=T("tile_overlap"), buttons=[])
-                transfer = transfer_input("lr-encode-transfer")
+            tile, overlap, transfer = tiles_and_transfer("lr-encode-transfer")
             with gr.Row():
                 encode = gr.Button(T("encode_button"), variant="primary", elem_id="lr-encode")
                 trip = gr.Button(T("round_trip_button"), elem_id="lr-round-trip")

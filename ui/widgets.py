@@ -166,6 +166,15 @@ def transfer_input(elem_id: str) -> gr.Dropdown:
     )
 
 
+def tiles_and_transfer(elem_id: str) -> tuple[gr.Slider, gr.Slider, gr.Dropdown]:
+    """A closed fold with tile size, tile overlap and the form that pictures travel in; the id is the latter's."""
+    with gr.Accordion(T("tile_sizes"), open=False):
+        with gr.Row():
+            tile = gr.Slider(64, 1024, 512, step=64, label=T("tile_size"), buttons=[])
+            overlap = gr.Slider(0, 256, 128, step=16, label=T("tile_overlap"), buttons=[])
+        return tile, overlap, transfer_input(elem_id)
+
+
 def scheduler_choices(spec: ModelSpec) -> list[tuple[Any, str]]:
     return [(T("scheduler_default") if name == "default" else name, name) for name in spec.schedulers]
 

@@ -17,6 +17,8 @@ from typing import Any
 import requests
 import trustme
 
+from tests.serving import quiet_server, start
+
 PROBE = "shape=4&shape=4&"
 """What the tiny request before a run has in its query, and no picture of these tests has."""
 
@@ -91,33 +93,14 @@ def spoiling(
     spoiler: Spoiler, certificate: trustme.LeafCert | None = None, host: str = "127.0.0.1"
 ) -> Iterator[str]:
     """The spoiler listening on a free port, with TLS if there is a certificate; gives its base URL."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            spoiler.answer(self)
-
-        do_GET = do_POST  # noqa: N815 - http.server's name
-
-        def log_message(self, *_: Any) -> None:
-            """Quiet."""
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        block_on_close = False
-
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            """Clients that hang up are part of the tests."""
-
-    server = Server((host, 0), Handler)
+    server = quiet_server(spoiler.answer, host)
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         certificate.configure_cert(context)
         server.socket = context.wrap_socket(server.socket, server_side=True)
     server.spoiler = spoiler  # type: ignore[attr-defined] - for `restarting`
     spoiler.servers.append(server)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    start(server)
     scheme = "http" if certificate is None else "https"
     try:
         yield f"{scheme}://{host}:{server.server_address[1]}"
