@@ -30,6 +30,10 @@ class EndpointPair:
     encode: str | None = None
     decode: str | None = None
 
+    def of(self, direction: str) -> str | None:
+        """The URL to "encode" or to "decode" at."""
+        return self.encode if direction == "encode" else self.decode
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -166,7 +166,7 @@ class Stages:
             free=free_bytes(self.loader.device),
             tile_size=options.tile_size,
             # A fallback to this very app would need the same memory again, so its own endpoint is none.
-            has_remote=(pair.encode if direction == "encode" else pair.decode) is not None,
+            has_remote=pair.of(direction) is not None,
             streamed_is_faster=self._streams_faster(spec, direction, width, height, options),
         )
 
@@ -316,7 +316,7 @@ class Stages:
     def _is_own(self, spec: ModelSpec, direction: Direction, options: VaeOptions) -> bool:
         """Whether the remote of that direction is this very app."""
         pair, own = self._pair(spec, options), self._own_url()
-        url = pair.encode if direction == "encode" else pair.decode
+        url = pair.of(direction)
         return own is not None and url is not None and url.startswith(f"{own.rstrip('/')}/")
 
     def _remote(
@@ -332,7 +332,7 @@ class Stages:
         from backend.vae.remote import Remote
 
         own, pair = options.endpoint, self._pair(spec, options)
-        url = pair.encode if direction == "encode" else pair.decode
+        url = pair.of(direction)
         if url is None:
             if own is not None:
                 raise UserError(
