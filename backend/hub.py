@@ -40,7 +40,12 @@ def pinned() -> Mapping[str, str]:
 def revision_of(spec: ModelSpec, repository: str) -> str:
     """What the spec says of its own repository, else the lock file, else `main`."""
     own = spec.revision if repository == spec.repository else None
-    return own or pinned().get(repository, MAIN)
+    return own or pinned_revision(repository)
+
+
+def pinned_revision(repository: str) -> str:
+    """The commit in the lock file, else `main`."""
+    return pinned().get(repository, MAIN)
 
 
 def folder(repository: str, revision: str, subfolder: str | None) -> Path:

@@ -16,6 +16,7 @@ import pytest
 from backend import hub
 from backend.errors import Cancelled
 from backend.models import MODELS, SD_V1
+from tests.endpoint.conftest import tiny_kl
 from tests.hubbing import COMMIT, Hub, serve
 
 ROOT = Path(__file__).parent.parent
@@ -64,12 +65,10 @@ except LatentRelayError as error:
 """
 
 
-def fetch(
-    url: str, home: Path, part: str = "denoiser", revision: str | None = None, **environment: str
-) -> Any:
-    """What a fresh process says: [[done, total], …], or the sentence of its error."""
+def in_a_process(script: str, *arguments: object, url: str, home: Path, **environment: str) -> Any:
+    """What a fresh process prints last, from JSON."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(revision), part],
+        [sys.executable, "-c", script, *map(str, arguments)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -84,6 +83,13 @@ def fetch(
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def fetch(
+    url: str, home: Path, part: str = "denoiser", revision: str | None = None, **environment: str
+) -> Any:
+    """What a fresh process says: [[done, total], …], or the sentence of its error."""
+    return in_a_process(SCRIPT, json.dumps(revision), part, url=url, home=home, **environment)
 
 
 def cached(home: Path) -> list[str]:
@@ -114,6 +120,29 @@ def test_a_revision_is_asked_for_and_a_missing_one_is_told(tmp_path: Path) -> No
         fetch(url, tmp_path, revision=COMMIT)
         assert not any("/main" in request for request in server.asked)
         assert "no longer on the hub" in fetch(url, tmp_path / "other", revision="b" * 40)
+
+
+SERVED = """
+import sys
+from pathlib import Path
+from backend import hub
+from backend.endpoint.source import Source
+from backend.turns import Turns
+
+hub.LOCK = Path(sys.argv[1])
+print(Source("mine", "someone/painter", "cpu", "auto", Turns()).module().config.latent_channels)
+"""
+
+
+def test_the_headless_endpoint_keeps_to_the_lock_file(tmp_path: Path) -> None:
+    lock, vae = tmp_path / "revisions.json", tmp_path / "vae"
+    lock.write_text(json.dumps({MINE: COMMIT}))
+    tiny_kl(latent_channels=8).save_pretrained(vae)
+    server = Hub({MINE: {path.name: path.read_bytes() for path in vae.iterdir()}})
+    with serve(server) as url:
+        assert in_a_process(SERVED, lock, url=url, home=tmp_path / "home") == 8
+    assert any(COMMIT in request for request in server.asked)
+    assert not any("/main" in request for request in server.asked)
 
 
 @pytest.mark.parametrize(

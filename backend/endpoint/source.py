@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from backend.endpoint.service import Served
 from backend.errors import BadSettingError, ModelUnavailableError, UnsupportedVAEError
+from backend.hub import pinned_revision
 from backend.local_models import is_name
 from backend.models import MODELS, LatentSpec
 from backend.turns import Turns
@@ -110,7 +111,11 @@ class Source:
         options = {"subfolder": self.subfolder} if self.subfolder else {}
         try:
             module = getattr(diffusers, self.kind).from_pretrained(
-                self.source, dtype=self._pick_dtype(device), use_safetensors=True, **options
+                self.source,
+                dtype=self._pick_dtype(device),
+                use_safetensors=True,
+                revision=pinned_revision(self.source),  # means nothing to a folder
+                **options,
             )
         except OSError as error:
             raise ModelUnavailableError(
@@ -154,7 +159,7 @@ def _from_hub(repository: str, name: str) -> Path | None:
     from huggingface_hub import errors, hf_hub_download
 
     try:
-        return Path(hf_hub_download(repository, name))
+        return Path(hf_hub_download(repository, name, revision=pinned_revision(repository)))
     except (errors.EntryNotFoundError, errors.HFValidationError):
         return None
     except (OSError, errors.HfHubHTTPError) as error:
