@@ -7,11 +7,18 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL, DDIMScheduler
+from PIL import Image
 
+from backend.job import SCHEDULERS
+from backend.models import BUILTIN, BUILTIN_FOLDER
+from training import photos
 from training.data import Pictures, paint_all, paint_numbered, picture_rng
+from training.denoiser import SNR_SHIFT, new_scheduler, shifted_betas
 from training.evaluate import Row, fill_card, prompt_for, table
 from training.judge import agreement, targets_of
 from training.measures import NEAR_IDENTICAL, closest_pair, colour_drift, psnr
@@ -20,6 +27,8 @@ from training.painter.attributes import CHOICES, STYLES, TERRAINS, Attributes
 from training.painter.captions import THINGS, describe
 from training.painter.generic import KINDS, paint_generic
 from training.painter.scenes import choose, paint
+from training.photos import HELD_OUT, TRAINING_PHOTOS
+from training.preview import fit
 from training.progress import clock
 from training.settings import Budget, DataSettings, DenoiserSettings, Recipe, Run, VaeSettings
 from training.sketches import DRAWN, sketch
@@ -187,6 +196,56 @@ class TestTrainer:
         assert [clock(s) for s in (4, 75, 7380)] == ["4 s", "1:15", "2:03:00"]
 
 
+class TestSchedule:
+    def test_the_signal_is_four_times_as_strong_as_in_sd(self):
+        usual = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+        kept, shifted = usual.alphas_cumprod, 1 - torch.tensor(shifted_betas(), dtype=torch.float64)
+        shifted = shifted.cumprod(0)
+        ratio = shifted / (1 - shifted) / (kept / (1 - kept))
+        assert ratio.sub(SNR_SHIFT).abs().max() < 0.02
+
+    def test_the_last_step_has_no_signal(self):
+        assert new_scheduler().alphas_cumprod[-1] == 0
+
+    @pytest.mark.parametrize("name", SCHEDULERS)
+    def test_every_scheduler_of_the_page_can_take_it(self, name):
+        kind = getattr(diffusers, SCHEDULERS[name])
+        scheduler = kind.from_config(new_scheduler().config)
+        scheduler.set_timesteps(8)
+        latents = torch.randn(1, 4, 8, 8) * scheduler.init_noise_sigma
+        for time in scheduler.timesteps:
+            told = scheduler.scale_model_input(latents, time)
+            latents = scheduler.step(-told, time, latents).prev_sample
+        assert latents.isfinite().all()
+
+
+def test_the_look_between_steps_was_fitted_to_the_shipped_weights():
+    vae = AutoencoderKL.from_pretrained(BUILTIN_FOLDER / "vae").float().eval()
+    rows, explained = fit(vae, np.stack([paint_numbered(DataSettings(), "heldout", n)[0] for n in range(12)]))
+    assert explained > 0.95
+    assert np.abs(rows - np.array(BUILTIN.preview)).max() < 0.08
+
+
+class TestPhotos:
+    def test_no_photograph_binds_its_users(self):
+        assert {photo.licence for photo in TRAINING_PHOTOS} <= {"CC0", "public domain", "CC BY 4.0"}
+        assert not set(HELD_OUT) & {photo.name for photo in TRAINING_PHOTOS}
+
+    def test_the_card_names_each_with_its_author(self):
+        card = (BUILTIN_FOLDER / "README.md").read_text()
+        for photo in TRAINING_PHOTOS:
+            assert f"| {photo.name} | {photo.licence} | {photo.author} |" in card
+
+    def test_what_is_not_installed_is_named_and_left_out(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(photos, "BACKGROUNDS", tmp_path)
+        without = photos.training_photos()
+        missing = photos.missing_photos()
+        assert len(without) + len(missing) == len(TRAINING_PHOTOS) and missing
+        Image.new("RGB", (3000, 2000)).save(tmp_path / missing[0])
+        assert photos.training_photos()[len(without)].shape == (1024, 1536, 3)
+        assert photos.missing_photos() == missing[1:]
+
+
 class TestSketches:
     @pytest.mark.parametrize("name", DRAWN)
     def test_sketches_are_drawn(self, name):
@@ -333,9 +392,28 @@ class TestWholeRun:
         assert "denoiser: continuing at step 3" in capsys.readouterr().out
         assert json.loads((run.work / "denoiser" / "facts.json").read_text())["step"] == 4
 
-    def test_decoder_training_leaves_the_latents_alone(self, made):
-        from diffusers import AutoencoderKL
+    def test_training_starts_with_a_finished_model(self, made, tmp_path):
+        """No steps: what is saved is what the run began with."""
+        from diffusers import UNet2DConditionModel
 
+        from training.__main__ import make
+
+        _, model = made
+        still = Budget(0, steps=0)
+        recipe = replace(
+            TINY, vae=replace(TINY.vae, budget=still), denoiser=replace(TINY.denoiser, budget=still)
+        )
+        fresh = Run(tmp_path, workers=1, start=model)
+        make(fresh, recipe, tmp_path / "model", ("paint", "vae", "latents", "tokenizer", "denoiser"))
+        for kind, before, after in (
+            (AutoencoderKL, model / "vae", tmp_path / "vae"),
+            (UNet2DConditionModel, model / "unet", tmp_path / "denoiser" / "unet"),
+        ):
+            wanted = kind.from_pretrained(before).state_dict()
+            for name, value in kind.from_pretrained(after).state_dict().items():
+                assert torch.equal(value.float(), wanted[name].float()), name
+
+    def test_decoder_training_leaves_the_latents_alone(self, made):
         run, model = made
         trained = torch.load(run.work / "vae.pt", weights_only=True)["averages"]["vae"]
         shipped = AutoencoderKL.from_pretrained(model / "vae").state_dict()

@@ -7,6 +7,7 @@ Stages that are done are skipped; `--stages vae,decoder` runs only those named. 
 
 import argparse
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=FOLDER.parent / "backend" / "builtin", help="the exported model"
     )
+    parser.add_argument("--start", type=Path, help="begin with the weights of this exported model")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
         "--workers", type=int, default=min(4, os.cpu_count() or 1), help="processes, on the CPU"
@@ -72,6 +74,8 @@ def make(run: Run, recipe: Recipe, out: Path, stages: tuple[str, ...] = STAGES) 
     if "latents" in stages and not (work / "latents.npy").exists():
         train_together(latents.encode_scenes, run, recipe.denoiser.scenes)
         latents.join_parts(work, run.team_size)
+    if "tokenizer" in stages and run.start and not (work / "tokenizer").exists():
+        shutil.copytree(run.start / "tokenizer", work / "tokenizer")  # the text encoder knows these tokens
     if "tokenizer" in stages and not (work / "tokenizer").exists():
         records = data.Pictures(work, "scenes").records()
         captions = [words for record in records for words in record.captions]
@@ -88,7 +92,7 @@ def make(run: Run, recipe: Recipe, out: Path, stages: tuple[str, ...] = STAGES) 
 
 def main() -> None:
     flags = arguments()
-    run = Run(flags.work, flags.device, flags.workers)
+    run = Run(flags.work, flags.device, flags.workers, flags.start)
     make(run, recipe_of(flags), flags.out, tuple(flags.stages.split(",")))
 
 

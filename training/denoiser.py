@@ -20,23 +20,38 @@ from training.team import Team
 from training.text import new_text_encoder, token_ids
 from training.trainer import Muon, Trainer, matrices_and_rest
 
-# Zero signal at the last step and trailing steps (Lin et al. 2024, "Common Diffusion Noise Schedules
-# ... Are Flawed"): these latents resemble small pictures, whose mean brightness otherwise leaks through
-# the noise, and a night could never be painted from scratch. It also makes few steps look good.
-SCHEDULE = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "prediction_type": "v_prediction",
-    "rescale_betas_zero_snr": True,
-    "timestep_spacing": "trailing",
-    "clip_sample": False,
-    "steps_offset": 1,
-    "set_alpha_to_one": True,
-}
+TIMES = 1000
+# SD v1's schedule is made for latents of 64 x 64. On our 32 x 32 the same noise hides twice as much of a picture, so
+# that the same strength would keep less of a sketch: the signal-to-noise ratio is raised by (64 / 32)^2 (Hoogeboom et
+# al. 2023, "simple diffusion", section 2.1).
+SNR_SHIFT = 4.0
 SNR_CAP = 5.0
 MIRROR_CHANCE = 0.5
+
+
+def shifted_betas() -> list[float]:
+    """SD v1's scaled-linear betas for `SNR_SHIFT` times its signal-to-noise ratio; six digits, as they are saved."""
+    kept = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, TIMES, dtype=torch.float64) ** 2).cumprod(0)
+    kept = SNR_SHIFT * kept / (1 + (SNR_SHIFT - 1) * kept)
+    before = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
+    return [float(f"{beta:.6g}") for beta in (1 - kept / before).tolist()]
+
+
+def new_scheduler() -> DDIMScheduler:
+    """Zero signal at the last step and trailing steps (Lin et al. 2024, "Common Diffusion Noise Schedules ... Are
+    Flawed"): these latents resemble small pictures, whose mean brightness otherwise leaks through the noise, and a
+    night could never be painted from scratch. It also makes few steps look good.
+    """
+    return DDIMScheduler(
+        num_train_timesteps=TIMES,
+        trained_betas=shifted_betas(),
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        steps_offset=1,
+        set_alpha_to_one=True,
+    )
 
 
 def new_unet(settings: DenoiserSettings) -> UNet2DConditionModel:
@@ -81,7 +96,7 @@ def pipeline_of(
         tokenizer=tokenizer,
         text_encoder=text_encoder,
         unet=unet,
-        scheduler=DDIMScheduler(**SCHEDULE),
+        scheduler=new_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -114,13 +129,12 @@ def random_crop(latents: torch.Tensor, rng: np.random.Generator) -> torch.Tensor
     return latents[..., top : top + side, left : left + side]
 
 
-def spread_times(count: int, device: str, until: float = 1.0) -> torch.Tensor:
+def spread_times(count: int, device: str, until: float = 1.0, power: float = 1.0) -> torch.Tensor:
     """One time from each of `count` equal parts of [0, 1000): less noise in the gradient than
-    independent ones.
+    independent ones. A `power` below 1 chooses late times, where a scene is composed, more often.
     """
-    steps = SCHEDULE["num_train_timesteps"]
     places = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
-    return (places * until * steps).long().clamp(0, steps - 1)
+    return (places**power * until * TIMES).long().clamp(0, TIMES - 1)
 
 
 def train_denoiser(run: Run, team: Team, recipe: Recipe) -> None:
@@ -138,6 +152,9 @@ def train_denoiser(run: Run, team: Team, recipe: Recipe) -> None:
 
     unet = new_unet(settings).to(device, memory_format=torch.channels_last).train()
     text_encoder = new_text_encoder(settings, tokenizer).to(device).train()
+    if run.start:
+        unet.load_state_dict(UNet2DConditionModel.from_pretrained(run.start / "unet").state_dict())
+        text_encoder.load_state_dict(CLIPTextModel.from_pretrained(run.start / "text_encoder").state_dict())
     modules = {"unet": unet, "text_encoder": text_encoder}
     matrices, rest = matrices_and_rest(modules.values(), ("conv_in", "conv_out", "embedding", "time_emb"))
     trainer = Trainer(
@@ -159,14 +176,14 @@ def train_denoiser(run: Run, team: Team, recipe: Recipe) -> None:
         sizes = {name: sum(p.numel() for p in module.parameters()) / 1e6 for name, module in modules.items()}
         words = ", ".join(f"{name} {size:.2f} M" for name, size in sizes.items())
         print(f"denoiser: {len(latents)} latents, scaling factor {factor:.4f}, {words}", flush=True)
-    kept = DDIMScheduler(**SCHEDULE).alphas_cumprod.to(device)
+    kept = new_scheduler().alphas_cumprod.to(device)
     # For 64 tokens the CPU's flash attention is slower backwards than plain matrices: 10 % of a step,
     # measured.
     fast = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     attention = [SDPBackend.MATH] if device == "cpu" else fast
 
     def loss_of(share: float, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float], int]:
-        halved = share < settings.half_until
+        halved = share < settings.half_until and not run.start
         cropped = not halved and rng.random() < settings.crop_share
         batch = settings.half_batch if halved or cropped else settings.batch
         chosen = torch.from_numpy(rng.integers(0, len(latents), batch)).to(device)
@@ -180,7 +197,10 @@ def train_denoiser(run: Run, team: Team, recipe: Recipe) -> None:
         captions = ids[chosen, torch.randint(0, ids.shape[1], (batch,), device=device)].long()
         silent = torch.rand(batch, device=device) < settings.caption_dropout
         captions = torch.where(silent[:, None], silence[None], captions)
-        times = spread_times(batch, device, settings.crop_times if cropped else 1.0)
+        if cropped:
+            times = spread_times(batch, device, until=settings.crop_times)
+        else:
+            times = spread_times(batch, device, power=settings.time_power)
         at_time, wanted = noised(clean, times, kept)
         at_time = at_time.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device, torch.bfloat16), sdpa_kernel(attention):

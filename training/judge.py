@@ -76,11 +76,11 @@ def softened(views: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 def train_judge(work: Path, lessons: Lessons) -> Judge:
     """Read from work/judge.pt, or trained on the painted scenes there and kept."""
+    torch.manual_seed(lessons.seed)
     judge, kept = Judge(), work / "judge.pt"
     if kept.exists():
         judge.load_state_dict(torch.load(kept, weights_only=True))
         return judge.eval()
-    torch.manual_seed(lessons.seed)
     scenes = Pictures(work, "scenes")
     count = min(lessons.pictures, len(scenes))
     targets = targets_of([record.attributes for record in scenes.records()[:count]])

@@ -1,8 +1,8 @@
 """Photographs the VAE may learn from, each with its licence, and the three that it must never see.
 
-All come inside the scikit-image package, whose docstrings state the licences quoted here. Pictures
-marked only "no known copyright restrictions" are left out, and so is everything under an attribution or
-share-alike licence.
+Nine come inside the scikit-image package, whose docstrings state the licences quoted here; ten in Debian's package
+lomiri-wallpapers-16.04, whose copyright file names author and licence of each. Pictures marked only "no known
+copyright restrictions" are left out, and so is everything under a share-alike licence or the GPL.
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,22 @@ import numpy as np
 from PIL import Image
 
 HELD_OUT = ("astronaut", "coffee", "china")
+BACKGROUNDS = Path("/usr/share/backgrounds")
+LARGEST_SIDE = 1024
 
 
 @dataclass(frozen=True)
 class Photo:
-    """`name`: the function in skimage.data."""
+    """`name`: the function in skimage.data, or the file of the Debian package."""
 
     name: str
     licence: str
     author: str
+
+    @property
+    def file(self) -> Path | None:
+        """Where the Debian package puts it; None for one of scikit-image."""
+        return BACKGROUNDS / self.name if self.name.endswith(".jpg") else None
 
 
 TRAINING_PHOTOS = (
@@ -34,14 +41,38 @@ TRAINING_PHOTOS = (
     Photo("gravel", "CC0", "CC0Textures, Gravel04"),
     Photo("grass", "CC0", "linolafett"),
     Photo("clock", "public domain", "Stefan van der Walt"),
+    Photo("aitzgorri_by_Aitzol_Berasategi.jpg", "CC BY 4.0", "Aitzol Berasategi"),
+    Photo("friends_by_Aitzol_Berasategi.jpg", "CC BY 4.0", "Aitzol Berasategi"),
+    Photo("life_by_Aitzol_Berasategi.jpg", "CC BY 4.0", "Aitzol Berasategi"),
+    Photo("picosdeeuropa_by_Aitzol_Berasategi.jpg", "CC BY 4.0", "Aitzol Berasategi"),
+    Photo("sunset_by_Aitzol_Berasategi.jpg", "CC BY 4.0", "Aitzol Berasategi"),
+    Photo("Picture_0B_by_freespace.jpg", "CC BY 4.0", "Trevor Freespace"),
+    Photo("Picture_1A_by_freespace.jpg", "CC BY 4.0", "Trevor Freespace"),
+    Photo("umang_by_Abhishek_Mudgal.jpg", "CC BY 4.0", "Abhishek Mudgal"),
+    Photo("Wine_by_Jakkub_Mede.jpg", "CC BY 4.0", "Jakub Mede"),
+    Photo("seeding_by_Clements_Engelhardt.jpg", "CC0", "Clemens Engelhardt"),
 )
 
 
 def training_photos() -> list[np.ndarray]:
-    """Each (height, width, 3) uint8, at least 256 pixels on the shorter side."""
+    """Those that are on this machine, each (height, width, 3) uint8, with a shorter side of 256 to 1024 pixels."""
     from skimage import data
 
-    return [enlarge(as_rgb(getattr(data, photo.name)()), 256) for photo in TRAINING_PHOTOS]
+    found = []
+    for photo in TRAINING_PHOTOS:
+        if photo.file is None:
+            found.append(enlarge(as_rgb(getattr(data, photo.name)()), 256))
+        elif photo.file.exists():
+            image = Image.open(photo.file).convert("RGB")
+            scale = min(1.0, LARGEST_SIDE / min(image.size))
+            size = (round(image.width * scale), round(image.height * scale))
+            found.append(np.asarray(image.resize(size, Image.Resampling.LANCZOS)))
+    return found
+
+
+def missing_photos() -> list[str]:
+    """Names of the training photographs that this machine lacks."""
+    return [photo.name for photo in TRAINING_PHOTOS if photo.file is not None and not photo.file.exists()]
 
 
 def test_photos(size: int = 256) -> dict[str, np.ndarray]:

@@ -15,8 +15,8 @@ class Budget:
 
     def share(self, seconds: float, step: int) -> float:
         """The part of the stage that is done, in [0, 1]; learning rates follow it."""
-        done = seconds / (self.minutes * 60) if self.steps is None else step / self.steps
-        return min(1.0, done)
+        spent, whole = (seconds, self.minutes * 60) if self.steps is None else (step, self.steps)
+        return min(1.0, spent / whole) if whole else 1.0
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,16 @@ class VaeSettings:
     channels: tuple[int, ...] = (24, 48, 96, 128)
     layers: int = 1
     groups: int = 2
-    budget: Budget = Budget(minutes=27)
+    budget: Budget = Budget(minutes=22)
     # Crop size and batch a process, and the share of the stage at which each begins: small crops first.
-    crops: tuple[tuple[float, int, int], ...] = ((0.0, 64, 8), (0.55, 128, 2), (0.93, 256, 1))
+    crops: tuple[tuple[float, int, int], ...] = ((0.0, 64, 8), (0.4, 128, 2), (0.85, 256, 1))
     learning_rate: float = 3e-4
     matrix_learning_rate: float = 8e-4
-    ema: float = 0.99
+    ema: float = 0.998
     decoder_budget: Budget = Budget(minutes=20)
-    kl: float = 1e-3
-    scene_share: float = 0.62
-    photo_share: float = 0.14
+    kl: float = 4e-4
+    scene_share: float = 0.45
+    photo_share: float = 0.35
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,18 @@ class DenoiserSettings:
     text_heads: int = 6
     vocabulary: int = 1200
     tokens: int = 32
-    budget: Budget = Budget(minutes=110)
+    budget: Budget = Budget(minutes=86)
     scenes: int = 15_000
     # Half-size latents and batch a process first (a quarter of the work), then the real size.
     half_until: float = 0.3
     # Afterwards, this share of the steps removes light noise from 16 x 16 crops: texture is local, and a crop
     # costs a quarter of a picture.
     crop_share: float = 0.5
-    crop_times: float = 0.55
-    half_batch: int = 24
-    batch: int = 8
+    crop_times: float = 0.65
+    # Exponent of the times of whole pictures: late ones, where a scene is composed, come more often.
+    time_power: float = 0.7
+    half_batch: int = 48
+    batch: int = 16
     learning_rate: float = 6e-4
     matrix_learning_rate: float = 2e-3
     ema: float = 0.998
@@ -81,11 +83,14 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Run:
-    """Where and on what a recipe is carried out. `workers`: processes on CPU; a CUDA run has one."""
+    """Where and on what a recipe is carried out. `workers`: processes on CPU; a CUDA run has one. `start`: an
+    exported model whose weights training begins with, where there is no checkpoint yet.
+    """
 
     work: Path
     device: str = "cpu"
     workers: int = 2
+    start: Path | None = None
 
     @property
     def team_size(self) -> int:

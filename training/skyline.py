@@ -97,11 +97,11 @@ def blotched(views: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 def train_reader(work: Path, lessons: Lessons) -> SkylineReader:
     """Read from work/skyline.pt, or trained on freshly painted scenes and kept."""
+    torch.manual_seed(lessons.seed)
     reader, kept = SkylineReader(), work / "skyline.pt"
     if kept.exists():
         reader.load_state_dict(torch.load(kept, weights_only=True))
         return reader.eval()
-    torch.manual_seed(lessons.seed)
     pictures, skylines = painted(lessons.pictures, lessons.seed)
     views, land = to_view(pictures), land_of(skylines)
 

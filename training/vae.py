@@ -12,7 +12,7 @@ from PIL import Image
 from training.autoencoder import new_autoencoder
 from training.data import Pictures
 from training.measures import psnr
-from training.photos import test_photos, training_photos
+from training.photos import missing_photos, test_photos, training_photos
 from training.settings import Recipe, Run, VaeSettings
 from training.team import Team
 from training.trainer import Muon, Trainer, matrices_and_rest
@@ -116,12 +116,16 @@ def train_vae(run: Run, team: Team, recipe: Recipe, decoder_only: bool = False) 
     settings = recipe.vae
     torch.manual_seed(recipe.data.seed)
     vae = new_autoencoder(settings)
+    if run.start:
+        vae.load_state_dict(AutoencoderKL.from_pretrained(run.start / "vae").state_dict())
     if decoder_only:
         vae = AutoencoderKL.from_pretrained(run.work / "vae")
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
     vae = vae.to(run.device, memory_format=torch.channels_last).train()
     crops = Crops(settings, Pictures(run.work, "scenes"), Pictures(run.work, "generic"), training_photos())
+    if team.leads and missing_photos():
+        print(f"vae: training without the photographs {', '.join(missing_photos())}", flush=True)
     keep_out = ("conv_in", "conv_out", "quant_conv")
     matrices, rest = matrices_and_rest([vae], keep_out)
     trainer = Trainer(
@@ -160,7 +164,7 @@ def train_vae(run: Run, team: Team, recipe: Recipe, decoder_only: bool = False) 
         squared = functional.mse_loss(made, wanted)
         structure, edges = structure_loss(made, wanted), edge_loss(made, wanted)
         divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
-        loss = absolute + 3 * squared + 0.2 * structure + 0.3 * edges + settings.kl * divergence
+        loss = absolute + 10 * squared + 0.2 * structure + 0.3 * edges + settings.kl * divergence
         figures = {"l1": absolute.item(), "ssim": 1 - structure.item(), "kl": divergence.item()}
         figures["dB"] = -10 * np.log10(squared.item() / 4 + 1e-9)
         return loss, figures, batch
