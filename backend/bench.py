@@ -68,7 +68,7 @@ class Bench:
     def __init__(self, loader: Loader, dtype: torch.dtype | None = None) -> None:
         self.loader = loader
         self._dtype = dtype
-        self._modules: dict[str, tuple[Any, str]] = {}
+        self._modules: dict[str, Any] = {}
 
     def run(
         self,
@@ -85,16 +85,16 @@ class Bench:
             raise_if_stopped(stop)
             yield self._measure(case, runs, stop)
 
-    def module(self, spec: ModelSpec) -> tuple[Any, str]:
-        """The model's VAE and what its weights are: "real" where they are at hand, else "random" of the same shape."""
+    def _module(self, spec: ModelSpec, weights: str) -> Any:
+        """The model's VAE with its "real" weights, or of the same shape with "random" ones."""
         if spec.name not in self._modules:
             self._modules.clear()  # one at a time: the next model's cells want the memory
-            if is_cached(spec):
-                self._modules[spec.name] = (self.loader.vae(spec), "real")
+            if weights == "real":
+                self._modules[spec.name] = self.loader.vae(spec)
             else:
                 from backend.vae.architecture import random_vae
 
-                self._modules[spec.name] = (random_vae(spec, self.dtype(spec), self.loader.device), "random")
+                self._modules[spec.name] = random_vae(spec, self.dtype(spec), self.loader.device)
         return self._modules[spec.name]
 
     def dtype(self, spec: ModelSpec) -> torch.dtype:
@@ -103,10 +103,9 @@ class Bench:
     def _measure(self, case: Case, runs: int, stop: threading.Event | None) -> Measured:
         import torch
 
-        module, weights = self.module(case.model)
         device = self.loader.device
         dtype = self.dtype(case.model)
-        module.to(dtype)  # moves nothing unless the command line asked for another dtype than the loader's
+        weights = "real" if is_cached(case.model) else "random"
         blank = Measured(
             case.stage,
             case.model.name,
@@ -117,15 +116,20 @@ class Bench:
             weights,
             runs,
         )
-        try:
+
+        def measure() -> list[Cost]:
+            # Loading waits for its turn too: it may free what another's job is using.
+            module = self._module(case.model, weights)
+            module.to(
+                dtype
+            )  # moves nothing unless the command line asked for another dtype than the loader's
             vae = local_vae(case.mode, module, case.model.latents, case.tile_size, case.tile_overlap, stop)
             work = _work(case, vae, torch.Generator().manual_seed(0))
+            with interruptible(module, stop):
+                work()
+                return [_cost(work, device) for _ in range(runs)]
 
-            def measure() -> list[Cost]:
-                with interruptible(module, stop):
-                    work()
-                    return [_cost(work, device) for _ in range(runs)]
-
+        try:
             costs = self.loader.turns.run(measure, stop)
         except OutOfMemoryError:
             give_memory_back(device)

@@ -8,7 +8,7 @@ import torch
 from backend.bench import OOM, Bench, Case, Measured, table
 from backend.errors import Cancelled
 from backend.loading import Loader
-from backend.models import BUILTIN, SD_V1
+from backend.models import BUILTIN, SD_V1, ModelSpec
 from backend.published import CARDS, cells
 from backend.settings import Settings
 from backend.vae.architecture import random_vae
@@ -53,6 +53,25 @@ def test_stopping_keeps_what_was_measured(loader: Loader) -> None:
     stop.set()
     with pytest.raises(Cancelled):
         next(rows)
+
+
+def test_loading_waits_for_its_turn(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may free what another's job is using."""
+    loaded, load = threading.Event(), loader.vae
+
+    def vae(spec: ModelSpec) -> object:
+        loaded.set()
+        return load(spec)
+
+    monkeypatch.setattr(loader, "vae", vae)
+    rows: list[Measured] = []
+    bench = Bench(loader).run([Case("decode", BUILTIN, 64, "whole")], runs=1)
+    thread = threading.Thread(target=lambda: rows.extend(bench))
+    with loader.turns.hold():
+        thread.start()
+        assert not loaded.wait(0.5)
+    thread.join(60)
+    assert loaded.is_set() and rows[0].error is None
 
 
 def test_random_weights_have_the_architecture_s_size() -> None:
