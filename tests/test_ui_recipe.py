@@ -24,7 +24,7 @@ def test_the_parameters_text_is_the_one_others_read() -> None:
     text = parameters_text(recipe(negative_prompt="people"))
     assert text.splitlines()[:2] == ["a lake, “quiet”", "Negative prompt: people"]
     assert "Steps: 20, Sampler: default, CFG scale: 4.0, Seed: 7, Size: 256x256" in text
-    assert "Denoising strength: 0.65" in text
+    assert "Denoising strength: 0.6" in text
 
 
 def test_a_picture_says_how_it_was_made_and_where_it_really_ran(tmp_path: Path) -> None:

@@ -97,6 +97,6 @@ def test_a_run_event_by_event() -> None:
 
 def test_strength_has_words_and_the_true_step_count() -> None:
     spec = MODELS["builtin"]
-    assert "0.65 × 20 = 13 steps" in strength_words(spec, spec.strength, spec.num_inference_steps, "en")
+    assert "0.6 × 20 = 12 steps" in strength_words(spec, spec.strength, spec.num_inference_steps, "en")
     assert "0.5 × 30 = 15 steps" in strength_words(spec, 0.5, 30, "en")
     assert len({strength_words(spec, s, 1, "en") for s in (0, 0.2, 0.5, 0.8, 1)}) == 5

@@ -36,6 +36,14 @@ SKETCH_PROMPTS = (
     ("dunes", "a photo of a desert with a pyramid at sunset"),
 )
 STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+# The README's picture: sketch, prompt, strength, seed; the best of a few.
+SHOWN = (
+    ("peaks", "an oil painting of mountains with a river", 0.65, 5),
+    ("boat", "an oil painting of the sea with a boat at sunset", 0.6, 4),
+    ("castle", "a fantasy painting of a castle", 0.6, 5),
+    ("night", "digital art of mountains and a lake at night with stars", 0.6, 2),
+    ("house", "a house with trees in summer, oil painting", 0.6, 6),
+)
 
 
 class Painter:
@@ -75,7 +83,7 @@ def contact_sheet(rows: Sequence[Sequence[Image.Image]], path: Path, side: int =
 
 
 def write_report(model: Path, folder: Path) -> None:
-    """Three sheets (text, sketches by strength, seeds) and report.md, in `folder`."""
+    """Four sheets (text, sketches by strength, seeds, the README's) and report.md, in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     painter, progress = Painter(model), Progress("report", every=10)
     started = time.monotonic()
@@ -92,6 +100,8 @@ def write_report(model: Path, folder: Path) -> None:
     seeds = range(11, 17)
     rows = [painter.from_text([prompt] * len(seeds), seeds) for prompt in TEXT_PROMPTS[:3]]
     contact_sheet(rows, folder / "seeds.png")
+    made = [painter.from_image(sketch(name), [words], [seed], at)[0] for name, words, at, seed in SHOWN]
+    contact_sheet([[sketch(name) for name, *_ in SHOWN], made], folder / "shown.png", 192)
     progress.show(1.0, force=True)
     (folder / "report.md").write_text(page(time.monotonic() - started))
 
@@ -118,4 +128,7 @@ Left the sketch, then strength {strengths}.
 
 ## Six seeds of the first three prompts
 ![](seeds.png)
+
+## In the README
+![](shown.png)
 """

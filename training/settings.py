@@ -34,7 +34,7 @@ class VaeSettings:
     channels: tuple[int, ...] = (24, 48, 96, 128)
     layers: int = 1
     groups: int = 2
-    budget: Budget = Budget(minutes=22)
+    budget: Budget = Budget(minutes=45)
     # Crop size and batch a process, and the share of the stage at which each begins: small crops first.
     crops: tuple[tuple[float, int, int], ...] = ((0.0, 64, 8), (0.4, 128, 2), (0.85, 256, 1))
     learning_rate: float = 3e-4
@@ -55,7 +55,7 @@ class DenoiserSettings:
     text_heads: int = 6
     vocabulary: int = 1200
     tokens: int = 32
-    budget: Budget = Budget(minutes=86)
+    budget: Budget = Budget(minutes=180)
     scenes: int = 15_000
     # Half-size latents and batch a process first (a quarter of the work), then the real size.
     half_until: float = 0.3

@@ -328,7 +328,7 @@ def note(sentence: str) -> str:
 
 def strength_words(spec: ModelSpec, strength: float, steps: int, locale: str) -> str:
     """The strength in words, and the number of steps it really means."""
-    level = sum(strength > limit for limit in (0.0, 0.35, 0.65, 0.85))
+    level = sum(strength > limit for limit in (0.0, 0.35, 0.7, 0.85))
     count = families.steps_to_run(spec, steps, strength)
     total = say(locale, "strength_steps", strength=f"{strength:g}", steps=steps, count=count)
     sentence = escape(say(locale, f"strength_{level}"))
