@@ -27,7 +27,7 @@ def test_the_first_picture_takes_two_actions(watched: Watched, quick: str) -> No
     assert (
         page.locator("#lr-panel .lr-status")
         .inner_text()
-        .startswith("Encoded here in 0.2 s, painted 13 steps here")
+        .startswith("Encoded here in 0.2 s, painted 12 steps here")
     )
 
 
