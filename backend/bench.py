@@ -120,9 +120,8 @@ class Bench:
         def measure() -> list[Cost]:
             # Loading waits for its turn too: it may free what another's job is using.
             module = self._module(case.model, weights)
-            module.to(
-                dtype
-            )  # moves nothing unless the command line asked for another dtype than the loader's
+            # Moves nothing unless the command line asked for another dtype than the loader's.
+            module.to(dtype)
             vae = local_vae(case.mode, module, case.model.latents, case.tile_size, case.tile_overlap, stop)
             work = _work(case, vae, torch.Generator().manual_seed(0))
             with interruptible(module, stop):

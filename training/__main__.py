@@ -74,12 +74,15 @@ def make(run: Run, recipe: Recipe, out: Path, stages: tuple[str, ...] = STAGES) 
     if "latents" in stages and not (work / "latents.npy").exists():
         train_together(latents.encode_scenes, run, recipe.denoiser.scenes)
         latents.join_parts(work, run.team_size)
-    if "tokenizer" in stages and run.start and not (work / "tokenizer").exists():
-        shutil.copytree(run.start / "tokenizer", work / "tokenizer")  # the text encoder knows these tokens
     if "tokenizer" in stages and not (work / "tokenizer").exists():
-        records = data.Pictures(work, "scenes").records()
-        captions = [words for record in records for words in record.captions]
-        text.learn_tokenizer(captions, recipe.denoiser.vocabulary, recipe.denoiser.tokens, work / "tokenizer")
+        if run.start:  # its text encoder knows these tokens and no others
+            shutil.copytree(run.start / "tokenizer", work / "tokenizer")
+        else:
+            records = data.Pictures(work, "scenes").records()
+            captions = [words for record in records for words in record.captions]
+            text.learn_tokenizer(
+                captions, recipe.denoiser.vocabulary, recipe.denoiser.tokens, work / "tokenizer"
+            )
     if "denoiser" in stages:
         train_together(denoiser.train_denoiser, run, recipe)
     if "decoder" in stages:

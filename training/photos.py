@@ -5,6 +5,7 @@ lomiri-wallpapers-16.04, whose copyright file names author and licence of each. 
 copyright restrictions" are left out, and so is everything under a share-alike licence or the GPL.
 """
 
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,12 +62,9 @@ def training_photos() -> list[np.ndarray]:
     found = []
     for photo in TRAINING_PHOTOS:
         if photo.file is None:
-            found.append(enlarge(as_rgb(getattr(data, photo.name)()), 256))
+            found.append(scaled(as_rgb(getattr(data, photo.name)()), least=256))
         elif photo.file.exists():
-            image = Image.open(photo.file).convert("RGB")
-            scale = min(1.0, LARGEST_SIDE / min(image.size))
-            size = (round(image.width * scale), round(image.height * scale))
-            found.append(np.asarray(image.resize(size, Image.Resampling.LANCZOS)))
+            found.append(scaled(np.asarray(Image.open(photo.file).convert("RGB")), most=LARGEST_SIDE))
     return found
 
 
@@ -94,11 +92,14 @@ def as_rgb(pixels: np.ndarray) -> np.ndarray:
     return np.repeat(pixels[..., None], 3, -1) if pixels.ndim == 2 else pixels[..., :3]
 
 
-def enlarge(pixels: np.ndarray, least: int) -> np.ndarray:
+def scaled(pixels: np.ndarray, least: int = 1, most: int = sys.maxsize) -> np.ndarray:
+    """Enlarged or reduced, where its shorter side is under `least` or over `most` pixels."""
     height, width = pixels.shape[:2]
-    scale = least / min(height, width)
-    if scale <= 1:
+    shorter = min(height, width)
+    wanted = min(max(shorter, least), most)
+    if wanted == shorter:
         return pixels
+    scale = wanted / shorter
     size = (round(width * scale), round(height * scale))
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 

@@ -116,16 +116,16 @@ def train_vae(run: Run, team: Team, recipe: Recipe, decoder_only: bool = False) 
     settings = recipe.vae
     torch.manual_seed(recipe.data.seed)
     vae = new_autoencoder(settings)
-    if run.start:
-        vae.load_state_dict(AutoencoderKL.from_pretrained(run.start / "vae").state_dict())
     if decoder_only:
         vae = AutoencoderKL.from_pretrained(run.work / "vae")
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
+    elif run.start:
+        vae.load_state_dict(AutoencoderKL.from_pretrained(run.start / "vae").state_dict())
     vae = vae.to(run.device, memory_format=torch.channels_last).train()
     crops = Crops(settings, Pictures(run.work, "scenes"), Pictures(run.work, "generic"), training_photos())
-    if team.leads and missing_photos():
-        print(f"vae: training without the photographs {', '.join(missing_photos())}", flush=True)
+    if team.leads and (missing := missing_photos()):
+        print(f"vae: training without the photographs {', '.join(missing)}", flush=True)
     keep_out = ("conv_in", "conv_out", "quant_conv")
     matrices, rest = matrices_and_rest([vae], keep_out)
     trainer = Trainer(
