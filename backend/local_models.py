@@ -79,10 +79,10 @@ def _from_folder(name: str, folder: Path) -> ModelSpec:
         raise BadSettingError(
             f"The VAE's config in {folder} makes no sense.", "It may be damaged."
         ) from error
-    if (latents.channels, latents.downscale) != (expected.channels, expected.downscale):
+    # How far a VAE shrinks is its own affair (the built-in one shrinks by 4): a denoiser minds only the channels.
+    if latents.channels != expected.channels:
         raise BadSettingError(
-            f"The VAE in {folder} makes {latents.channels} channels at 1/{latents.downscale} of the size, but "
-            f"{family.title} takes {expected.channels} at 1/{expected.downscale}."
+            f"The VAE in {folder} makes {latents.channels} channels, but {family.title} takes {expected.channels}."
         )
     spec = replace(
         _mine(family, name, folder),

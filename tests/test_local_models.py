@@ -42,6 +42,11 @@ def test_a_folder_says_what_its_latents_mean(tmp_path: Path) -> None:
     assert spec.encode_endpoint is None, "the public endpoints hold other weights"
 
 
+def test_a_vae_may_shrink_by_something_else(tmp_path: Path) -> None:
+    spec = local_model("mine", folder(tmp_path, block_out_channels=[8, 8, 8]))
+    assert (spec.latents.downscale, spec.size_multiple, spec.native_size) == (4, 4, 96 * 4)
+
+
 def test_the_built_in_model_is_such_a_folder() -> None:
     spec = local_model("again", Path(BUILTIN.repository))
     assert spec.latents == BUILTIN.latents and spec.native_size == BUILTIN.native_size and spec.family == "sd"
