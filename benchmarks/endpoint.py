@@ -143,8 +143,10 @@ def paired(one: Callable[[], Any], other: Callable[[], Any], runs: int) -> dict[
     }
 
 
-def latents(side: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(1, 4, side // 8, side // 8, generator=torch.Generator().manual_seed(seed))
+def latents(side: int, spec: LatentSpec = BUILTIN.latents, seed: int = 0) -> torch.Tensor:
+    """What decodes to a picture of `side` x `side`."""
+    height = width = side // spec.downscale
+    return torch.randn(1, spec.channels, height, width, generator=torch.Generator().manual_seed(seed))
 
 
 def remote_for(url: str, name: str, spec: LatentSpec) -> Remote:
@@ -152,7 +154,7 @@ def remote_for(url: str, name: str, spec: LatentSpec) -> Remote:
 
 
 def remote_over_local(url: str, name: str, local: Whole, runs: int) -> dict[str, float]:
-    tensor = latents(512)
+    tensor = latents(512, local.spec)
     remote = remote_for(url, name, local.spec)
     return paired(lambda: remote.decode(tensor), lambda: local.decode(tensor), runs)
 
@@ -286,11 +288,11 @@ def overlap(runs: int) -> dict[str, float]:
 
     def denoised() -> Iterator[torch.Tensor]:
         for picture in range(4):
-            noise = latents(256, picture)
+            noise = latents(256, seed=picture)
             with torch.inference_mode():
                 for step in range(20):
                     noise = noise - 0.05 * unet(noise, 50 * (20 - step), prompt, return_dict=False)[0]
-            yield latents(512, picture)
+            yield latents(512, seed=picture)
 
     try:
         with serving([f"builtin={BUILTIN.repository}"], OMP_NUM_THREADS="1", MKL_NUM_THREADS="1") as (url, _):

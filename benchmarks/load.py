@@ -38,11 +38,13 @@ import requests
 from gradio_client import Client, handle_file
 from PIL import Image, ImageDraw
 
+from backend.models import BUILTIN
 from benchmarks.common import machine, publish
 
 ROOT = Path(__file__).parent.parent
 SIDE = 64
 """Pixels of every picture: small jobs, so that the crowd and not the arithmetic is the load."""
+LATENT_SIDE = SIDE // BUILTIN.latents.downscale
 JOBS_EACH = 1
 """Different jobs of one session or client."""
 BUSY_SIGNS = ("busy", "too many", "queue is full")
@@ -412,7 +414,7 @@ def decodings(endpoint: Server, clients: int) -> list[list[Decoding]]:
     for client in range(clients):
         seeds = (1000 * (client + 1) + k for k in range(JOBS_EACH))
         jobs = [
-            torch.randn(1, 4, SIDE // 8, SIDE // 8, generator=torch.Generator().manual_seed(seed))
+            torch.randn(1, 4, LATENT_SIDE, LATENT_SIDE, generator=torch.Generator().manual_seed(seed))
             for seed in seeds
         ]
         raw = [latents.numpy().tobytes() for latents in jobs]
@@ -421,7 +423,7 @@ def decodings(endpoint: Server, clients: int) -> list[list[Decoding]]:
 
 
 def post(session: Any, endpoint: Server, latents: bytes) -> requests.Response:
-    query = [("shape", size) for size in (1, 4, SIDE // 8, SIDE // 8)]
+    query = [("shape", size) for size in (1, 4, LATENT_SIDE, LATENT_SIDE)]
     query += [
         ("dtype", "float32"),
         ("output_type", "pt"),
