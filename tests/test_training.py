@@ -18,7 +18,7 @@ from backend.job import SCHEDULERS
 from backend.models import BUILTIN, BUILTIN_FOLDER
 from training import photos
 from training.data import Pictures, paint_all, paint_numbered, picture_rng
-from training.denoiser import SNR_SHIFT, new_scheduler, shifted_betas
+from training.denoiser import new_scheduler, new_unet, start_from
 from training.evaluate import Row, fill_card, prompt_for, table
 from training.judge import agreement, targets_of
 from training.measures import NEAR_IDENTICAL, closest_pair, colour_drift, psnr
@@ -196,13 +196,37 @@ class TestTrainer:
         assert [clock(s) for s in (4, 75, 7380)] == ["4 s", "1:15", "2:03:00"]
 
 
+class TestStart:
+    SMALL = replace(TINY.denoiser, channels=(32, 64))
+    DEEPER = replace(TINY.denoiser, channels=(32, 32, 64))
+
+    def test_a_smaller_unet_becomes_the_inner_levels(self):
+        small, deeper = new_unet(self.SMALL), new_unet(self.DEEPER)
+        start_from(deeper, small)
+        mine, theirs = deeper.state_dict(), small.state_dict()
+        for name, value in theirs.items():
+            if name.startswith("down_blocks."):
+                name = f"down_blocks.{int(name[12]) + 1}{name[13:]}"
+            assert torch.equal(mine[name], value) or name.startswith("conv_out"), name
+
+    def test_noise_comes_down_as_strong_as_it_was(self):
+        deeper = new_unet(self.DEEPER)
+        start_from(deeper, new_unet(self.SMALL))
+        noise = torch.randn(1, 32, 64, 64)
+        assert deeper.down_blocks[0].downsamplers[0](noise).detach().std() == pytest.approx(1, abs=0.03)
+
+    def test_another_shape_is_refused(self):
+        with pytest.raises(RuntimeError):
+            start_from(new_unet(self.SMALL), new_unet(replace(self.DEEPER, channels=(32, 64, 64, 64))))
+
+
 class TestSchedule:
-    def test_the_signal_is_four_times_as_strong_as_in_sd(self):
+    def test_the_noise_is_sd_s_own_but_for_the_last_steps(self):
         usual = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-        kept, shifted = usual.alphas_cumprod, 1 - torch.tensor(shifted_betas(), dtype=torch.float64)
-        shifted = shifted.cumprod(0)
-        ratio = shifted / (1 - shifted) / (kept / (1 - kept))
-        assert ratio.sub(SNR_SHIFT).abs().max() < 0.02
+        ours = new_scheduler().alphas_cumprod.sqrt()
+        expected = usual.alphas_cumprod.sqrt()
+        assert (ours - expected)[:800].abs().max() < 0.06
+        assert (ours <= expected + 1e-6).all()
 
     def test_the_last_step_has_no_signal(self):
         assert new_scheduler().alphas_cumprod[-1] == 0

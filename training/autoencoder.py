@@ -1,8 +1,8 @@
-"""The small VAE: diffusers' AutoencoderKL (downscale 8, 4 latent channels), started as a working
+"""The small VAE: diffusers' AutoencoderKL (downscale 4, 4 latent channels), started as a working
 thumbnail codec.
 
 From random weights the prototype of this model stalled at 17 dB. So this one
-starts as "average 8 x 8 blocks, enlarge smoothly", about 24 dB on scenes, and learns the rest: the
+starts as "average 4 x 4 blocks, enlarge smoothly" and learns the rest: the
 channels of every layer carry +RGB and -RGB (SiLU(a) - SiLU(-a) = a passes the activation unharmed), a
 few constants that keep GroupNorm's statistics known, and free features. The latents start as luma, two
 colour differences and one free channel, each of about unit deviation, so that they resemble a small

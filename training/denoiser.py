@@ -3,6 +3,7 @@ and Ho 2022).
 """
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,30 +22,24 @@ from training.text import new_text_encoder, token_ids
 from training.trainer import Muon, Trainer, matrices_and_rest
 
 TIMES = 1000
-# SD v1's schedule is made for latents of 64 x 64. On our 32 x 32 the same noise hides twice as much of a picture, so
-# that the same strength would keep less of a sketch: the signal-to-noise ratio is raised by (64 / 32)^2 (Hoogeboom et
-# al. 2023, "simple diffusion", section 2.1).
-SNR_SHIFT = 4.0
 SNR_CAP = 5.0
 MIRROR_CHANCE = 0.5
-
-
-def shifted_betas() -> list[float]:
-    """SD v1's scaled-linear betas for `SNR_SHIFT` times its signal-to-noise ratio; six digits, as they are saved."""
-    kept = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, TIMES, dtype=torch.float64) ** 2).cumprod(0)
-    kept = SNR_SHIFT * kept / (1 + (SNR_SHIFT - 1) * kept)
-    before = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
-    return [float(f"{beta:.6g}") for beta in (1 - kept / before).tolist()]
 
 
 def new_scheduler() -> DDIMScheduler:
     """Zero signal at the last step and trailing steps (Lin et al. 2024, "Common Diffusion Noise Schedules ... Are
     Flawed"): these latents resemble small pictures, whose mean brightness otherwise leaks through the noise, and a
     night could never be painted from scratch. It also makes few steps look good.
+
+    The betas are SD v1's own, made for latents of 64 x 64. Ours have that size too: on 32 x 32 the same noise would
+    hide twice as much of a picture (Hoogeboom et al. 2023, "simple diffusion", section 2.1), and a strength would keep
+    less of a sketch than people are used to.
     """
     return DDIMScheduler(
         num_train_timesteps=TIMES,
-        trained_betas=shifted_betas(),
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
         prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
@@ -58,7 +53,7 @@ def new_unet(settings: DenoiserSettings) -> UNet2DConditionModel:
     """Attention only at the coarsest level: there it is cheap, and that is where a scene is composed."""
     plain = len(settings.channels) - 1
     unet = UNet2DConditionModel(
-        sample_size=32,
+        sample_size=64,
         in_channels=4,
         out_channels=4,
         block_out_channels=settings.channels,
@@ -86,6 +81,30 @@ def start_unet(unet: UNet2DConditionModel) -> None:
         elif name.endswith(("proj_out", "to_out.0", "ff.net.2")):
             layer.weight *= 0.2
     nn.init.zeros_(unet.conv_out.weight)
+
+
+@torch.no_grad()
+def start_from(unet: UNet2DConditionModel, finished: UNet2DConditionModel) -> None:
+    """Take over a finished UNet's weights. One that lacks the finest level becomes the levels below it: the new level
+    first hands down half the sum of four neighbours, in which noise stays as strong as it was.
+
+    Raises RuntimeError where the shapes do not fit.
+    """
+    weights = finished.state_dict()
+    if len(finished.config.block_out_channels) == len(unet.config.block_out_channels):
+        unet.load_state_dict(weights)
+        return
+    inner = {
+        re.sub(r"^down_blocks\.(\d+)", lambda level: f"down_blocks.{int(level[1]) + 1}", name): value
+        for name, value in weights.items()
+        if not name.startswith("conv_out")
+    }
+    unknown = unet.load_state_dict(inner, strict=False).unexpected_keys
+    if unknown:
+        raise RuntimeError(f"The model to start from has other parts: {', '.join(unknown[:3])}")
+    (downsampler,) = unet.down_blocks[0].downsamplers
+    nn.init.zeros_(downsampler.conv.weight)
+    downsampler.conv.weight[:, :, 1:, 1:] = torch.eye(downsampler.channels)[..., None, None] / 2
 
 
 def pipeline_of(
@@ -153,7 +172,7 @@ def train_denoiser(run: Run, team: Team, recipe: Recipe) -> None:
     unet = new_unet(settings).to(device, memory_format=torch.channels_last).train()
     text_encoder = new_text_encoder(settings, tokenizer).to(device).train()
     if run.start:
-        unet.load_state_dict(UNet2DConditionModel.from_pretrained(run.start / "unet").state_dict())
+        start_from(unet, UNet2DConditionModel.from_pretrained(run.start / "unet"))
         text_encoder.load_state_dict(CLIPTextModel.from_pretrained(run.start / "text_encoder").state_dict())
     modules = {"unet": unet, "text_encoder": text_encoder}
     matrices, rest = matrices_and_rest(modules.values(), ("conv_in", "conv_out", "embedding", "time_emb"))

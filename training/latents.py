@@ -20,7 +20,7 @@ def part_path(folder: Path, rank: int) -> Path:
 
 
 def encode_scenes(run: Run, team: Team, count: int) -> None:
-    """Write this process's share of the first `count` scenes as (N, 4, 32, 32) float16, unscaled; every
+    """Write this process's share of the first `count` scenes as (N, 4, 64, 64) float16, unscaled; every
     size-th batch is its own.
     """
     vae = AutoencoderKL.from_pretrained(run.work / "vae")

@@ -31,7 +31,7 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class VaeSettings:
-    channels: tuple[int, ...] = (24, 48, 96, 128)
+    channels: tuple[int, ...] = (24, 48, 128)
     layers: int = 1
     groups: int = 2
     budget: Budget = Budget(minutes=45)
@@ -48,7 +48,7 @@ class VaeSettings:
 
 @dataclass(frozen=True)
 class DenoiserSettings:
-    channels: tuple[int, ...] = (32, 64, 192)
+    channels: tuple[int, ...] = (32, 32, 64, 192)
     layers: int = 1
     text_width: int = 192
     text_layers: int = 2
