@@ -139,19 +139,19 @@ BUILTIN = ModelSpec(
     variant=None,
     dtype="float32",
     native_size=256,
-    latents=LatentSpec(channels=4, downscale=8, scaling_factor=0.5200234651565552),
+    latents=LatentSpec(channels=4, downscale=4, scaling_factor=0.5427218079566956),
     licence="apache-2.0",
     num_inference_steps=20,
     guidance_scale=4.0,
-    # `python -m training.preview` fits it: R² = 0.987.
+    # `python -m training.preview` fits it: R² = 0.991.
     preview=(
-        (0.3430, 0.3718, 0.3235),
-        (-0.0467, -0.0337, 0.3190),
-        (0.2654, -0.1201, -0.0274),
-        (0.0659, -0.0918, 0.0368),
-        (-0.0366, -0.0943, -0.0751),
+        (0.3522, 0.3581, 0.3562),
+        (-0.0699, -0.0601, 0.3040),
+        (0.2612, -0.1320, -0.0251),
+        (0.0609, -0.0951, 0.0493),
+        (0.0007, -0.0924, -0.0815),
     ),
-    vae_block_out_channels=(24, 48, 96, 128),
+    vae_block_out_channels=(24, 48, 128),
     prompt_tokens=32,
     schedulers=_ANY_SCHEDULER,
 )

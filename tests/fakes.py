@@ -23,10 +23,12 @@ from backend.job import (
     VaeOptions,
     Waiting,
 )
-from backend.models import MODELS, ModelSpec, find_model
+from backend.models import BUILTIN, MODELS, ModelSpec, find_model
 from backend.report import Cost, Stage, StageReport, Traffic
 from backend.settings import Settings
 from backend.vae.preflight import Preflight
+
+DOWNSCALE = BUILTIN.latents.downscale
 
 HERE = "this computer’s processor"
 
@@ -103,7 +105,7 @@ class FakeStudio:
     def _events(self, job: Job, resolved: Any, stop: threading.Event) -> Iterator[Event]:
         import torch
 
-        latents = torch.zeros(1, 4, resolved.height // 8, resolved.width // 8)
+        latents = torch.zeros(1, 4, resolved.height // DOWNSCALE, resolved.width // DOWNSCALE)
         encoded = report("encode", self._mode(job.encode), asked=job.encode.mode)
         yield Waiting("Waiting for 1 other to finish")
         yield self._begin("encode", encoded)
@@ -140,7 +142,7 @@ class FakeStudio:
         find_model(model)
         done = report("encode", self._mode(options), asked=options.mode)
         self._begin("encode", done)
-        return torch.randn(1, 4, image.height // 8, image.width // 8), done
+        return torch.randn(1, 4, image.height // DOWNSCALE, image.width // DOWNSCALE), done
 
     def decode(
         self,
@@ -153,7 +155,7 @@ class FakeStudio:
         done = report("decode", self._mode(options), asked=options.mode)
         self._begin("decode", done)
         height, width = latents.shape[-2:]
-        return Image.new("RGB", (width * 8, height * 8), "teal"), done
+        return Image.new("RGB", (width * DOWNSCALE, height * DOWNSCALE), "teal"), done
 
     def _begin(self, stage: str, done: StageReport) -> StageStarted:
         if stage in self.fail:

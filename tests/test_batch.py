@@ -35,7 +35,7 @@ def studio(gate: threading.Event) -> Iterator[Studio]:
     far = Starlette(routes=Studio(Settings(device="cpu")).routes())
 
     async def gated(scope: Any, receive: Any, send: Any) -> None:
-        if scope.get("path", "").endswith("/decode") and b"shape=12" in scope["query_string"]:
+        if scope.get("path", "").endswith("/decode") and b"shape=24" in scope["query_string"]:
             await asyncio.to_thread(gate.wait, 60)
         await far(scope, receive, send)
 
@@ -121,7 +121,7 @@ def test_a_failed_decode_leaves_its_latents_and_the_others(
     real, seen = Remote.decode, []
 
     def once_broken(self: Remote, latents: torch.Tensor) -> torch.Tensor:
-        if latents.shape[-1] == 12:
+        if latents.shape[-1] == 24:
             seen.append(latents)
             if len(seen) == 2:
                 raise RemoteError("The endpoint broke.")

@@ -164,7 +164,7 @@ def test_a_remote_report_says_what_went_over_the_wire(studio: Studio, picture: I
         studio, job(picture, encode=VaeOptions("remote"), decode=VaeOptions("remote"))
     ).reports
     assert encode.traffic is not None and decode.traffic is not None
-    assert decode.traffic.bytes_sent == 4 * 8 * 12 * 4, "float32 latents"
+    assert decode.traffic.bytes_sent == 4 * 16 * 24 * 4, "float32 latents"
     assert decode.traffic.bytes_received == 96 * 64 * 3, "an 8-bit picture"
     for report in (encode, decode):
         assert report.where.startswith("127.0.0.1:") and report.traffic is not None
@@ -236,7 +236,10 @@ def test_any_picture_and_size_will_do(studio: Studio) -> None:
     odd = Image.new("RGBA", (77, 131), (20, 90, 200, 128))
     result = finish(studio, Job(odd, "", model="builtin", strength=0.2, num_inference_steps=5, seed=1))
     width, height = result.image.size
-    assert width % 8 == height % 8 == 0 and abs(width * height - 256**2) < 0.1 * 256**2
+    assert (
+        width % BUILTIN.size_multiple == height % BUILTIN.size_multiple == 0
+        and abs(width * height - 256**2) < 0.1 * 256**2
+    )
 
 
 def test_bad_settings_are_refused_before_anything_runs(studio: Studio, picture: Image.Image) -> None:

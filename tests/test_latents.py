@@ -17,7 +17,7 @@ from backend.studio import Studio
 
 
 def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
-    z = torch.randn(1, 4, 6, 9).half()
+    z = torch.randn(1, 4, 12, 18).half()
     latents.save_latents(tmp_path / "a.safetensors", z, BUILTIN)
     file = latents.load_latents(tmp_path / "a.safetensors")
     assert torch.equal(file.latents, z) and file.model == "builtin" and file.image_size == (72, 48)

@@ -47,7 +47,7 @@ def test_all_that_can_be_read_are_in_one_file_with_what_they_mean(
     assert told["model"] == "builtin" and float(told["scaling_factor"]) == BUILTIN.latents.scaling_factor
     assert json.loads(told["sizes"])["b.png"] == [64, 96]
     assert all(latents.shape[0] == 4 and torch.isfinite(latents).all() for latents in kept.values())
-    width, height = (side * 8 for side in reversed(kept["a.png"].shape[1:]))
+    width, height = (side * BUILTIN.latents.downscale for side in reversed(kept["a.png"].shape[1:]))
     with Image.open(uploads[0]) as original:
         alone, _ = studio.encode(original.resize((width, height), Image.Resampling.LANCZOS), "builtin", WHOLE)
     assert alone.shape[1:] == kept["a.png"].shape

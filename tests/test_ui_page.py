@@ -119,7 +119,7 @@ def test_what_is_no_number_and_no_choice_is_said(
 
 def test_encode_decode_and_round_trip(client: Client) -> None:
     latents, channels, told = client.predict(handle_file(EXAMPLE), api_name="/encode")
-    assert told["latents"]["shape"] == [1, 4, 32, 32]
+    assert told["latents"]["shape"] == [1, 4, 64, 64]
     with Image.open(channels) as image:
         assert image.width > 64
     picture, told = client.predict(handle_file(latents), api_name="/decode")

@@ -39,7 +39,7 @@ def test_the_curl_snippet(studio: Studio, tmp_path: Path) -> None:
         if error.returncode == 127:
             pytest.skip("no curl on this machine")
         raise
-    assert (tmp_path / "latents.bin").stat().st_size == 4 * 8 * 8 * 4
+    assert (tmp_path / "latents.bin").stat().st_size == 4 * 16 * 16 * 4
     assert "200" in (tmp_path / "headers.txt").read_text().splitlines()[0]
 
 

@@ -49,7 +49,7 @@ def test_encode_then_decode_the_file(watched: Watched, url: str) -> None:
     page.locator("#lr-encode-picture img").first.wait_for()
     page.locator("#lr-encode").click()
     page.locator("#lr-encode-viewer .lr-frame[data-state=before]").wait_for()
-    assert "4 channels of 32 × 32" in page.locator("#lr-encode-panel").inner_text()
+    assert "4 channels of 64 × 64" in page.locator("#lr-encode-panel").inner_text()
     latents = saved(page, "#lr-encode-save")
     page.locator("#lr-round-trip").click()
     page.locator("#lr-encode-viewer .lr-frame[data-state=done]").wait_for()

@@ -72,4 +72,4 @@ def base(service: Service) -> Iterator[str]:
 @pytest.fixture
 def latents() -> torch.Tensor:
     """Latents of the built-in model for a picture of 96 by 64 pixels."""
-    return torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(1))
+    return torch.randn(1, 4, 16, 24, generator=torch.Generator().manual_seed(1))

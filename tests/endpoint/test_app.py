@@ -24,8 +24,8 @@ from backend.vae.whole import Whole
 from backend.wire import pack_tensor, parse_timing
 from tests.serving import serve
 
-SHAPE = "shape=1&shape=4&shape=8&shape=8&dtype=float32"
-BODY = bytes(4 * 8 * 8 * 4)
+SHAPE = "shape=1&shape=4&shape=16&shape=16&dtype=float32"
+BODY = bytes(4 * 16 * 16 * 4)
 
 
 def png(width: int, height: int) -> bytes:
@@ -45,14 +45,14 @@ def png(width: int, height: int) -> bytes:
         (
             "POST",
             f"/vae/builtin/decode?{SHAPE.replace('shape=4', 'shape=5')}",
-            bytes(5 * 256),
+            bytes(5 * 16 * 16 * 4),
             400,
             "bad_request",
         ),
         (
             "POST",
-            "/vae/builtin/decode?shape=1&shape=4&shape=64&shape=65&dtype=uint8",
-            bytes(4 * 64 * 65),
+            "/vae/builtin/decode?shape=1&shape=4&shape=128&shape=129&dtype=uint8",
+            bytes(4 * 128 * 129),
             413,
             "too_large",
         ),
@@ -74,11 +74,11 @@ def png(width: int, height: int) -> bytes:
         ("POST", "/vae/builtin/encode", b"", 400, "bad_wire"),
         ("POST", "/vae/builtin/encode", png(513, 512), 413, "too_large"),
         ("POST", "/vae/builtin/encode", png(64, 64)[:-40], 400, "bad_image"),
-        ("POST", "/vae/builtin/encode", png(4, 4), 400, "bad_wire"),
+        ("POST", "/vae/builtin/encode", png(3, 3), 400, "bad_wire"),
         (
             "POST",
-            "/vae/builtin/encode?shape=1&shape=3&shape=4&shape=4&dtype=uint8",
-            bytes(48),
+            "/vae/builtin/encode?shape=1&shape=3&shape=3&shape=3&dtype=uint8",
+            bytes(27),
             400,
             "bad_request",
         ),
@@ -152,7 +152,7 @@ def test_the_list_tells_what_a_client_must_know(base: str) -> None:
     assert set(vaes) == {"builtin", "flux"}
     assert vaes["flux"]["channels"] == 16 and vaes["flux"]["shift_factor"] == 0.1159
     assert vaes["builtin"]["scaling_factor"] == BUILTIN.latents.scaling_factor
-    assert vaes["builtin"]["downscale"] == 8 and vaes["builtin"]["limits"]["max_pixels"] == 512 * 512
+    assert vaes["builtin"]["downscale"] == 4 and vaes["builtin"]["limits"]["max_pixels"] == 512 * 512
     assert requests.get(f"{base}/vae/flux", timeout=10).json() == vaes["flux"]
 
 
@@ -165,7 +165,7 @@ def test_server_timing_names_the_stages(base: str) -> None:
 def test_the_bare_address_serves_an_only_vae_both_ways(builtin: Whole) -> None:
     with serve(build_app(Service([Served("only", builtin.spec, lambda: builtin)]))) as url:
         latents = requests.post(url, data=png(64, 64), timeout=10)
-        assert json.loads(latents.headers["shape"]) == [1, 4, 8, 8]
+        assert json.loads(latents.headers["shape"]) == [1, 4, 16, 16]
         picture = requests.post(f"{url}/?{SHAPE}", data=latents.content, timeout=10)
         assert picture.headers["content-type"] == "image/jpeg"
         assert requests.get(url, timeout=10).json()["vaes"][0]["name"] == "only"
@@ -310,7 +310,7 @@ def test_routes_exist_before_torch() -> None:
 
 
 def test_a_float_body_is_what_it_was(base: str, builtin: Whole) -> None:
-    latents = torch.randn(1, 4, 8, 8)
+    latents = torch.randn(1, 4, 16, 16)
     response = requests.post(
         f"{base}/vae/builtin/decode?{SHAPE}&do_scaling=true&output_type=pt",
         data=pack_tensor(latents),

@@ -152,13 +152,13 @@ def test_encode_uint8_either_way_round(base: str, builtin: Whole, picture: Image
 
 def test_an_odd_picture_is_brought_to_the_grid(base: str, picture: Image.Image) -> None:
     odd = picture.resize((99, 67))
-    assert remote_encode(f"{base}/vae/builtin/encode", odd).shape == (1, 4, 8, 12)
+    assert remote_encode(f"{base}/vae/builtin/encode", odd).shape == (1, 4, 16, 24)
 
 
 def test_pictures_of_every_mode(base: str, picture: Image.Image) -> None:
     for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16"):
         made = picture.convert("L").convert("I;16") if mode == "I;16" else picture.convert(mode)
-        assert remote_encode(f"{base}/vae/builtin/encode", made).shape == (1, 4, 8, 12), mode
+        assert remote_encode(f"{base}/vae/builtin/encode", made).shape == (1, 4, 16, 24), mode
 
 
 def test_an_error_is_json(url: str) -> None:

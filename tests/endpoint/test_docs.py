@@ -13,9 +13,14 @@ from PIL import Image
 
 from backend.endpoint.__main__ import _parser
 from backend.job import LOSSLESS
+from backend.models import BUILTIN
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "endpoint.md").read_text()
+
+
+def test_the_examples_scale_as_the_built_in_model_does() -> None:
+    assert set(re.findall(r"scaling_factor=([\d.]+)", TEXT)) == {repr(BUILTIN.latents.scaling_factor)}
 
 
 def blocks(language: str) -> list[str]:
@@ -39,7 +44,7 @@ def test_the_curl_commands(base: str, folder: Path) -> None:
     script = script.replace("http://127.0.0.1:7861", base)
     subprocess.run(["bash", "-euc", script], cwd=folder, check=True, timeout=60)
     assert size(folder / "back.png") == size(folder / "picture.png")
-    assert "shape: [1, 4, 8, 12]" in (folder / "headers.txt").read_text()
+    assert "shape: [1, 4, 16, 24]" in (folder / "headers.txt").read_text()
 
 
 @pytest.mark.parametrize("index", range(2))

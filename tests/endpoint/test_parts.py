@@ -53,7 +53,7 @@ def test_blending_is_exact_for_work_that_looks_at_one_pixel(shape: tuple[int, in
 
 
 def test_a_picture_over_the_cap_is_sent_in_parts_and_said_so(base: str, builtin: Whole) -> None:
-    latents = torch.nn.functional.interpolate(torch.randn(1, 4, 3, 5), size=(20, 36), mode="bicubic")
+    latents = torch.nn.functional.interpolate(torch.randn(1, 4, 3, 5), size=(40, 72), mode="bicubic")
     remote = Remote(SPEC, f"{base}/vae/builtin/encode", f"{base}/vae/builtin/decode", max_side=160)
     image = remote.decode(latents)
     assert remote.traffic is not None and remote.traffic.parts == 3 and remote.traffic.requests == 3
@@ -70,9 +70,9 @@ def test_an_endpoint_with_a_smaller_cap_is_met_halfway(builtin: Whole) -> None:
     service = Service([Served("only", builtin.spec, lambda: builtin)], Limits(max_pixels=256 * 256))
     with serve(build_app(service)) as url:
         remote = Remote(SPEC, None, url)
-        image = remote.decode(torch.zeros(1, 4, 16, 40))
+        image = remote.decode(torch.zeros(1, 4, 32, 80))
         assert image.shape == (1, 3, 128, 320) and remote.traffic is not None and remote.traffic.parts == 1
-        image = remote.decode(torch.zeros(1, 4, 32, 36))
+        image = remote.decode(torch.zeros(1, 4, 64, 72))
         assert image.shape == (1, 3, 256, 288) and remote.traffic.parts > 1
 
 

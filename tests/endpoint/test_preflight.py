@@ -33,7 +33,7 @@ def test_green_with_latency_and_limit(base: str, direction: Any) -> None:
     ("change", "reason"),
     [
         ({"channels": 16}, "Its latents have 4 channels, this model's 16."),
-        ({"downscale": 16}, "shrinks by 8"),
+        ({"downscale": 16}, "shrinks by 4"),
         (
             {"scaling_factor": 0.18215},
             f"Its scaling_factor is {BUILTIN.latents.scaling_factor:g}, this model's 0.18215.",

@@ -6,6 +6,7 @@ import http.server
 import socket
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from backend.errors import (
 )
 from backend.images import to_tensor
 from backend.job import LOSSLESS, TRANSFERS, Transfer
-from backend.models import BUILTIN, LatentSpec
+from backend.models import BUILTIN
 from backend.net import new_session
 from backend.vae.remote import Remote
 from backend.vae.whole import Whole
@@ -31,7 +32,7 @@ from backend.wire import pack_decode_reply, pack_tensor_reply, pixels_to_image
 from tests.serving import scripted
 
 SPEC = BUILTIN.latents
-LATENTS = torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(1))
+LATENTS = torch.randn(1, 4, 16, 24, generator=torch.Generator().manual_seed(1))
 IMAGE = pixels_to_image(torch.full((1, 64, 96, 3), 77, dtype=torch.uint8))
 
 
@@ -51,7 +52,7 @@ def test_decode_agrees_with_local(base: str, builtin: Whole, transfer: Transfer)
     assert image.dtype == torch.float32 and image.shape == expected.shape
     tolerance = {"float32": 0.0, "float16": 0.02, "uint8": 1 / 255 + 1e-6, "png": 1 / 255 + 1e-6, "jpg": 0.5}
     torch.testing.assert_close(image, expected, rtol=0, atol=tolerance[transfer])
-    assert vae.traffic is not None and vae.traffic.bytes_sent == 4 * 8 * 12 * (
+    assert vae.traffic is not None and vae.traffic.bytes_sent == 4 * 16 * 24 * (
         2 if transfer == "float16" else 4
     )
     assert vae.traffic.server_seconds is not None and vae.traffic.server_seconds > 0
@@ -303,7 +304,7 @@ def test_errors_are_of_one_tree() -> None:
 
 
 def test_a_spec_without_shift_sends_none() -> None:
-    spec = LatentSpec(channels=4, downscale=8, scaling_factor=0.13025)
+    spec = replace(SPEC, shift_factor=None)
     with scripted(good()) as (script, url):
         Remote(spec, None, url, timeout=5).decode(LATENTS)
     assert "shift_factor" not in script.requests[0][0]

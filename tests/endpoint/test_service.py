@@ -73,8 +73,8 @@ def test_waiting_requests_of_equal_shape_are_computed_together(builtin: Whole) -
     slow = Slow(builtin)
     service = Service([Served("only", builtin.spec, lambda: slow)], Limits(batch_pixels=3 * 64 * 64))
     lane = service.lane(service.find(None))
-    inputs = [torch.randn(1, 4, 8, 8) for _ in range(6)]
-    other = torch.randn(1, 4, 8, 9)
+    inputs = [torch.randn(1, 4, 16, 16) for _ in range(6)]
+    other = torch.randn(1, 4, 16, 17)
     replies: dict[int, requests.Response] = {}
     with serve(build_app(service)) as url:
 
@@ -136,7 +136,7 @@ def test_a_tiny_autoencoder_takes_the_denoisers_latents_as_they_are() -> None:
     ).eval()
     vae = Whole(module, LatentSpec(4, 8, 1.0))
     served = Served("tiny", vae.spec, lambda: vae, fixed_scale=True)
-    latents = torch.randn(1, 4, 8, 8)
+    latents = torch.randn(1, 4, 16, 16)
     with serve(build_app(Service([served]))) as url:
         for scaling in ("scaling_factor=0.18215", "do_scaling=false", "do_scaling=true"):
             reply = requests.post(
@@ -159,8 +159,9 @@ def test_a_full_disk_of_bytes_is_refused_while_others_are_inside(builtin: Whole)
 
 @pytest.mark.parametrize("side", [64, 512])
 def test_the_largest_allowed_picture_is_served(base: str, side: int) -> None:
-    query = f"shape=1&shape=4&shape={side // 8}&shape={side // 8}&dtype=uint8&scaling_factor=100"
-    body = bytes(4 * (side // 8) ** 2)
+    side //= BUILTIN.latents.downscale
+    query = f"shape=1&shape=4&shape={side}&shape={side}&dtype=uint8&scaling_factor=100"
+    body = bytes(4 * side**2)
     assert requests.post(f"{base}/vae/builtin/decode?{query}", data=body, timeout=60).status_code == 200
 
 

@@ -122,7 +122,7 @@ def test_the_certificate_was_all_that_was_wrong(
     with spoiling(spoiler, authority.issue_cert("127.0.0.1")) as url:
         assert url.startswith("https://")
         remote = Remote(spec, None, f"{url}/vae/builtin/decode", session=new_session(), timeout=30)
-        assert remote.decode(latents).shape == (1, 3, 64, 96)
+        assert remote.decode(latents).shape == (1, 3, 32, 48)
 
 
 def test_the_endpoints_id_is_in_the_sentence_and_in_its_answer(studio: Studio) -> None:

@@ -238,7 +238,7 @@ DE: dict[str, str] = {
     "own_remove": "Vergessen",
     "explain_vae": "Was ist ein VAE?",
     "explain_vae_text": "Auf jedem Pixel zu malen dauerte zu lange. Ein VAE presst das Bild in ein kleines Zahlengitter, "
-    "die Latents, 48-mal kleiner. Darauf arbeitet der Maler, und der VAE macht wieder ein Bild daraus. Dieser letzte "
+    "die Latents, 12- bis 48-mal kleiner. Darauf arbeitet der Maler, und der VAE macht wieder ein Bild daraus. Dieser letzte "
     "Schritt braucht den meisten Speicher; deshalb hilft es, seinen Ort wählen zu können.",
     "explain_tiles": "Warum können Kacheln Nähte zeigen?",
     "explain_tiles_text": "Gekachelt heißt: Das Bild wird in Stücke zerlegt, die in den Speicher passen. Jedes Stück "

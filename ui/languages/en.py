@@ -318,8 +318,8 @@ EN: dict[str, str] = {
     # explanations
     "explain_vae": "What is a VAE?",
     "explain_vae_text": "Painting on every pixel would take too long. A VAE squeezes the picture into a small grid of "
-    "numbers, the latents, 48 times smaller. The painter works on those, and the VAE turns them back into a picture. "
-    "That last step needs the most memory, so it helps to choose where it runs.",
+    "numbers, the latents, 12 to 48 times smaller. The painter works on those, and the VAE turns them back into a "
+    "picture. That last step needs the most memory, so it helps to choose where it runs.",
     "explain_tiles": "Why can tiles show seams?",
     "explain_tiles_text": "Tiled mode cuts the picture into pieces that fit in memory. Each piece is judged by itself, "
     "so brightness and colour may differ a little from piece to piece. Overlapping hides most of it. Streamed mode "

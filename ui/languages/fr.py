@@ -238,7 +238,7 @@ FR: dict[str, str] = {
     "own_remove": "L’oublier",
     "explain_vae": "Qu’est-ce qu’un VAE ?",
     "explain_vae_text": "Peindre chaque pixel serait trop long. Un VAE comprime l’image en une petite grille de nombres, "
-    "les latents, 48 fois plus petite. Le peintre y travaille, puis le VAE en refait une image. Cette dernière étape "
+    "les latents, 12 à 48 fois plus petite. Le peintre y travaille, puis le VAE en refait une image. Cette dernière étape "
     "demande le plus de mémoire : d’où l’intérêt de choisir où elle tourne.",
     "explain_tiles": "Pourquoi des coutures entre carreaux ?",
     "explain_tiles_text": "En carreaux, l’image est coupée en morceaux qui tiennent en mémoire. Chacun est jugé seul, "
