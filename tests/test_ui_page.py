@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -18,6 +19,7 @@ from backend.latents import load_latents
 from tests.browser.launching import page_of
 from tests.fakes import FakeStudio, wait_until
 from ui.form import Values
+from ui.page import Page
 from ui.runs import Runs
 from ui.theme import ASSETS
 
@@ -214,3 +216,25 @@ def test_a_stop_in_the_middle_keeps_the_latents(tmp_path: Path) -> None:
     assert "Stopped" in last[view.panel]
     assert last[view.latents]["interactive"] is True
     assert last[view.paint]["interactive"] is True
+
+
+def test_no_message_of_a_run_alters_what_an_earlier_one_brought() -> None:
+    """The browser applies an edit inside a value to that value itself, which it may not have looked at yet."""
+    with Page() as page:
+        shown = gr.JSON()
+        gr.Button().click(lambda: iter(()), None, shown)
+    (listener,) = page.fns.values()
+    values: list[Any] = [{"after": "a.png"}, {"before": "sheet.png"}, {"__type__": "update"}]
+
+    def run(name: str) -> list[Any]:
+        return [
+            *(
+                page.handle_streaming_diffs(listener, [value], "session", name, final=False)
+                for value in values
+            ),
+            page.handle_streaming_diffs(listener, [None], "session", name, final=True),
+        ]
+
+    replaced = [[[["replace", [], value]]] for value in values[1:]]
+    for name in ("first", "second"):
+        assert run(name) == [[values[0]], *replaced, [values[-1]]]

@@ -25,10 +25,36 @@ _SPARE_THREADS = 64
 """Beside one for each job that may wait, for whatever else the page does; so the stop button always finds one."""
 
 
+class Page(gr.Blocks):
+    """Blocks whose generators send every value whole.
+
+    Gradio sends what changed since the last message, and the browser applies that to the very object which it handed
+    over for the last one. Where two messages come at once the earlier has not been looked at by then, and loses what
+    the later does not repeat: a finished picture, or a button that was set free.
+    """
+
+    def handle_streaming_diffs(
+        self,
+        block_fn: Any,
+        data: list[Any],
+        session_hash: str | None,
+        run: str | None,
+        final: bool,
+        simple_format: bool = False,
+    ) -> list[Any]:
+        """`data` for the client, one for each output: as values in a run's first message, or for a client that
+        understands nothing else; later as the edit that replaces the old value by the new one."""
+        goes_on = run is not None and run in self.pending_diff_streams.get(session_hash, {})
+        values = super().handle_streaming_diffs(block_fn, data, session_hash, run, final, simple_format=True)
+        if final or simple_format or not goes_on:
+            return values
+        return [[["replace", [], value]] for value in values]
+
+
 def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
     """The whole page. `runs` keeps what it makes; pass its folder to `launch_options`."""
     own = OwnEndpoints()
-    with gr.Blocks(title="Latent Relay", analytics_enabled=False) as page:
+    with Page(title="Latent Relay", analytics_enabled=False) as page:
         local(html(header("en"), elem_id="lr-header"), header)
         with gr.Tabs(elem_id="lr-tabs", selected="img2img") as tabs:
             with gr.Tab(T("tab_img2img"), id="img2img"):
@@ -57,8 +83,9 @@ def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
         served.wire((*main.places, *encode_places, *decode_places))
         api.build(studio, runs)
         _wire_loading(page, runs, own, main, served)
-    # Jobs wait in the studio's line, where they are told their place; this bounds all the rest.
-    return page.queue(max_size=studio.settings.queue, api_open=False)
+    # Jobs wait in the studio's line, where they are told their place, or that it is busy. This bounds all the rest; a
+    # whole crowd that comes at once must get through it to the line.
+    return page.queue(max_size=2 * studio.settings.queue, api_open=False)
 
 
 def _wire_loading(
