@@ -30,7 +30,8 @@ def test_nobody_gets_anothers_picture_or_none(result: dict[str, Any]) -> None:
 def test_past_the_bound_they_are_told_that_it_is_busy(result: dict[str, Any]) -> None:
     for crowd in ("app", "endpoint"):
         assert result[crowd]["busy"] > 0
-        assert all("busy" in message for message in result[crowd]["messages"])
+        messages = result[crowd]["messages"]
+        assert all("busy" in message for message in messages), messages
 
 
 @pytest.mark.slow
