@@ -22,9 +22,9 @@ for name, value in {
 
 from backend.errors import LatentRelayError
 from backend.logs import log_json_lines
+from backend.run.zero_gpu import decorator
 from backend.settings import Settings, read_settings
 from backend.studio import Studio
-from backend.zero_gpu import decorator
 
 
 def main() -> int:
@@ -64,7 +64,7 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
         enable_monitoring=False,
         **launch_options(pictures, studio),
     )
-    studio.own_url = local_url
+    studio.self_url = local_url
     if lend is None:
         threading.Thread(target=_warm_up, args=(studio,), name="warm-up", daemon=True).start()
     threading.Thread(target=runs.tidy_forever, name="tidy", daemon=True).start()

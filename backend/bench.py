@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from backend.device.interrupt import interruptible, raise_if_stopped
+from backend.device.loading import Loader, is_cached
+from backend.device.measure import Meter, device_name, empty_device_cache
 from backend.errors import Cancelled, LatentRelayError, OutOfMemoryError
-from backend.interrupt import interruptible, raise_if_stopped
-from backend.loading import Loader, is_cached
-from backend.measure import Meter, device_name, give_memory_back
 from backend.models import ModelSpec
 from backend.report import Cost
-from backend.stages import local_vae
+from backend.run.stage import local_vae
 
 if TYPE_CHECKING:
     import torch
@@ -109,7 +109,7 @@ class Bench:
         blank = Measured(
             case.stage,
             case.model.name,
-            device_name(device),
+            str(device_name(device)),
             case.size,
             case.mode,
             str(dtype).removeprefix("torch."),
@@ -129,9 +129,9 @@ class Bench:
                 return [_cost(work, device) for _ in range(runs)]
 
         try:
-            costs = self.loader.turns.run(measure, stop)
+            costs = self.loader.queue.run(measure, stop)
         except OutOfMemoryError:
-            give_memory_back(device)
+            empty_device_cache(device)
             return replace(blank, error=OOM)
         except Cancelled:
             raise

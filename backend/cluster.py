@@ -22,13 +22,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from backend import wire
+from backend.device.queue import DeviceQueue
 from backend.endpoint.app import build_app
-from backend.endpoint.lane import Done
+from backend.endpoint.batching import Done
 from backend.endpoint.service import Action, Computed, Limits, Served, Service, compute_together
 from backend.endpoint.source import Source, parse_source
 from backend.errors import BusyError, LatentRelayError
 from backend.models import BUILTIN
-from backend.turns import Turns
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ class Worker:
     """Holds the VAEs on its device and computes; Serve runs one a replica."""
 
     def __init__(self, plan: Plan) -> None:
-        turns = Turns()
+        turns = DeviceQueue()
         sources = [Source(name, source, plan.device, plan.dtype, turns) for name, source in plan.vaes]
         for source in sources:
             source.module()
@@ -111,14 +111,14 @@ class ClusterService(Service):
     """The service of the door: everything as on one machine, but computing goes to a worker."""
 
     def __init__(self, plan: Plan, workers: Any) -> None:
-        turns = Turns()
+        turns = DeviceQueue()
         served = [Source(name, source, "cpu", "auto", turns).served for name, source in plan.vaes]
         most = max(plan.replicas, plan.max_replicas or 0)
         limits = replace(
             plan.limits, queue=plan.limits.queue * most, queue_bytes=plan.limits.queue_bytes * most
         )
         super().__init__(
-            [replace(one, load=_not_here, load_leaner=None, is_ready=lambda: True) for one in served],
+            [replace(one, load=_not_here, load_low_memory=None, is_ready=lambda: True) for one in served],
             limits,
             os.environ.get(TOKEN_VARIABLE) or None,
         )

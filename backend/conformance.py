@@ -23,7 +23,7 @@ from PIL import Image
 
 from backend import wire
 from backend.models import LatentSpec
-from backend.net import new_session
+from backend.remote.net import new_session
 
 TOKEN_VARIABLE = "LATENT_RELAY_TOKEN"
 _ROWS, _COLUMNS = 4, 6

@@ -25,8 +25,8 @@ from backend import images
 from backend.errors import BadImageError, BadSettingError, LatentRelayError
 from backend.job import MAX_SIDE, VaeOptions
 from backend.models import MODELS, ModelSpec, find_model
+from backend.run.stage import Stages, Work
 from backend.settings import Settings, merge_endpoints
-from backend.stages import Stages, Work
 from backend.studio import Studio
 
 if TYPE_CHECKING:

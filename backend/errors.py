@@ -31,24 +31,42 @@ Errors of other libraries are translated where they enter, and nowhere else.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from backend.message import Message, join
 
 
 class LatentRelayError(Exception):
-    """Base of all of ours. `str(error)` is a sentence for a person; `hint` (may be empty) what to do next."""
+    """Base of all of ours. `message` is a sentence for a person, `advice` (may be empty) what to do next.
+
+    Both are given as English with gaps, and what goes into the gaps by name: `UserError("{name} is not a picture.",
+    "Choose another file.", name=name)`. A finished `Message` is taken as it is. `str(error)` and `hint` are the two
+    in English.
+    """
 
     code: ClassVar[str] = "error"
     run_id: str | None = None
     """Of the run that failed, as its log line has it."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+    def __init__(self, message: str | Message, hint: str | Message = "", **values: Any) -> None:
+        self.message = message if isinstance(message, Message) else Message(message, **values)
+        self.advice = hint if isinstance(hint, Message) else Message(hint, **values)
+        super().__init__(str(self.message))
+
+    @property
+    def hint(self) -> str:
+        """`advice` in English."""
+        return str(self.advice)
+
+    @property
+    def full_message(self) -> Message:
+        """Message and advice in one line, as the page shows them."""
+        return join(self.message, self.advice)
 
     @property
     def sentence(self) -> str:
-        """Message and hint in one line, as the page shows them."""
-        return f"{self} {self.hint}".strip()
+        """`full_message` in English."""
+        return str(self.full_message)
 
 
 class Cancelled(LatentRelayError):  # noqa: N818 - stopping is no error
@@ -112,8 +130,15 @@ class EndpointError(LatentRelayError):
 
     code = "endpoint_failed"
 
-    def __init__(self, message: str, hint: str = "", *, retry_after: int | None = None) -> None:
-        super().__init__(message, hint)
+    def __init__(
+        self,
+        message: str | Message,
+        hint: str | Message = "",
+        *,
+        retry_after: int | None = None,
+        **values: Any,
+    ) -> None:
+        super().__init__(message, hint, **values)
         self.retry_after = retry_after
 
 
@@ -143,23 +168,24 @@ class RemoteError(LatentRelayError):
 
     def __init__(
         self,
-        message: str,
-        hint: str = "",
+        message: str | Message,
+        hint: str | Message = "",
         *,
         url: str = "",
         status: int | None = None,
         request_id: str | None = None,
+        **values: Any,
     ) -> None:
-        super().__init__(message, hint)
+        super().__init__(message, hint, **values)
         self.url = url
         self.status = status
         self.request_id = request_id
 
     @property
-    def sentence(self) -> str:
-        """Message and hint, and the id that the endpoint's owner can look for."""
-        known = [f"(Request {self.request_id})"] if self.request_id else []
-        return " ".join([super().sentence, *known])
+    def full_message(self) -> Message:
+        """Message and advice, and the id that the endpoint's owner can look for."""
+        known = Message("(Request {id})", id=self.request_id) if self.request_id else Message("")
+        return join(self.message, self.advice, known)
 
 
 class RemoteUnreachableError(RemoteError):

@@ -1,7 +1,7 @@
 """What the img2img pipelines of the three families differ in, all in one place.
 
 A pipeline is given latents and gives latents back, so it needs no VAE; but StableDiffusionXLImg2ImgPipeline and
-FluxImg2ImgPipeline of diffusers 0.42 read their VAE's config on the way. They get a `VaeStandIn`: the config, and
+FluxImg2ImgPipeline of diffusers 0.42 read their VAE's config on the way. They get a `VaeConfigStub`: the config, and
 nothing that could compute or take memory. diffusers' classes stay as they are.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from backend.job import ResolvedJob
 
 
-class VaeStandIn:
+class VaeConfigStub:
     """In a pipeline's `vae` place: answers what may be asked about latents, holds no weights."""
 
     def __init__(self, spec: ModelSpec) -> None:

@@ -1,7 +1,4 @@
-"""A job (what a person asked for) and the events its run gives back. Plain data, no torch.
-
-The page, the API and the tests all consume the same events.
-"""
+"""A job: what a person asked for, checked and completed. Plain data, no torch."""
 
 from __future__ import annotations
 
@@ -12,15 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from PIL import Image
 
 from backend import families
-from backend.errors import BadSettingError, LatentRelayError
+from backend.errors import BadSettingError
 from backend.logs import new_id
 from backend.models import ModelSpec, find_model
-from backend.report import Stage, StageReport
 
 if TYPE_CHECKING:
-    import torch
-
-    from backend.own_endpoint import OwnEndpoint
+    from backend.remote.user_endpoint import UserEndpoint
 
 VaeMode = Literal["auto", "whole", "tiled", "streamed", "remote", "tiny"]
 VAE_MODES: tuple[VaeMode, ...] = ("auto", "whole", "streamed", "tiled", "remote", "tiny")
@@ -67,7 +61,7 @@ class VaeOptions:
     tile_size: int = 512
     tile_overlap: int = 128
     transfer: Transfer = "uint8"
-    endpoint: OwnEndpoint | None = None
+    endpoint: UserEndpoint | None = None
 
     def checked(self) -> VaeOptions:
         """Itself.
@@ -236,77 +230,3 @@ def _number(name: str, value: float | None, default: float, low: float, high: fl
     if not low <= value <= high:  # also refuses NaN
         raise BadSettingError(f"The {name} must be between {low:g} and {high:g}, not {value:g}.")
     return value
-
-
-# -- events ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """Someone else's job holds the device, or a model is being loaded."""
-
-    message: str
-
-
-@dataclass(frozen=True)
-class Downloading:
-    """Weights are on their way from the model hub, in bytes; `seconds_left` is a guess, None before there is one."""
-
-    title: str
-    done: int
-    total: int
-    seconds_left: float | None
-
-
-@dataclass(frozen=True)
-class StageStarted:
-    stage: Stage
-    mode: str
-    reason: str
-    where: str
-
-
-@dataclass(frozen=True)
-class Step:
-    """One denoising step done. `preview` is a cheap look at the latents, `seconds_left` a guess."""
-
-    step: int
-    steps: int
-    preview: Image.Image | None
-    seconds_left: float | None
-
-
-@dataclass(frozen=True)
-class StageDone:
-    """A stage's report; `latents` after encode and denoise, scaled, on the CPU."""
-
-    report: StageReport
-    latents: torch.Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Result:
-    """The finished picture, and all it took."""
-
-    image: Image.Image
-    latents: torch.Tensor
-    reports: tuple[StageReport, ...]
-    recipe: dict[str, Any]
-
-
-Event = Waiting | Downloading | StageStarted | Step | StageDone | Result
-
-
-@dataclass(frozen=True)
-class Failed:
-    """One picture of a batch could not be finished. What its events gave before stays, and the others go on."""
-
-    error: LatentRelayError
-
-
-@dataclass(frozen=True)
-class InBatch:
-    """An event of the picture `index` (from 0) of a batch; those of two pictures may mix."""
-
-    index: int
-    event: Event | Failed

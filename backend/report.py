@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from backend.message import Message
+
 Stage = Literal["encode", "denoise", "decode"]
 
 
@@ -80,8 +82,8 @@ class StageReport:
     stage: Stage
     mode: str
     """The mode that really ran: whole, tiled, streamed, remote; "local" or "none" for denoise."""
-    reason: str
-    where: str
+    reason: Message
+    where: Message
     """A device or a host, as a person would call it."""
     cost: Cost
     traffic: Traffic | None = None
@@ -89,7 +91,7 @@ class StageReport:
     dtype: str | None = None
     requested_mode: str | None = None
     """What was asked for; differs from `mode` after auto or a fallback."""
-    spared_bytes: int | None = None
+    avoided_bytes: int | None = None
     """Of a remote stage: the VAE's weights that were not loaded here; 0 if they were there anyway, None if unknown."""
     run_id: str | None = None
     """The run's, as the log has it."""
@@ -99,6 +101,10 @@ class StageReport:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, with the derived figures written out."""
         data = asdict(self)
+        # In English for whoever reads the file or the API's answer, and as data for other languages.
+        data["messages"] = {"reason": data["reason"], "where": data["where"]}
+        data |= {"reason": str(self.reason), "where": str(self.where)}
+        data["spared_bytes"] = data.pop("avoided_bytes")
         data["cost"]["peak_percent"] = self.cost.peak_percent
         data["cost"]["added_bytes"] = self.cost.added_bytes
         if self.traffic is not None:
@@ -106,9 +112,9 @@ class StageReport:
         return data
 
 
-def spared_bytes(reports: Sequence[StageReport]) -> int | None:
+def avoided_bytes(reports: Sequence[StageReport]) -> int | None:
     """What a run with both ends elsewhere saved by never loading the VAE; None if it saved nothing, or who knows."""
     ends = [report for report in reports if report.stage != "denoise"]
     if len(ends) < 2 or any(report.mode != "remote" for report in ends):
         return None
-    return ends[-1].spared_bytes or None
+    return ends[-1].avoided_bytes or None

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from backend.calibration import cache_folder
 from backend.errors import BadSettingError
-from backend.local_models import parse_model_path
 from backend.models import MODELS, ModelSpec
-from backend.secret import Token
+from backend.models.local import parse_model_path
+from backend.placement.learned import cache_folder
+from backend.token import Token
 
 PREFIX = "LATENT_RELAY_"
 LOW_MEMORY = ("none", "model", "group")

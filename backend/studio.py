@@ -6,31 +6,33 @@ Making a Studio loads nothing; torch and diffusers come in with the first piece 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from backend import images, img2img
-from backend.calibration import Expectation
-from backend.estimate import Estimate, estimate
-from backend.forecast import Direction
-from backend.job import Event, InBatch, Job, VaeOptions, vae_modes
-from backend.loading import Loader, default_model
+from backend import images
+from backend.device.loading import Loader, default_model
+from backend.events import Event, InBatch
+from backend.job import Job, ResolvedJob, VaeOptions, vae_modes
 from backend.models import MODELS, ModelSpec, add_model, find_model
+from backend.placement.estimate import Estimate, estimate
+from backend.placement.learned import Expectation
+from backend.placement.shapes import Direction
 from backend.report import StageReport
+from backend.run import img2img
+from backend.run.job_queue import JobQueue
+from backend.run.stage import Notify, Stages, Work
+from backend.run.zero_gpu import Decorator, LentVAE, ZeroGpu
 from backend.settings import Settings
-from backend.stages import Notify, Stages, Work
-from backend.turns import Turns
-from backend.zero_gpu import Decorator, LentVAE, ZeroGpu
 
 if TYPE_CHECKING:
     import torch
     from starlette.routing import Route
 
     from backend.endpoint import Served
+    from backend.remote.preflight import Preflight
     from backend.vae.base import VAE
-    from backend.vae.preflight import Preflight
 
 _JOBS_AT_ONCE = 4
 """More than one, so that the device works while another job is at a remote; few, so that a job begun is soon done."""
@@ -44,14 +46,35 @@ class Studio:
         self.settings = settings
         for spec in settings.local_models:
             add_model(spec)
-        self.own_url: str | None = None
+        self.self_url: str | None = None
         """Base URL of this app once it listens, e.g. http://127.0.0.1:7860; the built-in model's remote."""
         self.loader = Loader(settings)
-        self.line = Turns(_JOBS_AT_ONCE, settings.queue)
+        self.job_queue = JobQueue(_JOBS_AT_ONCE, settings.queue)
         """Whole jobs, first come first served; inside, each stage takes its turn on the device."""
-        self.stages = Stages(settings, self.loader, lambda: self.own_url)
+        self.stages = Stages(settings, self.loader, lambda: self.self_url)
         if lend is not None:
             self.stages.zero_gpu = ZeroGpu(lend, self.stages, self._run)
+
+    @property
+    def models(self) -> Mapping[str, ModelSpec]:
+        """Every model this app offers, by name: the built-in table and the owner's own."""
+        return MODELS
+
+    def find_model(self, name: str) -> ModelSpec:
+        """The model of that name.
+
+        Raises:
+            UnknownModelError: there is none, or it cannot run yet.
+        """
+        return find_model(name)
+
+    def resolve(self, job: Job) -> ResolvedJob:
+        """The job checked, with every open value filled in from its model.
+
+        Raises:
+            UnknownModelError, BadSettingError: with a sentence that says which value and its range.
+        """
+        return job.resolved()
 
     def default_model(self) -> tuple[ModelSpec, str]:
         """(model, friendly reason) for this machine, without importing torch where there is no GPU."""
@@ -72,26 +95,26 @@ class Studio:
         if self.stages.zero_gpu is not None:
             load()  # `spaces` stands in for the card on the main thread only
         else:
-            self.loader.turns.run(load)
+            self.loader.queue.run(load)
 
     def img2img(self, job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
-        """Run a job; see `backend.img2img.run`. Setting `stop` or closing the generator cancels it."""
+        """Run a job; see `backend.run.img2img.run`. Setting `stop` or closing the generator cancels it."""
         if self.stages.zero_gpu is not None:
             job.resolved()  # bad settings are refused before anything runs
             return self.stages.zero_gpu.job(job, stop or threading.Event())
         return self._run(job, stop)
 
     def _run(self, job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
-        return img2img.run(job, self.stages, self.loader, stop, self.line)
+        return img2img.run(job, self.stages, self.loader, stop, self.job_queue)
 
     def batch(self, jobs: Sequence[Job], stop: threading.Event | None = None) -> Iterator[InBatch]:
-        """Run several jobs, overlapping where they decode elsewhere; see `backend.img2img.run_batch`.
+        """Run several jobs, overlapping where they decode elsewhere; see `backend.run.img2img.run_batch`.
 
         On a lent card they run one after the other: it would have to be kept while others wait.
         """
         if self.stages.zero_gpu is not None:
             return img2img.one_by_one([job.resolved().job for job in jobs], self.img2img, stop)
-        return img2img.run_batch(jobs, self.stages, self.loader, stop, self.line)
+        return img2img.run_batch(jobs, self.stages, self.loader, stop, self.job_queue)
 
     def forecast(
         self, model: str, direction: Direction, width: int, height: int, options: VaeOptions
@@ -177,8 +200,8 @@ class Studio:
                 name=spec.name,
                 spec=spec.latents,
                 load=whole,
-                turns=self.loader.turns,
-                load_leaner=leaner,
+                queue=self.loader.queue,
+                load_low_memory=leaner,
                 is_ready=lambda: self.loader.has_vae(spec),
                 title=spec.title,
             )

@@ -48,11 +48,11 @@ def vae_cells(device: Any, sizes: list[int], runs: int) -> Iterator[dict[str, An
     """Both directions of the SD v1 and SDXL VAE at each size in each mode: median seconds, peak, forecast."""
     import torch
 
-    from backend.calibration import Plan, peak_bytes
+    from backend.device.measure import device_name, empty_device_cache
     from backend.errors import OutOfMemoryError
-    from backend.measure import device_name, give_memory_back
     from backend.models import SD_V1, SDXL
-    from backend.stages import local_vae
+    from backend.placement.learned import Plan, peak_bytes
+    from backend.run.stage import local_vae
     from backend.vae.architecture import random_vae
 
     for spec in (SD_V1, SDXL):
@@ -74,14 +74,14 @@ def vae_cells(device: Any, sizes: list[int], runs: int) -> Iterator[dict[str, An
                         size,
                         mode,
                         "cuda",
-                        device_name(device),
+                        str(device_name(device)),
                         "float16",  # type: ignore[arg-type]
                     )
                     cell = {"model": spec.name, "stage": direction, "size": size, "mode": mode}
                     try:
                         cell |= measured(run, device, runs)
                     except OutOfMemoryError:
-                        give_memory_back(device)
+                        empty_device_cache(device)
                         cell["error"] = "OOM"
                     yield cell | {"forecast_bytes": peak_bytes(plan)}
 
@@ -154,7 +154,7 @@ def denoiser_steps(device: Any, runs: int) -> Iterator[dict[str, Any]]:
 
 def measured(work: Callable[[], object], device: Any, runs: int) -> dict[str, Any]:
     """Median seconds and highest peak after one warm-up."""
-    from backend.measure import Meter
+    from backend.device.measure import Meter
 
     work()
     costs = []
@@ -170,7 +170,7 @@ def measured(work: Callable[[], object], device: Any, runs: int) -> dict[str, An
 
 
 def seconds(work: Callable[[], object], device: Any) -> float:
-    from backend.measure import synchronise
+    from backend.device.measure import synchronise
 
     synchronise(device)
     begin = time.perf_counter()

@@ -106,7 +106,7 @@ def loop(pictures: Path, model: str) -> float:
 
     begin = time.perf_counter()
     # On the thread that ours computes on: a second team of OpenMP helpers would slow down both.
-    _KEPT["studio"].loader.turns.run(plain)
+    _KEPT["studio"].loader.queue.run(plain)
     return time.perf_counter() - begin
 
 

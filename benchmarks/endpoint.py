@@ -32,8 +32,8 @@ from diffusers.utils.remote_utils import remote_decode
 
 from backend.endpoint import Served, Service, build_app
 from backend.models import BUILTIN, SD_V1_LATENTS, LatentSpec
-from backend.vae.ahead import decode_behind
-from backend.vae.remote import Remote
+from backend.remote.vae import Remote
+from backend.run.overlap import pipelined
 from backend.vae.whole import Whole
 from backend.wire import pixels_to_image
 from benchmarks.common import machine, publish
@@ -298,7 +298,7 @@ def overlap(runs: int) -> dict[str, float]:
         with serving([f"builtin={BUILTIN.repository}"], OMP_NUM_THREADS="1", MKL_NUM_THREADS="1") as (url, _):
             remote = remote_for(url, "builtin", BUILTIN.latents)
             return paired(
-                lambda: list(decode_behind(denoised(), remote.decode)),
+                lambda: list(pipelined(denoised(), remote.decode)),
                 lambda: [remote.decode(tensor) for tensor in denoised()],
                 runs,
             )

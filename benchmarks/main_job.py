@@ -129,7 +129,7 @@ def paired(runs: int) -> tuple[list[float], list[float]]:
     def on_our_thread() -> None:
         """OpenMP keeps a team of helpers for each thread that has computed, and slows all of them down once there are
         more helpers than processors; so the plain script has the thread that ours computes on."""
-        studio.loader.turns.run(plain)
+        studio.loader.queue.run(plain)
 
     seconds: dict[Callable[[], None], list[float]] = {ours: [], on_our_thread: []}
     for work in (*seconds, *seconds):  # warm-up

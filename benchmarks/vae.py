@@ -16,9 +16,9 @@ import sys
 from collections.abc import Sequence
 
 from backend.bench import Bench, Case, Measured, table
-from backend.loading import Loader
+from backend.device.loading import Loader
 from backend.models import MODELS
-from backend.published import DEFAULT_TILE
+from backend.placement.published import DEFAULT_TILE
 from backend.settings import Settings
 from benchmarks.common import RESULTS, machine, publish
 

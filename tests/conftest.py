@@ -43,7 +43,7 @@ def studio() -> Iterator[Studio]:
     """One Studio on the built-in model, its VAE routes served on a real port, for all tests that only use it."""
     studio = Studio(Settings(device="cpu", model="builtin"))
     with serve(Starlette(routes=studio.routes())) as url:
-        studio.own_url = url
+        studio.self_url = url
         yield studio
 
 

@@ -31,8 +31,8 @@ from transformers import (
     T5Tokenizer,
 )
 
-from backend.local_models import local_model
 from backend.models import BUILTIN, ModelSpec
+from backend.models.local import local_model
 
 FAMILIES = ("sd", "sd-lcm", "sdxl", "flux")
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

@@ -10,23 +10,13 @@ from typing import Any
 from PIL import Image, ImageFilter
 
 from backend.errors import Cancelled, LatentRelayError
-from backend.estimate import Estimate
-from backend.job import (
-    Event,
-    Failed,
-    InBatch,
-    Job,
-    Result,
-    StageDone,
-    StageStarted,
-    Step,
-    VaeOptions,
-    Waiting,
-)
+from backend.events import Event, Failed, InBatch, Result, StageDone, StageStarted, Step, Waiting
+from backend.job import Job, ResolvedJob, VaeOptions
 from backend.models import BUILTIN, MODELS, ModelSpec, find_model
+from backend.placement.estimate import Estimate
+from backend.remote.preflight import Preflight
 from backend.report import Cost, Stage, StageReport, Traffic
 from backend.settings import Settings
-from backend.vae.preflight import Preflight
 
 DOWNSCALE = BUILTIN.latents.downscale
 
@@ -58,7 +48,15 @@ class FakeStudio:
         self.pause = pause
         self.jobs: list[Job] = []
         self.settings = Settings(model="builtin")
-        self.own_url: str | None = None
+        self.self_url: str | None = None
+
+    models = MODELS
+
+    def find_model(self, name: str) -> ModelSpec:
+        return find_model(name)
+
+    def resolve(self, job: Job) -> ResolvedJob:
+        return job.resolved()
 
     def default_model(self) -> tuple[ModelSpec, str]:
         return (

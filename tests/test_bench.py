@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from backend.bench import OOM, Bench, Case, Measured, table
+from backend.device.loading import Loader
 from backend.errors import Cancelled
-from backend.loading import Loader
 from backend.models import BUILTIN, SD_V1, ModelSpec
-from backend.published import CARDS, cells
+from backend.placement.published import CARDS, cells
 from backend.settings import Settings
 from backend.vae.architecture import random_vae
 from backend.vae.whole import Whole
+from tests.waiting import occupied
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_loading_waits_for_its_turn(loader: Loader, monkeypatch: pytest.MonkeyPa
     rows: list[Measured] = []
     bench = Bench(loader).run([Case("decode", BUILTIN, 64, "whole")], runs=1)
     thread = threading.Thread(target=lambda: rows.extend(bench))
-    with loader.turns.hold():
+    with occupied(loader.queue):
         thread.start()
         assert not loaded.wait(0.5)
     thread.join(60)

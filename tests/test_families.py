@@ -16,7 +16,8 @@ from starlette.applications import Starlette
 
 from backend import families, images
 from backend.errors import BadSettingError, UnsupportedVAEError
-from backend.job import Event, Job, Result, StageDone, Step, VaeOptions, vae_modes
+from backend.events import Event, Result, StageDone, Step
+from backend.job import Job, VaeOptions, vae_modes
 from backend.models import BUILTIN, FLUX, MODELS, SD_V1, SDXL, ModelSpec
 from backend.settings import Settings
 from backend.studio import Studio
@@ -51,7 +52,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     before = dict(MODELS)
     studio = Studio(Settings(device="cpu", local_models=tuple(specs.values())))
     with serve(Starlette(routes=studio.routes())) as url:
-        studio.own_url = url
+        studio.self_url = url
         yield Bench(studio, specs)
     MODELS.clear()
     MODELS.update(before)
@@ -132,7 +133,7 @@ def test_every_pair_of_modes(bench: Bench, picture: Image.Image, family: str) ->
 def test_with_both_ends_remote_no_vae_is_loaded(bench: Bench, picture: Image.Image, family: str) -> None:
     remote = VaeOptions("remote")
     far = Studio(replace(bench.studio.settings))
-    far.own_url = bench.studio.own_url
+    far.self_url = bench.studio.self_url
     *_, last = far.img2img(
         Job(
             picture,

@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from backend import wire
+from backend.device.queue import DeviceQueue
 from backend.endpoint.source import Source, parse_source, read_config
 from backend.errors import (
     BadImageError,
@@ -30,13 +31,13 @@ from backend.errors import (
     TooLargeError,
     UnknownModelError,
 )
+from backend.events import Result
 from backend.images import BROKEN, to_rgb
-from backend.job import Job, Result, VaeOptions
+from backend.job import Job, VaeOptions
 from backend.latents import load_latents
-from backend.local_models import local_model, parse_model_path
 from backend.models import BUILTIN
+from backend.models.local import local_model, parse_model_path
 from backend.studio import Studio
-from backend.turns import Turns
 from tests import hostile
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about what is broken
@@ -62,7 +63,7 @@ def test_the_endpoint_answers_every_body_with_a_sentence(warm: Studio, name: str
     started, before = time.monotonic(), psutil.Process().memory_info().rss
     decode = "decode?shape=1&shape=4&shape=2&shape=3&dtype=float32&output_type=pt"
     for path in ("encode", decode, "decode"):
-        reply = requests.post(f"{warm.own_url}/vae/builtin/{path}", data=BODIES[name], timeout=30)
+        reply = requests.post(f"{warm.self_url}/vae/builtin/{path}", data=BODIES[name], timeout=30)
         if reply.status_code == 200:
             assert name in ACCEPTED or "×" in name
             continue
@@ -251,7 +252,7 @@ def test_pickles_are_refused_by_their_type_and_never_loaded(tmp_path: Path) -> N
     )
     torch.save(hostile.Trap(), folder / "diffusion_pytorch_model.bin")
     with pytest.raises(LatentRelayError):
-        Source("mine", str(folder), "cpu", "auto", Turns()).module()
+        Source("mine", str(folder), "cpu", "auto", DeviceQueue()).module()
     assert not hostile.Trap.marks
 
 
@@ -285,7 +286,7 @@ def test_no_name_leads_out_of_its_folder(tmp_path: Path, name: str) -> None:
 def test_a_models_name_from_outside_is_looked_up_and_nothing_else(studio: Studio, name: str) -> None:
     with pytest.raises(UnknownModelError):
         studio.encode(Image.new("RGB", (64, 64)), name, WHOLE)
-    url = f"{studio.own_url}/vae/{requests.utils.quote(name, safe='')}/decode"
+    url = f"{studio.self_url}/vae/{requests.utils.quote(name, safe='')}/decode"
     assert requests.post(url, timeout=10).status_code == 404
 
 

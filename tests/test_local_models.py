@@ -10,11 +10,12 @@ from diffusers import StableDiffusionImg2ImgPipeline
 from PIL import Image
 from safetensors.torch import save_file
 
+from backend.device.loading import Loader
 from backend.errors import BadSettingError, ModelUnavailableError
-from backend.job import Job, Result, VaeOptions
-from backend.loading import Loader
-from backend.local_models import local_model, parse_model_path
+from backend.events import Result
+from backend.job import Job, VaeOptions
 from backend.models import BUILTIN, MODELS, SD_V1, SD_V2, SDXL
+from backend.models.local import local_model, parse_model_path
 from backend.settings import Settings, read_settings
 from backend.studio import Studio
 from tests.factories import _sd, tiny_model

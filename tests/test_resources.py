@@ -196,6 +196,6 @@ def test_past_the_bound_a_job_is_told_that_it_is_busy(studio: Any, picture: Imag
     from backend.studio import Studio
 
     small = Studio(Settings(device="cpu", model="builtin", queue=1))
-    with small.line.hold(), pytest.raises(BusyError, match="It is busy") as caught:
+    with small.job_queue.enter(), pytest.raises(BusyError, match="It is busy") as caught:
         list(small.img2img(Job(picture, "x")))
-    assert "try again" in caught.value.hint and small.line.waiting == 0
+    assert "try again" in caught.value.hint and small.job_queue.waiting == 0

@@ -15,13 +15,14 @@ from PIL import Image
 
 from backend.endpoint import Served, Service, build_app
 from backend.errors import LatentRelayError
-from backend.job import Job, Result, StageDone, VaeOptions
+from backend.events import Result, StageDone
+from backend.job import Job, VaeOptions
 from backend.latents import save_latents
 from backend.models import BUILTIN
+from backend.remote.preflight import preflight
+from backend.remote.vae import Remote
 from backend.settings import EndpointPair, Settings, read_settings
 from backend.studio import Studio
-from backend.vae.preflight import preflight
-from backend.vae.remote import Remote
 from tests.faults import server
 from tests.faults.server import Spoiler, spoiling
 from tests.secrets import Texts, logged
@@ -143,9 +144,9 @@ def test_a_fault_of_ours_is_logged_without_what_was_sent() -> None:
 def test_a_line_of_the_log_is_json_with_the_id_that_the_client_reads(studio: Studio) -> None:
     texts = Texts()
     with logged(texts) as stream:
-        reply = requests.post(f"{studio.own_url}/vae/builtin/decode?x=1", data=b"{}", timeout=10)
-        good = requests.get(f"{studio.own_url}/vae", headers={"X-Request-Id": "mine-0815"}, timeout=10)
-        odd = requests.get(f"{studio.own_url}/vae", headers={"X-Request-Id": '<b>"x'}, timeout=10)
+        reply = requests.post(f"{studio.self_url}/vae/builtin/decode?x=1", data=b"{}", timeout=10)
+        good = requests.get(f"{studio.self_url}/vae", headers={"X-Request-Id": "mine-0815"}, timeout=10)
+        odd = requests.get(f"{studio.self_url}/vae", headers={"X-Request-Id": '<b>"x'}, timeout=10)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     mine = {line["request_id"]: line for line in lines if line["logger"] == "backend.endpoint.requests"}
     failed = mine[reply.json()["request_id"]]

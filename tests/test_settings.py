@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from backend.calibration import cache_folder
 from backend.errors import BadSettingError
 from backend.models import BUILTIN, SD_V1
+from backend.placement.learned import cache_folder
 from backend.settings import EndpointPair, Settings, merge_endpoints, parse_endpoint, read_settings
 
 

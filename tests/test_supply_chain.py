@@ -95,10 +95,10 @@ def test_the_app_loads_safetensors_only(monkeypatch: pytest.MonkeyPatch, tmp_pat
     import torch
     from diffusers import AutoencoderKL
 
+    from backend.device.queue import DeviceQueue
     from backend.endpoint.source import Source
     from backend.errors import LatentRelayError
     from backend.models import BUILTIN
-    from backend.turns import Turns
 
     bomb = tmp_path / "ran"
 
@@ -109,7 +109,7 @@ def test_the_app_loads_safetensors_only(monkeypatch: pytest.MonkeyPatch, tmp_pat
     (tmp_path / "config.json").write_text((Path(BUILTIN.repository) / "vae" / "config.json").read_text())
     torch.save({"x": Bomb()}, tmp_path / "diffusion_pytorch_model.bin")
     with pytest.raises(LatentRelayError):
-        Source("x", str(tmp_path), "cpu", "auto", Turns()).module()
+        Source("x", str(tmp_path), "cpu", "auto", DeviceQueue()).module()
     with pytest.raises((OSError, ValueError)):
         AutoencoderKL.from_pretrained(tmp_path, use_safetensors=True)
     assert not bomb.exists()

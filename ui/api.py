@@ -13,7 +13,8 @@ from typing import Any
 import gradio as gr
 
 from backend.errors import LatentRelayError
-from backend.job import MAX_SEED, MAX_SIDE, MAX_STEPS, SCHEDULERS, TRANSFERS, VAE_MODES, Result, VaeOptions
+from backend.events import Result
+from backend.job import MAX_SEED, MAX_SIDE, MAX_STEPS, SCHEDULERS, TRANSFERS, VAE_MODES, VaeOptions
 from backend.latents import save_latents
 from backend.models import MODELS, find_model
 from backend.studio import Studio

@@ -18,11 +18,11 @@ from backend.studio import Studio
 from ui import light
 from ui.encode import finished
 from ui.form import vae_options
-from ui.own import OwnEndpoints
 from ui.pictures import file_url
 from ui.render import Progress, cost_table, panel
 from ui.runs import Runs
 from ui.text import T, locale_of, say, translated
+from ui.user_endpoints import UserEndpoints
 from ui.widgets import (
     BY_THE_VAE,
     Place,
@@ -62,7 +62,7 @@ def intro(locale: str) -> str:
 
 
 def build(
-    studio: Studio, runs: Runs, own: OwnEndpoints, model: Component
+    studio: Studio, runs: Runs, own: UserEndpoints, model: Component
 ) -> tuple[Callable[[], None], tuple[Place, ...]]:
     """`model` is where the main tab's model is chosen: which modes there are, until the file says its own."""
     spec, _ = studio.default_model()

@@ -18,12 +18,12 @@ from backend.report import Stage, StageReport
 from backend.studio import Studio
 from ui import light
 from ui.form import vae_options
-from ui.own import OwnEndpoints
 from ui.pictures import file_url, open_picture
 from ui.render import Progress, cost_table, panel, seconds
 from ui.runs import Run, Runs
 from ui.text import T, locale_of, say, translated
 from ui.theme import ASSETS
+from ui.user_endpoints import UserEndpoints
 from ui.widgets import (
     BY_THE_VAE,
     Place,
@@ -149,7 +149,7 @@ def intro(locale: str) -> str:
     return f'<p class="lr-intro">{escape(say(locale, "encode_intro"))}</p>'
 
 
-def build(studio: Studio, runs: Runs, own: OwnEndpoints) -> tuple[Callable[[], None], tuple[Place, ...]]:
+def build(studio: Studio, runs: Runs, own: UserEndpoints) -> tuple[Callable[[], None], tuple[Place, ...]]:
     spec, _ = studio.default_model()
     local(html(intro("en")), intro)
     with gr.Row(equal_height=False, elem_classes="lr-columns"):

@@ -13,15 +13,15 @@ import gradio as gr
 import requests
 from gradio.components import Component
 
-from backend import net
 from backend.errors import LatentRelayError
 from backend.models import BUILTIN, MODELS, find_model
-from backend.own_endpoint import OwnEndpoint, look_up, try_out
+from backend.remote import net
+from backend.remote.user_endpoint import UserEndpoint, look_up, try_out
 from backend.studio import Studio
 from ui import light
-from ui.own import OwnEndpoints
 from ui.render import seconds
 from ui.text import T, locale_of, say, translated
+from ui.user_endpoints import UserEndpoints
 from ui.widgets import Place, html, local, model_choices, quiet
 from ui.widgets import intro as paragraph
 
@@ -70,8 +70,8 @@ class Answer:
 def endpoints_of(studio: Studio) -> list[Endpoint]:
     """What the owner configured or the models name; the app's own comes first."""
     found: dict[tuple[str, str], list[str]] = {}
-    if studio.own_url:
-        base = f"{studio.own_url.rstrip('/')}/vae/{BUILTIN.name}"
+    if studio.self_url:
+        base = f"{studio.self_url.rstrip('/')}/vae/{BUILTIN.name}"
         for direction in ("encode", "decode"):
             found[f"{base}/{direction}", direction] = [BUILTIN.title]
     for spec in MODELS.values():
@@ -114,7 +114,7 @@ def table(
             f"<tr>{lamp}"
             f'<th scope="row">{escape(", ".join(endpoint.models))}</th>'
             f"<td>{escape(say(locale, f'stage_{endpoint.direction}'))}</td>"
-            f"<td><code>{escape(net.bare_url(endpoint.url))}</code></td></tr>"
+            f"<td><code>{escape(net.redact_url(endpoint.url))}</code></td></tr>"
         )
     head = "".join(
         f'<th scope="col">{escape(say(locale, f"endpoint_{c}"))}</th>'
@@ -132,7 +132,7 @@ def intro(locale: str) -> str:
     return f'<p class="lr-intro">{escape(say(locale, "endpoints_intro"))}</p>'
 
 
-def own_table(own: Mapping[str, OwnEndpoint], locale: str) -> str:
+def own_table(own: Mapping[str, UserEndpoint], locale: str) -> str:
     """The visitor's endpoints; that a token was given is not even said."""
     listed = [
         Endpoint(
@@ -165,7 +165,7 @@ class Tab:
     greeted: tuple[Component, ...]
 
 
-def build(studio: Studio, own: OwnEndpoints, painter: Component) -> Tab:
+def build(studio: Studio, own: UserEndpoints, painter: Component) -> Tab:
     """`painter` is where the main tab's model is chosen: of several VAEs at an address, its own is taken."""
     local(html(intro("en")), intro)
     lights = html(table(endpoints_of(studio), None, "en"), elem_id="lr-lights")
@@ -278,7 +278,7 @@ def _own_form() -> dict[str, Any]:
 
 
 def _wire_own(
-    studio: Studio, own: OwnEndpoints, painter: Component, parts: dict[str, Any], places: Sequence[Place]
+    studio: Studio, own: UserEndpoints, painter: Component, parts: dict[str, Any], places: Sequence[Place]
 ) -> None:
     settings = studio.settings
     widgets = {widget for place in places for widget in (place.widget, place.model)}

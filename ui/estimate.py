@@ -12,14 +12,14 @@ from gradio.components import Component
 from PIL import Image
 
 from backend.errors import LatentRelayError
-from backend.estimate import Estimate
 from backend.job import fit_size
 from backend.models import find_model
+from backend.placement.estimate import Estimate
 from backend.studio import Studio
 from ui.form import Form, Values
-from ui.own import OwnEndpoints
 from ui.render import seconds, size
 from ui.text import locale_of, say
+from ui.user_endpoints import UserEndpoints
 
 
 def sentence(estimate: Estimate, locale: str) -> str:
@@ -48,7 +48,7 @@ def line(estimate: Estimate | None = None, locale: str = "en") -> str:
     return f'<p class="lr-estimate" data-state="{state}">{escape(text)}</p>'
 
 
-def wire(studio: Studio, form: Form, own: OwnEndpoints, shown: gr.HTML, run_table: gr.HTML) -> None:
+def wire(studio: Studio, form: Form, own: UserEndpoints, shown: gr.HTML, run_table: gr.HTML) -> None:
     """Tell anew whenever a setting that matters changes, and after a run, which taught how long things take."""
 
     def tell(data: Mapping[Component, Any], request: gr.Request) -> str:

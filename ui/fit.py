@@ -7,8 +7,8 @@ from html import escape
 
 import gradio as gr
 
-from backend.fit import DIRECTIONS, Fit, card_choices, choose, fits_here, will_it_fit
 from backend.models import find_model
+from backend.placement.cards import DIRECTIONS, Fit, card_choices, choose, fits_here, will_it_fit
 from backend.studio import Studio
 from ui.render import figures, seconds
 from ui.text import T, locale_of, say, translated

@@ -25,9 +25,9 @@ from backend.job import (
     fit_size,
 )
 from backend.models import MODELS, find_model
-from backend.own_endpoint import OwnEndpoint
-from ui.own import PREFIX
+from backend.remote.user_endpoint import UserEndpoint
 from ui.pictures import open_picture
+from ui.user_endpoints import PREFIX
 
 AS_ABOVE = "same"
 
@@ -54,7 +54,7 @@ class Values:
     encode_mode: str = AS_ABOVE
     decode_mode: str = AS_ABOVE
     transfer: str = "uint8"
-    own: Mapping[str, OwnEndpoint] = field(default_factory=dict, repr=False)
+    own: Mapping[str, UserEndpoint] = field(default_factory=dict, repr=False)
     """The visitor's endpoints, by what a mode's list calls them; no widget of the form, and in no link."""
 
     def picture(self, locale: str = "en") -> Image.Image:
@@ -96,7 +96,7 @@ def vae_options(
     tile: float | None = None,
     overlap: float | None = None,
     transfer: str = "uint8",
-    own: Mapping[str, OwnEndpoint] | None = None,
+    own: Mapping[str, UserEndpoint] | None = None,
 ) -> VaeOptions:
     """A tab's widgets as options, checked.
 

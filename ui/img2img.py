@@ -22,7 +22,6 @@ from ui import cut, estimate, history, light
 from ui.explain import explain
 from ui.form import AS_ABOVE, Form, Values, clean, shareable
 from ui.looks import EXAMPLES, LOOKS, example_of, with_look
-from ui.own import OwnEndpoints
 from ui.pictures import file_url
 from ui.recipe import settings_in, settings_of
 from ui.render import Progress, cost_table, panel, story
@@ -30,6 +29,7 @@ from ui.running import Bench, Changes, View, finish_another_way, follow, follow_
 from ui.runs import Runs
 from ui.text import T, locale_of, say, translated
 from ui.theme import ASSETS
+from ui.user_endpoints import UserEndpoints
 from ui.widgets import (
     Place,
     failure,
@@ -69,7 +69,7 @@ class Tab:
     places: tuple[Place, ...]
 
 
-def build(studio: Studio, runs: Runs, own: OwnEndpoints) -> Tab:
+def build(studio: Studio, runs: Runs, own: UserEndpoints) -> Tab:
     """Lay out the tab; `wire` connects it, to be called once everything exists."""
     spec, why = studio.default_model()
     with gr.Row(equal_height=False, elem_classes="lr-columns"):
@@ -339,7 +339,7 @@ def strength_words(spec: ModelSpec, strength: float, steps: int, locale: str) ->
 
 
 def _wire_running(
-    studio: Studio, runs: Runs, own: OwnEndpoints, form: Form, view: View, parts: dict[str, Any]
+    studio: Studio, runs: Runs, own: UserEndpoints, form: Form, view: View, parts: dict[str, Any]
 ) -> None:
     def read(data: Mapping[Component, Any], request: gr.Request) -> Values:
         return replace(form.read(data), own=own.of(request.session_hash))
@@ -387,7 +387,7 @@ def _wire_running(
     view.stop.click(runs.stop, view.run_id, None, **quiet())
 
 
-def _wire_form(own: OwnEndpoints, form: Form, parts: dict[str, Any]) -> None:
+def _wire_form(own: UserEndpoints, form: Form, parts: dict[str, Any]) -> None:
     def tell(model: str, strength: float, steps: float, request: gr.Request) -> str:
         return strength_words(find_model(model), strength or 0.0, int(steps or 1), locale_of(request))
 
@@ -492,7 +492,7 @@ def from_link(form: Form, parameters: Mapping[str, str]) -> Changes:
     return form.shows(_fitting(clean(dict(parameters))))
 
 
-def _wire_light(studio: Studio, own: OwnEndpoints, form: Form, shown: gr.HTML) -> None:
+def _wire_light(studio: Studio, own: UserEndpoints, form: Form, shown: gr.HTML) -> None:
     """Ask a remote as soon as one is chosen, so that a wrong or sleeping one is known before the button."""
 
     def look(data: Mapping[Component, Any], request: gr.Request) -> Iterator[str]:

@@ -11,17 +11,17 @@ import gradio as gr
 from gradio.components import Component
 
 from backend.errors import LatentRelayError
-from backend.forecast import Direction
 from backend.job import VaeOptions
 from backend.latents import load_latents
+from backend.placement.shapes import Direction
 from backend.studio import Studio
 from ui.form import vae_options
-from ui.own import OwnEndpoints
 from ui.text import locale_of, say, translated
+from ui.user_endpoints import UserEndpoints
 from ui.widgets import Place
 
 if TYPE_CHECKING:
-    from backend.vae.preflight import Light
+    from backend.remote.preflight import Light
 
 _STATES: dict[str, str] = {"green": "up", "yellow": "waking", "red": "down"}
 
@@ -61,7 +61,7 @@ def ask(
 
 def wire(
     studio: Studio,
-    own: OwnEndpoints,
+    own: UserEndpoints,
     place: Place,
     directions: Sequence[Direction],
     line: gr.HTML,

@@ -13,11 +13,11 @@ from starlette.routing import Route
 
 from backend.studio import Studio
 from ui import api, benchmark, compare, decode, draw, encode, endpoints, fit, history, img2img
-from ui.own import OwnEndpoints
 from ui.running import Changes
 from ui.runs import Runs
 from ui.text import I18N, T, locale_of, say
 from ui.theme import ASSETS, css, theme
+from ui.user_endpoints import UserEndpoints
 from ui.widgets import html, local, locals_of
 
 _LARGEST_UPLOAD = "256mb"
@@ -53,7 +53,7 @@ class Page(gr.Blocks):
 
 def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
     """The whole page. `runs` keeps what it makes; pass its folder to `launch_options`."""
-    own = OwnEndpoints()
+    own = UserEndpoints()
     with Page(title="Latent Relay", analytics_enabled=False) as page:
         local(html(header("en"), elem_id="lr-header"), header)
         with gr.Tabs(elem_id="lr-tabs", selected="img2img") as tabs:
@@ -89,7 +89,7 @@ def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
 
 
 def _wire_loading(
-    page: gr.Blocks, runs: Runs, own: OwnEndpoints, main: img2img.Tab, served: endpoints.Tab
+    page: gr.Blocks, runs: Runs, own: UserEndpoints, main: img2img.Tab, served: endpoints.Tab
 ) -> None:
     translated = locals_of(page)
 

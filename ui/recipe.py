@@ -16,6 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from backend.job import SCHEDULERS
+from backend.message import Message
 from backend.report import Cost, StageReport, Traffic
 from ui.form import AS_ABOVE, clean
 
@@ -81,17 +82,15 @@ def read_story(path: Path) -> Story | None:
 def _report(data: dict[str, Any]) -> StageReport:
     cost = {key: data["cost"][key] for key in Cost.__dataclass_fields__}
     traffic = data.get("traffic")
-    more = {
-        key: data.get(key)
-        for key in ("steps", "dtype", "requested_mode", "spared_bytes", "overlapped_seconds")
-    }
+    more = {key: data.get(key) for key in ("steps", "dtype", "requested_mode", "overlapped_seconds")}
     return StageReport(
         stage=data["stage"],
         mode=data["mode"],
-        reason=data["reason"],
-        where=data["where"],
+        reason=Message(data["reason"]),
+        where=Message(data["where"]),
         cost=Cost(**cost),
         traffic=Traffic(**{key: traffic[key] for key in Traffic.__dataclass_fields__}) if traffic else None,
+        avoided_bytes=data.get("spared_bytes"),
         **more,
     )
 

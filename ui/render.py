@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from backend.report import Stage, StageReport, spared_bytes
+from backend.report import Stage, StageReport, avoided_bytes
 from ui.text import say, translated
 
 STAGES: tuple[Stage, ...] = ("encode", "denoise", "decode")
@@ -161,7 +161,7 @@ def cost_table(reports: Sequence[StageReport], locale: str) -> str:
 
 def _spared(reports: Sequence[StageReport], locale: str) -> str:
     """One line for a run that never needed the VAE here."""
-    count = spared_bytes(reports)
+    count = avoided_bytes(reports)
     return (
         "" if count is None else f'<p class="lr-quiet">{escape(say(locale, "spared", size=size(count)))}</p>'
     )

@@ -16,21 +16,11 @@ from gradio.components import Component
 from PIL import Image, ImageDraw
 
 from backend.errors import BadLatentsError, Cancelled, LatentRelayError
-from backend.job import (
-    MAX_SEED,
-    Downloading,
-    Event,
-    Failed,
-    Job,
-    Result,
-    StageDone,
-    StageStarted,
-    Step,
-    Waiting,
-)
+from backend.events import Downloading, Event, Failed, Result, StageDone, StageStarted, Step, Waiting
+from backend.job import MAX_SEED, Job
 from backend.latents import load_latents
 from backend.models import find_model
-from backend.own_endpoint import OwnEndpoint
+from backend.remote.user_endpoint import UserEndpoint
 from backend.studio import Studio
 from ui import history
 from ui.form import Values, vae_options
@@ -351,7 +341,7 @@ def contact_sheet(pictures: Sequence[tuple[Path, str]], gap: int = 12, line: int
 
 
 def finish_another_way(
-    bench: Bench, run_id: str | None, place: str, own: Mapping[str, OwnEndpoint] | None = None
+    bench: Bench, run_id: str | None, place: str, own: Mapping[str, UserEndpoint] | None = None
 ) -> Generator[Changes, None, None]:
     """Decode the latents of a run that painted but could not finish, in another mode."""
     view, locale = bench.view, bench.locale

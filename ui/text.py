@@ -12,7 +12,8 @@ from string import Formatter
 
 import gradio as gr
 
-from ui.languages import LANGUAGES
+from backend.message import Message
+from ui.languages import LANGUAGES, MESSAGES
 
 I18N = gr.I18n(**LANGUAGES)
 T = I18N
@@ -24,12 +25,19 @@ def say(locale: str, key: str, **values: object) -> str:
     return sentence.format(**values) if values else sentence
 
 
-def translated(sentence: str, locale: str) -> str:
+def say_message(message: Message, locale: str) -> str:
+    """What the backend says, in `locale`; English where it is not translated."""
+    table = MESSAGES.get(locale, {})
+    return message.render(lambda key: table.get(key, key))
+
+
+def translated(sentence: Message | str, locale: str) -> str:
     """What the backend says in English, in `locale`; what the phrase book does not have stays English.
 
     The backend knows no languages: it says finished English sentences, some of them read back from an old picture.
     So the book, the keys `said_…`, holds the English with its gaps, and a test holds it against the backend's source.
     """
+    sentence = str(sentence)
     if locale not in LANGUAGES or locale == "en":
         return sentence
     parts = _SENTENCE_END.split(sentence)

@@ -13,11 +13,11 @@ from gradio_client.utils import is_http_url_like
 
 from backend.job import TRANSFERS, VAE_MODES, vae_modes
 from backend.models import MODELS, ModelSpec, find_model
-from backend.own_endpoint import OwnEndpoint
+from backend.remote.user_endpoint import UserEndpoint
 from ui.form import AS_ABOVE
-from ui.own import OwnEndpoints
 from ui.text import T, locale_of, say
 from ui.theme import ASSETS
+from ui.user_endpoints import UserEndpoints
 
 _TEMPLATE = """<figure class="lr-viewer"><div class="lr-frame" data-state="empty">
 <img class="lr-after" alt="" hidden><img class="lr-before" alt="" hidden>
@@ -84,7 +84,7 @@ def uploads_only(component: Component) -> Any:
 
 
 def mode_choices(
-    spec: ModelSpec, own: Mapping[str, OwnEndpoint] | None = None, locale: str = "en"
+    spec: ModelSpec, own: Mapping[str, UserEndpoint] | None = None, locale: str = "en"
 ) -> list[tuple[Any, str]]:
     """Every mode this model has, each with its plain sentence, and the visitor's own endpoints for it."""
     modes = [(T(f"mode_{mode}"), mode) for mode in vae_modes(spec)]
@@ -92,7 +92,7 @@ def mode_choices(
 
 
 def _own_choices(
-    key: str, spec: ModelSpec, own: Mapping[str, OwnEndpoint] | None, locale: str
+    key: str, spec: ModelSpec, own: Mapping[str, UserEndpoint] | None, locale: str
 ) -> list[tuple[Any, str]]:
     return [
         (say(locale, key, name=endpoint.name), place)
@@ -102,7 +102,7 @@ def _own_choices(
 
 
 def mode_name_choices(
-    _: ModelSpec | None = None, own: Mapping[str, OwnEndpoint] | None = None, locale: str = "en"
+    _: ModelSpec | None = None, own: Mapping[str, UserEndpoint] | None = None, locale: str = "en"
 ) -> list[tuple[Any, str]]:
     """Modes by name, for a picture whose model is known only later; all of the visitor's endpoints are there."""
     modes = [(T(f"mode_name_{mode}"), mode) for mode in VAE_MODES if mode not in ("auto", "tiny")]
@@ -111,13 +111,13 @@ def mode_name_choices(
 
 
 def own_mode_choices(
-    spec: ModelSpec, own: Mapping[str, OwnEndpoint] | None = None, locale: str = "en"
+    spec: ModelSpec, own: Mapping[str, UserEndpoint] | None = None, locale: str = "en"
 ) -> list[tuple[Any, str]]:
     modes = [(T("as_above"), AS_ABOVE), *((T(f"mode_name_{mode}"), mode) for mode in vae_modes(spec))]
     return [*modes, *_own_choices("mode_name_own", spec, own, locale)]
 
 
-def decode_choices(spec: ModelSpec, own: Mapping[str, OwnEndpoint], locale: str) -> list[tuple[Any, str]]:
+def decode_choices(spec: ModelSpec, own: Mapping[str, UserEndpoint], locale: str) -> list[tuple[Any, str]]:
     """As `mode_choices`, but with all of the visitor's endpoints: the file will say whose latents it holds."""
     mine = [(say(locale, "mode_own", name=endpoint.name), key) for key, endpoint in own.items()]
     return [*mode_choices(spec), *mine]
@@ -130,10 +130,10 @@ class Place:
     widget: Component
     model: Component
     """Where the model is chosen whose modes these are."""
-    choices: Callable[[ModelSpec, Mapping[str, OwnEndpoint], str], list[tuple[Any, str]]]
+    choices: Callable[[ModelSpec, Mapping[str, UserEndpoint], str], list[tuple[Any, str]]]
 
     def update(
-        self, data: Mapping[Component, Any], own: Mapping[str, OwnEndpoint], locale: str
+        self, data: Mapping[Component, Any], own: Mapping[str, UserEndpoint], locale: str
     ) -> dict[Component, Any]:
         """The list anew; what was chosen stays, if it is still there."""
         choices = self.choices(find_model(data[self.model]), own, locale)
@@ -142,7 +142,7 @@ class Place:
         return {self.widget: gr.update(choices=choices, value=chosen if chosen in keys else keys[0])}
 
 
-def follow_places(place: Place, own: OwnEndpoints) -> None:
+def follow_places(place: Place, own: UserEndpoints) -> None:
     """Another model may have other modes."""
 
     def take(data: Mapping[Component, Any], request: gr.Request) -> dict[Component, Any]:

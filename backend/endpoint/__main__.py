@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 import uvicorn
 
+from backend.device.queue import DeviceQueue
 from backend.endpoint.app import build_app
 from backend.endpoint.service import MEBI, Limits, Service
 from backend.endpoint.source import Source, parse_source
 from backend.errors import LatentRelayError
 from backend.logs import log_json_lines
 from backend.models import BUILTIN
-from backend.turns import Turns
 
 log = logging.getLogger("backend.endpoint")
 
@@ -60,7 +60,7 @@ def build_service(options: argparse.Namespace) -> tuple[Service, list[Source]]:
     Raises:
         LatentRelayError: a VAE that cannot be served.
     """
-    turns = Turns()
+    turns = DeviceQueue()
     sources = [
         Source(name, source, options.device, options.dtype, turns)
         for name, source in (parse_source(text) for text in options.vae or [f"builtin={BUILTIN.repository}"])

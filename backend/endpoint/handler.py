@@ -13,10 +13,10 @@ from typing import Any
 from PIL import Image
 
 from backend import wire
+from backend.device.queue import DeviceQueue
 from backend.endpoint.service import compute_alone
 from backend.endpoint.source import Source
 from backend.images import to_rgb, to_tensor
-from backend.turns import Turns
 
 _JSON = {"content-type": "application/json"}
 
@@ -25,7 +25,7 @@ class EndpointHandler:
     """What the toolkit looks for: built once with the repository's folder, then called with each request."""
 
     def __init__(self, path: str = ".") -> None:
-        source = Source("vae", path, "auto", "auto", Turns())
+        source = Source("vae", path, "auto", "auto", DeviceQueue())
         source.module()
         self.served = source.served
 

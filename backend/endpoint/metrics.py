@@ -17,7 +17,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from backend.endpoint.lane import Lane
+from backend.endpoint.batching import Lane
 
 if TYPE_CHECKING:
     from backend.endpoint.service import Reply

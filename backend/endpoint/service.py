@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from backend import wire
-from backend.endpoint.lane import Done, Lane, Task
+from backend.device.queue import DeviceQueue
+from backend.endpoint.batching import Done, Lane, Task
 from backend.errors import (
     LatentRelayError,
     NonFiniteError,
@@ -25,7 +26,6 @@ from backend.errors import (
 )
 from backend.models import LatentSpec
 from backend.report import Cost
-from backend.turns import Turns
 
 if TYPE_CHECKING:
     import torch
@@ -47,9 +47,9 @@ class Served:
     name: str
     spec: LatentSpec
     load: Callable[[], VAE]
-    turns: Turns = field(default_factory=Turns)
+    queue: DeviceQueue = field(default_factory=DeviceQueue)
     """One a device, shared with whoever else computes there. VAEs of one `turns` share one queue."""
-    load_leaner: Callable[[], VAE] | None = None
+    load_low_memory: Callable[[], VAE] | None = None
     """A mode of the same VAE that needs less memory, for a second try."""
     is_ready: Callable[[], bool] = lambda: True
     title: str = ""
@@ -131,7 +131,7 @@ class Service:
     def lane(self, served: Served) -> Lane:
         """The queue of the device that `served` runs on."""
         with self._guard:
-            key = id(served.turns)
+            key = id(served.queue)
             if key not in self._lanes:
                 limits = self.limits
                 self._lanes[key] = Lane(limits.queue, limits.queue_bytes, limits.batch_pixels)
@@ -299,7 +299,7 @@ def compute_together(
         return _compute_one(served, action, stacked, scaling, alone=len(items) == 1)
 
     try:
-        done = served.turns.run(compute)
+        done = served.queue.run(compute)
     except LatentRelayError as error:
         if len(items) == 1:
             return [error]
@@ -327,10 +327,10 @@ def _compute_one(
     try:
         return _climbing(served, vae, action, tensor, scaling)
     except OutOfMemoryError:
-        if served.load_leaner is None or not alone:
+        if served.load_low_memory is None or not alone:
             raise
     log.warning("%s: out of memory, trying a leaner mode", served.name)
-    return _climbing(served, served.load_leaner(), action, tensor, scaling)
+    return _climbing(served, served.load_low_memory(), action, tensor, scaling)
 
 
 def _climbing(
@@ -342,8 +342,8 @@ def _climbing(
     """
     import torch
 
-    from backend import precision
-    from backend.measure import Meter
+    from backend.device import precision
+    from backend.device.measure import Meter
     from backend.vae.base import LocalVAE
 
     overflowed: list[str] = []
@@ -355,12 +355,12 @@ def _climbing(
             except NonFiniteError:
                 if not isinstance(vae, LocalVAE):
                     raise
-                wider = precision.wider(vae.dtype, vae.device)
+                wider = precision.next_wider_dtype(vae.dtype, vae.device)
                 if wider is None:
                     raise
                 overflowed.append(_name(vae.dtype))
                 log.warning("%s: %s overflowed, trying %s", served.name, overflowed[-1], _name(wider))
-                vae = vae.with_module(precision.in_dtype(vae.module, wider))
+                vae = vae.with_module(precision.copy_in_dtype(vae.module, wider))
     dtype = _name(getattr(vae, "dtype", result.dtype))
     return Computed(result, meter.cost, vae.mode, dtype, tuple(overflowed))
 

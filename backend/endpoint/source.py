@@ -10,12 +10,12 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backend.device.hub import pinned_revision
+from backend.device.queue import DeviceQueue
 from backend.endpoint.service import Served
 from backend.errors import BadSettingError, ModelUnavailableError, UnsupportedVAEError
-from backend.hub import pinned_revision
-from backend.local_models import is_name
 from backend.models import MODELS, LatentSpec
-from backend.turns import Turns
+from backend.models.local import is_name
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,7 @@ def parse_source(text: str) -> tuple[str, str]:
 class Source:
     """One VAE's files and, once loaded, its module. `served` is what the service takes."""
 
-    def __init__(self, name: str, source: str, device: str, dtype: str, turns: Turns) -> None:
+    def __init__(self, name: str, source: str, device: str, dtype: str, queue: DeviceQueue) -> None:
         """Reads the config only.
 
         Raises:
@@ -63,7 +63,7 @@ class Source:
             )
         self.spec = spec_from_config(config)
         self.force_upcast = bool(config.get("force_upcast"))
-        self._turns = turns
+        self._queue = queue
         self._guard = threading.Lock()
         self._module: Any = None
 
@@ -74,8 +74,8 @@ class Source:
             name=self.name,
             spec=self.spec,
             load=self.whole,
-            turns=self._turns,
-            load_leaner=self.tiled if self.kind == "AutoencoderKL" else None,
+            queue=self._queue,
+            load_low_memory=self.tiled if self.kind == "AutoencoderKL" else None,
             is_ready=lambda: self._module is not None,
             title=known.title if known else self.source if not Path(self.source).exists() else self.name,
             fixed_scale=self.kind == "AutoencoderTiny",
@@ -105,7 +105,7 @@ class Source:
     def _load(self) -> Any:
         import diffusers
 
-        from backend.loading import pick_device
+        from backend.device.loading import pick_device
 
         device = pick_device(self.device)
         options = {"subfolder": self.subfolder} if self.subfolder else {}

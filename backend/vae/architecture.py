@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from backend.lazily import library
+from backend.lazy_import import import_module_locked
 from backend.models import ModelSpec
 
 
 def random_vae(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Any:
     """An AutoencoderKL of the model's architecture with random weights: the same work, not the same pictures."""
-    AutoencoderKL = library("diffusers").AutoencoderKL  # noqa: N806 - a class
+    AutoencoderKL = import_module_locked("diffusers").AutoencoderKL  # noqa: N806 - a class
 
     folder = Path(spec.repository) / "vae"
     torch.manual_seed(0)

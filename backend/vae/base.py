@@ -96,7 +96,7 @@ class LocalVAE(ABC):
             UserError: wrong shape. OutOfMemoryError: did not fit. NonFiniteError: NaN or infinite values.
         """
         check_image(image, self.spec)
-        with torch.inference_mode(), translated_memory_error(self.mode, "encode"):
+        with torch.inference_mode(), map_out_of_memory(self.mode, "encode"):
             latents = scale(self._encode(image.to(self.device, self.dtype)), self.spec)
             return require_finite(latents, self.mode, "encode")
 
@@ -107,7 +107,7 @@ class LocalVAE(ABC):
             UserError: wrong shape. OutOfMemoryError: did not fit. NonFiniteError: NaN or infinite values.
         """
         check_latents(latents, self.spec)
-        with torch.inference_mode(), translated_memory_error(self.mode, "decode"):
+        with torch.inference_mode(), map_out_of_memory(self.mode, "decode"):
             image = self._decode(unscale(latents.to(self.device, self.dtype), self.spec))
             return require_finite(image, self.mode, "decode").float().clamp_(-1.0, 1.0)
 
@@ -120,7 +120,7 @@ class LocalVAE(ABC):
         """Raw latents to image."""
 
 
-class translated_memory_error:  # noqa: N801 - reads as a phrase in a `with` line
+class map_out_of_memory:  # noqa: N801 - reads as a phrase in a `with` line
     """Turn the allocators' out-of-memory errors into ours, for CUDA, MPS and the CPU alike."""
 
     def __init__(self, mode: str, action: str) -> None:
@@ -132,7 +132,7 @@ class translated_memory_error:  # noqa: N801 - reads as a phrase in a `with` lin
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if is_out_of_memory(error):
-            forget_frames(error)
+            clear_traceback_frames(error)
             raise OutOfMemoryError(
                 f"There was not enough memory to {self.action} this picture in the mode “{self.mode}”.",
                 "Choose a smaller size, or a mode that needs less memory.",
@@ -148,7 +148,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     )
 
 
-def forget_frames(error: BaseException | None) -> None:
+def clear_traceback_frames(error: BaseException | None) -> None:
     """Let go of what the frames that `error` came through hold. An error may be kept for long after it was caught, and
     with it every activation that did not fit."""
     if error is not None:

@@ -47,7 +47,7 @@ def page_of(studio: Any, folder: Path) -> Iterator[str]:
         enable_monitoring=False,
         **launch_options(folder, studio),
     )
-    studio.own_url = url
+    studio.self_url = url
     try:
         yield url
     finally:
@@ -67,7 +67,7 @@ def browser() -> Iterator[Any]:
             chromium.close()
 
 
-class Watched:
+class AbortHandle:
     """Opens pages and notes what a quiet page never does: console errors, and requests to other hosts."""
 
     def __init__(self, chromium: Any) -> None:

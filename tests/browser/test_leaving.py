@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from backend.job import Event, Job, Step
+from backend.events import Event, Step
+from backend.job import Job
 from tests.browser.doing import upload
-from tests.browser.launching import Watched, page_of
+from tests.browser.launching import AbortHandle, page_of
 from tests.fakes import FakeStudio, wait_until
 
 
@@ -30,7 +31,7 @@ class Slow(FakeStudio):
             self.ended.set()
 
 
-def leave_in_the_middle(watched: Watched, url: str, studio: Slow) -> None:
+def leave_in_the_middle(watched: AbortHandle, url: str, studio: Slow) -> None:
     page = watched.open(url)
     upload(page)
     page.locator("#lr-paint").click()
@@ -42,7 +43,7 @@ def leave_in_the_middle(watched: Watched, url: str, studio: Slow) -> None:
     assert studio.steps <= at_closing + 2
 
 
-def test_a_closed_tab_ends_its_run_and_keeps_what_was_finished(watched: Watched, tmp_path: Path) -> None:
+def test_a_closed_tab_ends_its_run_and_keeps_what_was_finished(watched: AbortHandle, tmp_path: Path) -> None:
     studio = Slow()
     with page_of(studio, tmp_path) as url:
         leave_in_the_middle(watched, url, studio)
@@ -51,7 +52,7 @@ def test_a_closed_tab_ends_its_run_and_keeps_what_was_finished(watched: Watched,
         watched.close()
 
 
-def test_another_persons_run_goes_on(watched: Watched, tmp_path: Path) -> None:
+def test_another_persons_run_goes_on(watched: AbortHandle, tmp_path: Path) -> None:
     studio = Slow()
     with page_of(studio, tmp_path) as url:
         other: Any = watched.open(url)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
+from backend.device.queue import DeviceQueue
 from backend.endpoint import Limits, Served, Service, build_app
 from backend.models import BUILTIN, LatentSpec
-from backend.turns import Turns
 from backend.vae.tiled import Tiled
 from backend.vae.whole import Whole
 from tests.serving import serve
@@ -46,7 +46,7 @@ def tiny_kl(**options: Any) -> AutoencoderKL:
 
 @pytest.fixture(scope="session")
 def service(builtin: Whole, flux_like: Whole) -> Service:
-    turns = Turns()
+    turns = DeviceQueue()
     return Service(
         [
             Served(
@@ -54,7 +54,7 @@ def service(builtin: Whole, flux_like: Whole) -> Service:
                 builtin.spec,
                 lambda: builtin,
                 turns,
-                load_leaner=lambda: Tiled(builtin.module, builtin.spec, tile_size=64, tile_overlap=16),
+                load_low_memory=lambda: Tiled(builtin.module, builtin.spec, tile_size=64, tile_overlap=16),
             ),
             Served("flux", FLUX_LIKE, lambda: flux_like, turns),
         ],

@@ -198,8 +198,8 @@ def test_out_of_memory_gets_one_leaner_try(builtin: Whole) -> None:
         builtin.module, builtin.spec, OutOfMemoryError("It did not fit.", "Choose a smaller size.")
     )
     served = [
-        Served("saved", builtin.spec, lambda: failing, load_leaner=lambda: builtin),
-        Served("lost", builtin.spec, lambda: failing, load_leaner=lambda: failing),
+        Served("saved", builtin.spec, lambda: failing, load_low_memory=lambda: builtin),
+        Served("lost", builtin.spec, lambda: failing, load_low_memory=lambda: failing),
         Served("alone", builtin.spec, lambda: failing),
     ]
     with serve(build_app(Service(served))) as url:

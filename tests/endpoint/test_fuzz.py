@@ -87,7 +87,7 @@ def test_the_pages_own_routes_want_the_owners_token_and_the_page_sends_it() -> N
 
     studio = Studio(Settings(device="cpu", model="builtin", serve_token="s3cret"))
     with serve(Starlette(routes=[*studio.routes()])) as url:
-        studio.own_url = url
+        studio.self_url = url
         assert requests.get(f"{url}/vae", timeout=10).status_code == 401
         spec = MODELS["builtin"]
         token = studio.stages._token(spec, f"{url}/vae/builtin/decode")

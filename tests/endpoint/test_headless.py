@@ -18,11 +18,11 @@ import requests
 import torch
 from diffusers import AutoencoderTiny
 
+from backend.device.queue import DeviceQueue
 from backend.endpoint.__main__ import main
 from backend.endpoint.source import Source, parse_source
 from backend.errors import BadSettingError, ModelUnavailableError, UnsupportedVAEError
 from backend.models import BUILTIN
-from backend.turns import Turns
 from tests.endpoint.conftest import tiny_kl
 
 
@@ -143,16 +143,16 @@ def test_a_vae_that_cannot_be_served_is_a_sentence(
     assert "No VAE was found" in capsys.readouterr().err
     (tmp_path / "config.json").write_text('{"_class_name": "AutoencoderOobleck"}')
     with pytest.raises(UnsupportedVAEError, match="AutoencoderOobleck"):
-        Source("x", str(tmp_path), "cpu", "auto", Turns())
+        Source("x", str(tmp_path), "cpu", "auto", DeviceQueue())
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelUnavailableError, match="no JSON"):
-        Source("x", str(tmp_path), "cpu", "auto", Turns())
+        Source("x", str(tmp_path), "cpu", "auto", DeviceQueue())
 
 
 def test_missing_weights_are_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
     with pytest.raises(ModelUnavailableError, match="weights of “x”"):
-        Source("x", str(tmp_path), "cpu", "auto", Turns()).module()
+        Source("x", str(tmp_path), "cpu", "auto", DeviceQueue()).module()
 
 
 @pytest.mark.parametrize("text", ["", "name", "=folder", "a b=folder", "../x=folder", "ä=folder", "x="])
@@ -162,5 +162,5 @@ def test_a_source_that_makes_no_sense(text: str) -> None:
 
 
 def test_a_dtype_can_be_chosen(folders: Path) -> None:
-    assert Source("x", str(folders / "kl"), "cpu", "bfloat16", Turns()).module().dtype == torch.bfloat16
-    assert Source("x", str(folders / "kl"), "cpu", "auto", Turns()).module().dtype == torch.float32
+    assert Source("x", str(folders / "kl"), "cpu", "bfloat16", DeviceQueue()).module().dtype == torch.bfloat16
+    assert Source("x", str(folders / "kl"), "cpu", "auto", DeviceQueue()).module().dtype == torch.float32

@@ -9,11 +9,11 @@ import requests
 import torch
 
 from backend.endpoint import Served, Service, build_app
-from backend.endpoint.lane import Lane
+from backend.endpoint.batching import Lane
 from backend.endpoint.service import Computed, compute_alone, compute_together
 from backend.errors import LatentRelayError, NonFiniteError
 from backend.models import BUILTIN
-from backend.vae.remote import Remote
+from backend.remote.vae import Remote
 from backend.vae.whole import Whole
 from backend.wire import RAW, pack_computed, pack_tensor, parse_computed
 from tests.serving import serve
@@ -92,7 +92,7 @@ def test_one_that_overflows_does_not_fail_those_it_was_batched_with(builtin: Who
 
 
 def test_a_lane_hands_each_task_its_own_failure() -> None:
-    from backend.endpoint.lane import Task
+    from backend.endpoint.batching import Task
 
     lane = Lane(4, 100, batch_pixels=100)
 

@@ -10,9 +10,9 @@ import torch
 from diffusers import AutoencoderTiny
 from prometheus_client.parser import text_string_to_metric_families
 
+from backend.device.queue import DeviceQueue
 from backend.endpoint import Limits, Served, Service, build_app
 from backend.models import BUILTIN, LatentSpec
-from backend.turns import Turns
 from backend.vae.whole import Whole
 from backend.wire import pack_tensor
 from tests.endpoint.test_app import BODY, SHAPE, Slow, wait_for
@@ -114,7 +114,7 @@ def test_waiting_requests_of_equal_shape_are_computed_together(builtin: Whole) -
 
 
 def test_devices_have_queues_of_their_own(builtin: Whole) -> None:
-    one, other = Turns(), Turns()
+    one, other = DeviceQueue(), DeviceQueue()
     service = Service(
         [
             Served(name, builtin.spec, lambda: builtin, turns)

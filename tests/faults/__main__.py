@@ -22,7 +22,7 @@ def main() -> int:
     options = parser.parse_args()
     studio = Studio(Settings(device="cpu", model="builtin"))
     with serve(Starlette(routes=studio.routes())) as url:
-        studio.own_url = url
+        studio.self_url = url
         made = table(try_all(FAULTS, studio, small_picture()))
     if options.write:
         DOC.write_text(replaced(DOC.read_text(), made))

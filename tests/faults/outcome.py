@@ -11,10 +11,11 @@ from unittest import mock
 import torch
 from PIL import Image
 
-from backend import stages
 from backend.errors import LatentRelayError
-from backend.job import Job, Result, StageDone, VaeOptions
+from backend.events import Result, StageDone
+from backend.job import Job, VaeOptions
 from backend.report import StageReport
+from backend.run import stage as stages
 from backend.settings import EndpointPair, Settings
 from backend.studio import Studio
 from tests.faults.matrix import Fault
@@ -93,7 +94,7 @@ def _try_stages(
 ) -> dict[str, StageOutcome]:
     found = {}
     for stage in fault.stages:
-        with fault.serve(studio.own_url or "") as (url, spoiler):
+        with fault.serve(studio.self_url or "") as (url, spoiler):
             caller = client(studio, url, fault.timeout)
             error = report = None
             try:
@@ -113,7 +114,7 @@ def _try_run(fault: Fault, studio: Studio, picture: Image.Image) -> RunOutcome |
         return None
     kept: list[torch.Tensor] = []
     error = None
-    with fault.serve(studio.own_url or "", sound_at_first=True) as (url, _):
+    with fault.serve(studio.self_url or "", sound_at_first=True) as (url, _):
         try:
             for event in client(studio, url, fault.timeout).img2img(job(picture, decode=REMOTE)):
                 if isinstance(event, StageDone) and event.latents is not None:
@@ -127,7 +128,7 @@ def _try_run(fault: Fault, studio: Studio, picture: Image.Image) -> RunOutcome |
 
 
 def _try_auto(fault: Fault, studio: Studio, picture: Image.Image, latents: torch.Tensor) -> StageReport:
-    with fault.serve(studio.own_url or "") as (url, _):
+    with fault.serve(studio.self_url or "") as (url, _):
         caller = client(studio, url, fault.timeout)
         if "decode" in fault.stages:
             return caller.decode(latents, "builtin", AUTO)[1]

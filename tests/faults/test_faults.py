@@ -13,10 +13,10 @@ import trustme
 from PIL import Image
 
 from backend.errors import RemoteError
-from backend.job import Result
-from backend.net import new_session
+from backend.events import Result
+from backend.remote.net import new_session
+from backend.remote.vae import Remote
 from backend.studio import Studio
-from backend.vae.remote import Remote
 from tests.faults import server
 from tests.faults.matrix import FAULTS
 from tests.faults.outcome import REMOTE, Outcome, StageOutcome, client, job, try_all
@@ -116,7 +116,7 @@ def test_the_certificate_was_all_that_was_wrong(
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "authority.pem"))
-    spoiler = Spoiler(studio.own_url or "", server.changed(lambda reply: reply))
+    spoiler = Spoiler(studio.self_url or "", server.changed(lambda reply: reply))
     latents = torch.zeros(1, 4, 8, 12)
     spec = studio.default_model()[0].latents
     with spoiling(spoiler, authority.issue_cert("127.0.0.1")) as url:
@@ -128,12 +128,12 @@ def test_the_certificate_was_all_that_was_wrong(
 def test_the_endpoints_id_is_in_the_sentence_and_in_its_answer(studio: Studio) -> None:
     spec = studio.default_model()[0].latents
     with pytest.raises(RemoteError) as caught:
-        Remote(spec, None, f"{studio.own_url}/vae/nobody/decode", request_id="run-4711").decode(
+        Remote(spec, None, f"{studio.self_url}/vae/nobody/decode", request_id="run-4711").decode(
             torch.zeros(1, 4, 8, 12)
         )
     assert caught.value.sentence.endswith("(Request run-4711)")
     reply = requests.post(
-        f"{studio.own_url}/vae/nobody/decode", headers={"X-Request-Id": "run-4711"}, timeout=10
+        f"{studio.self_url}/vae/nobody/decode", headers={"X-Request-Id": "run-4711"}, timeout=10
     )
     assert reply.headers["x-request-id"] == reply.json()["request_id"] == "run-4711"
 

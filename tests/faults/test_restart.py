@@ -13,7 +13,7 @@ import pytest
 import requests
 from PIL import Image
 
-from backend.job import Result, StageDone, Step, Waiting
+from backend.events import Result, StageDone, Step, Waiting
 from backend.quality import psnr
 from backend.studio import Studio
 from tests.conftest import ROOT

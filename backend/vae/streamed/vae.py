@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from backend.device.interrupt import raise_if_stopped
 from backend.errors import OutOfMemoryError
-from backend.interrupt import raise_if_stopped
 from backend.models import LatentSpec
 from backend.vae.base import LocalVAE
 from backend.vae.streamed.arena import Arena

@@ -1,0 +1,157 @@
+"""Seconds and peak memory of a piece of work.
+
+On CUDA the peak is what torch's allocator handed out on the card, reset before the work, as in the published
+tables. Elsewhere it is this process's resident memory, watched by a thread, and labelled RAM. The two are not the
+same quantity, so they are never mixed in one column.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import psutil
+
+from backend.message import Message, literal
+from backend.report import Cost
+
+if TYPE_CHECKING:
+    import torch
+
+_SAMPLE_SECONDS = 0.005
+
+
+class Meter:
+    """`with Meter(device) as meter: work()`; afterwards `meter.cost` holds what it took, also after an error."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._memory: _VramPeak | _RamPeak = _VramPeak(device) if device.type == "cuda" else _RamPeak()
+        self._cost: Cost | None = None
+
+    @property
+    def cost(self) -> Cost:
+        assert self._cost is not None, "the work has not ended yet"
+        return self._cost
+
+    def __enter__(self) -> Meter:
+        synchronise(self.device)
+        self._memory.start()
+        self._begin = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            synchronise(self.device)  # after an error this could raise in its place
+        seconds = time.perf_counter() - self._begin
+        self._cost = self._memory.stop(seconds)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done all it was given, so that a clock read next is true."""
+    if device.type == "cpu":
+        return
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def total_bytes(device: torch.device) -> int:
+    """All the memory of the card, or of this computer."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(psutil.virtual_memory().total)
+
+
+def free_bytes(device: torch.device) -> int:
+    """What work could still be given: free on the card plus what torch holds there unused, or available RAM."""
+    if device.type == "cuda":
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(device)
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free + held)
+    return int(psutil.virtual_memory().available)
+
+
+def device_name(device: torch.device) -> Message:
+    """A device as a person would call it."""
+    if device.type == "cuda":
+        import torch
+
+        return literal(str(torch.cuda.get_device_name(device)))
+    names = {
+        "cpu": Message("this computer’s processor"),
+        "mps": Message("this Mac’s graphics chip"),
+    }
+    return names.get(device.type, literal(device.type))
+
+
+def empty_device_cache(device: torch.device) -> None:
+    """Drop what nobody holds any more, so that the next one starts with all there is."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+class _VramPeak:
+    """torch's own peak counter. One per device, so stages on one device must not overlap (they hold its lock)."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def start(self) -> None:
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self.baseline = torch.cuda.memory_allocated(self.device)
+
+    def stop(self, seconds: float) -> Cost:
+        import torch
+
+        peak = torch.cuda.max_memory_allocated(self.device)
+        return Cost(seconds, "VRAM", peak, self.baseline, total_bytes(self.device))
+
+
+class _RamPeak:
+    """Highest resident set size seen while watching; short spikes between two looks are missed."""
+
+    def start(self) -> None:
+        _return_freed_memory()
+        self._process = psutil.Process()
+        self.baseline = self.peak = self._process.memory_info().rss
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="ram-peak", daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._done.wait(_SAMPLE_SECONDS):
+            self.peak = max(self.peak, self._process.memory_info().rss)
+
+    def stop(self, seconds: float) -> Cost:
+        self._done.set()
+        self._thread.join()
+        self.peak = max(self.peak, self._process.memory_info().rss)
+        return Cost(seconds, "RAM", self.peak, self.baseline, psutil.virtual_memory().total)
+
+
+def _return_freed_memory() -> None:
+    """Ask glibc to give freed memory back, so that the baseline is not what an earlier, larger piece of work left."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,122 @@
+"""Which number format a model computes in, and what to do when one overflows: float16 → bfloat16 → float32."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from backend.errors import NonFiniteError
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+_WORTHWHILE = 0.8
+"""bfloat16 keeps 8 bits of 24, so on a CPU it must save at least a fifth of the time."""
+
+
+def pick_dtype(wish: str, device: torch.device) -> tuple[torch.dtype, str]:
+    """(dtype, reason) for a model published in `wish` on `device`.
+
+    A graphics card takes it as published. A processor computes in float32, unless the model was published in half
+    precision anyway and this processor is measurably faster in bfloat16.
+    """
+    import torch
+
+    published: torch.dtype = getattr(torch, wish)
+    if published == torch.float32:
+        return published, "This model was made in float32."
+    if device.type != "cpu":
+        return published, f"This model was published in {wish}."
+    if bfloat16_pays():
+        return torch.bfloat16, "This processor computes faster in bfloat16."
+    return torch.float32, "This processor computes best in float32."
+
+
+def next_wider_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype | None:
+    """The format to try after `dtype` overflowed; None after float32. bfloat16 has float32's range."""
+    import torch
+
+    if dtype == torch.float16 and device.type != "mps":  # MPS knows bfloat16 only since macOS 14
+        return torch.bfloat16
+    return None if dtype == torch.float32 else torch.float32
+
+
+def copy_in_dtype(module: Any, dtype: torch.dtype) -> Any:
+    """A copy in another format. The original stays, since from float16 to bfloat16 there is no exact way back."""
+    return copy.deepcopy(module).to(dtype)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`float16` for `torch.float16`."""
+    return str(dtype).removeprefix("torch.")
+
+
+def retry_with_upcast(
+    load: Callable[[torch.dtype | None], Any], compute: Callable[[Any], T]
+) -> tuple[T, str, tuple[str, ...]]:
+    """(result, dtype that gave it, dtypes that overflowed before): `compute(load(None))`, then in wider dtypes.
+
+    `load(dtype)` gives something with `dtype` and `device`, such as a VAE or a pipeline, in that dtype; None is the
+    one it is held in. What was loaded before is let go of first.
+
+    Raises:
+        NonFiniteError: also float32 overflowed.
+    """
+    overflowed: tuple[str, ...] = ()
+    following: torch.dtype | None = None
+    while True:
+        model = load(following)
+        name = dtype_name(model.dtype)
+        try:
+            return compute(model), name, overflowed
+        except NonFiniteError:
+            following = next_wider_dtype(model.dtype, model.device)
+            if following is None:
+                raise
+        overflowed = (*overflowed, name)
+        del model
+
+
+@functools.cache
+def bfloat16_pays() -> bool:
+    """Whether this processor has bfloat16 instructions and a convolution of the usual kind is faster with them.
+
+    Measured once, in pairs so that other work on the machine slows both alike, in a few tenths of a second.
+    """
+    if not _has_bfloat16():
+        return False
+    half, full = _convolution("bfloat16"), _convolution("float32")
+    ratios = [_seconds(half) / _seconds(full) for _ in range(7)]
+    return statistics.median(ratios) < _WORTHWHILE
+
+
+def _has_bfloat16() -> bool:
+    """The instructions by the names in Linux' /proc/cpuinfo: AVX-512 and AMX on x86, `bf16` on ARM."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return False
+    words = set(cpuinfo.read_text().split())
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def _convolution(dtype: str) -> Callable[[], object]:
+    """A layer such as a VAE's is made of, on its picture, already called once: the first call chooses a kernel."""
+    import torch
+
+    image = torch.zeros(1, 256, 48, 48, dtype=getattr(torch, dtype))
+    layer = torch.nn.Conv2d(256, 256, 3, padding=1, dtype=image.dtype).requires_grad_(False)
+    layer(image)
+    return lambda: layer(image)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin

@@ -1,0 +1,1 @@
+"""Running: one stage, denoising, a whole image-to-image job, a batch of them."""

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from backend.errors import BadSettingError
+from backend.job import Job, VaeOptions
+from backend.models import SD_V1
+from backend.placement.learned import Calibration
+from backend.settings import Settings
+from backend.studio import Studio
+
+JOB = Job(
+    Image.new("RGB", (96, 64)), "a lake", strength=0.5, num_inference_steps=6, width=96, height=64, seed=1
+)
+
+
+def test_the_first_estimate_knows_the_memory_and_after_a_run_the_time_too() -> None:
+    studio = Studio(Settings(device="cpu"))
+    before = studio.estimate(JOB)
+    assert before.seconds is None and before.peak_bytes and before.fits
+    assert (before.encode_mode, before.decode_mode) == ("whole", "whole")
+    list(studio.img2img(JOB))
+    after = studio.estimate(JOB)
+    assert after.seconds is not None and after.seconds > 0
+    more = studio.estimate(replace(JOB, strength=1.0))
+    assert more.seconds is not None and more.seconds > after.seconds, "twice the steps"
+
+
+def test_what_goes_elsewhere_needs_no_memory_here() -> None:
+    remote = VaeOptions("remote")
+    estimate = Studio(Settings(device="cpu")).estimate(replace(JOB, encode=remote, decode=remote))
+    assert estimate.peak_bytes == 0 and estimate.seconds is None
+
+
+def test_a_picture_that_cannot_fit_is_known_before() -> None:
+    huge = replace(JOB, model="sd-v1", width=4096, height=4096, decode=VaeOptions("whole"))
+    estimate = Studio(Settings(device="cpu")).estimate(huge)
+    assert estimate.peak_bytes is not None and estimate.peak_bytes > 40e9
+    assert estimate.fits is (estimate.peak_bytes <= estimate.free_bytes)
+
+
+def test_nonsense_is_refused_as_the_job_itself_would_be() -> None:
+    with pytest.raises(BadSettingError):
+        Studio(Settings(device="cpu")).estimate(replace(JOB, strength=3.0))
+
+
+def test_auto_streams_large_pictures_where_that_was_measured_faster() -> None:
+    stages = Studio(Settings(device="cpu")).stages
+
+    def first(width: int) -> str:
+        return stages.choices(SD_V1, "decode", width, width, VaeOptions("auto"))[0].mode
+
+    assert first(256) == "whole"
+    assert first(1024) == "streamed", "as the benchmark found on processors"
+    stages.calibration = Calibration()
+    for mode, seconds in (("whole", 1.0), ("streamed", 2.0)):
+        stages.calibration.learn(stages._plan(SD_V1, "decode", 1024, 1024, mode, VaeOptions()), seconds, None)
+    assert first(1024) == "whole", "as this machine found"

@@ -1,0 +1,83 @@
+"""The tabs Compare, Will it fit? and Benchmark: what they show, without a browser."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from backend.bench import OOM, Measured
+from backend.compare import Row
+from backend.models import SD_V1
+from backend.placement.cards import will_it_fit
+from backend.report import Cost, StageReport
+from ui import benchmark, compare, fit
+
+
+def row(mode: str, **values: object) -> Row:
+    report = StageReport("decode", mode, "", "", Cost(1.5, "RAM", 300, 100, 1000))
+    return Row(mode, Image.new("RGB", (8, 8)), (report,), **values)  # type: ignore[arg-type]
+
+
+def test_compare_shows_a_dash_for_the_unknown_and_the_sentence_for_a_failure() -> None:
+    html = compare.table(
+        [row("whole", psnr=math.inf), row("tiled", psnr=31.25), Row("remote", error="<gone>")], "en"
+    )
+    assert "31.2 dB" in html and "the measure" in html and "&lt;gone&gt;" in html and "<gone>" not in html
+    assert html.count("<td>–</td>") >= 3
+    assert "20.0 %" in html, "what was added, of all the memory"
+
+
+def test_fit_shows_the_published_figure_beside_the_forecast() -> None:
+    html = fit.table(will_it_fit(SD_V1, 1024, 1024, 8 * 2**30, "NVIDIA GeForce RTX 3070"), "en")
+    assert html.count("<tr data-fits=") == 6 and "37.3 %" in html and "10.7 %" in html and "0.2 s" in html
+
+
+def measured(size: int, mode: str, error: str | None = None) -> Measured:
+    done = error is None
+    return Measured(
+        "encode",
+        "sd-v1",
+        "CPU",
+        size,
+        mode,
+        "float32",
+        "random",
+        1,
+        2.0 if done else None,
+        10**9,
+        4.0,
+        "RAM",
+        error,
+    )
+
+
+def test_benchmark_draws_numbers_with_published_cards_beside() -> None:
+    rows = [measured(512, "whole"), measured(1024, "whole", OOM)]
+    data = benchmark.frame(rows, "encode", "sd-v1", ["RTX 3070"])
+    assert list(data["series"].unique()) == ["whole", "RTX 3070", "RTX 3070, tiled"]
+    assert len(data) == 1 + 8, "an out-of-memory cell has nothing to draw"
+    for frame in (data, benchmark.frame([], "decode", "builtin", [])):
+        assert pd.api.types.is_float_dtype(frame["size"]) and pd.api.types.is_float_dtype(frame["seconds"])
+    assert "out of memory" in benchmark.table(rows, "en")
+
+
+def test_benchmark_leaves_out_tiles_that_would_be_the_whole_picture() -> None:
+    cases = benchmark.cases("sd-v1", "decode", [64, 1024], ["whole", "tiled"])
+    assert [(c.size, c.mode, c.tile_size) for c in cases] == [
+        (64, "whole", 64),
+        (1024, "whole", 512),
+        (1024, "tiled", 512),
+    ]
+
+
+def test_benchmark_exports_what_it_measured(tmp_path: Path) -> None:
+    path = tmp_path / "benchmark.csv"
+    benchmark.export([measured(512, "whole"), measured(512, "tiled", OOM)], path)
+    with path.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["mode"] for line in lines] == ["whole", "tiled"]
+    assert lines[1]["seconds"] == "" and lines[1]["error"] == OOM
