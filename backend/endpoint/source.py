@@ -16,6 +16,7 @@ from backend.endpoint.service import Served
 from backend.errors import BadSettingError, ModelUnavailableError, UnsupportedVAEError
 from backend.models import MODELS, LatentSpec
 from backend.models.local import is_name
+from backend.pairs import split_pair
 
 if TYPE_CHECKING:
     import torch
@@ -31,14 +32,18 @@ def parse_source(text: str) -> tuple[str, str]:
     Raises:
         BadSettingError: not of that form, or a name that does not fit a URL.
     """
-    name, separator, source = text.partition("=")
-    if not separator or not source:
+    pair = split_pair(text)
+    if pair is None:
         raise BadSettingError(
-            f"A VAE is given as NAME=FOLDER_OR_REPO, not as “{text}”.",
+            "A VAE is given as NAME=FOLDER_OR_REPO, not as “{text}”.",
             "For example: --vae sd-v1=stabilityai/sd-vae-ft-mse",
+            text=text,
         )
+    name, source = pair
     if not is_name(name):
-        raise BadSettingError(f"“{name}” cannot be a VAE's name.", "Use letters, digits, “-”, “_” and “.”.")
+        raise BadSettingError(
+            "“{name}” cannot be a VAE's name.", "Use letters, digits, “-”, “_” and “.”.", name=name
+        )
     return name, source
 
 
