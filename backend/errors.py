@@ -18,6 +18,7 @@
     ├── EndpointError           a sound request that this endpoint does not serve (now)
     │   ├── TokenError          no token, or a wrong one (401)
     │   ├── UnknownVAEError     no VAE of that name (404)
+    │   ├── MethodError         a method that this address does not take (405)
     │   ├── BusyError           the queue is full, or the server is stopping (503)
     │   └── DeadlineError       it took longer than allowed (503)
     └── RemoteError             the remote VAE could not do its part
@@ -148,6 +149,18 @@ class TokenError(EndpointError):
 
 class UnknownVAEError(EndpointError):
     code = "unknown_vae"
+
+
+class MethodError(EndpointError):
+    """`allow` names the methods that the address takes, as HTTP's header of that name does."""
+
+    code = "method_not_allowed"
+
+    def __init__(
+        self, message: str | Message, hint: str | Message = "", *, allow: str = "", **values: Any
+    ) -> None:
+        super().__init__(message, hint, **values)
+        self.allow = allow
 
 
 class BusyError(EndpointError):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from backend.dtypes import dtype_name
 from backend.errors import NonFiniteError
 
 if TYPE_CHECKING:
@@ -51,11 +52,6 @@ def next_wider_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype | 
 def copy_in_dtype(module: Any, dtype: torch.dtype) -> Any:
     """A copy in another format. The original stays, since from float16 to bfloat16 there is no exact way back."""
     return copy.deepcopy(module).to(dtype)
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """`float16` for `torch.float16`."""
-    return str(dtype).removeprefix("torch.")
 
 
 def retry_with_upcast(

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from backend.wire import PICTURE_TYPES
-from backend.wire.tensors import DTYPES
-
-if TYPE_CHECKING:
-    from backend.endpoint.service import Service
+from backend.endpoint.service import Service
+from backend.wire import DTYPES, PICTURE_TYPES
 
 _ERRORS = {
     400: "A parameter or body that makes no sense",
@@ -19,12 +16,12 @@ _ERRORS = {
     415: "A body of a kind that is not served",
     422: "The VAE overflowed, also in the widest number format",
     503: "Busy, loading or stopping; Retry-After tells when to come back",
-    507: "Out of memory, also in a leaner mode",
+    507: "Out of memory, also in a mode that needs less",
 }
 
 
 def describe_api(service: Service) -> dict[str, Any]:
-    """The description, JSON-ready; names of VAEs and limits are this server's own."""
+    """The description, JSON-ready; with the names of this server's VAEs."""
     names = [served.name for served in service.all()]
     model = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": names}}
     paths: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """A folder or hub repository with an AutoencoderKL or AutoencoderTiny → a VAE to serve.
 
-The config alone tells what is served, so the list is right from the start; the weights come later, in a thread.
+The config is read at once, so the list of what is served is right from the start; the weights come later, in a thread.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from backend.device.hub import pinned_revision
 from backend.device.queue import DeviceQueue
-from backend.endpoint.service import Served
+from backend.endpoint.compute import Served
 from backend.errors import BadSettingError, ModelUnavailableError, UnsupportedVAEError
+from backend.message import literal
 from backend.models import MODELS, LatentSpec
 from backend.models.local import is_name
 from backend.pairs import split_pair
@@ -48,7 +49,7 @@ def parse_source(text: str) -> tuple[str, str]:
 
 
 class Source:
-    """One VAE's files and, once loaded, its module. `served` is what the service takes."""
+    """One VAE's files and, once loaded, its module. `served` is the entry for a `Service`."""
 
     def __init__(self, name: str, source: str, device: str, dtype: str, queue: DeviceQueue) -> None:
         """Reads the config only.
@@ -64,7 +65,11 @@ class Source:
         self.kind = str(config.get("_class_name"))
         if self.kind not in KINDS:
             raise UnsupportedVAEError(
-                f"{source} holds a {self.kind}, which cannot be served.", f"Served kinds: {', '.join(KINDS)}."
+                "{source} holds a {kind}, which cannot be served.",
+                "Served kinds: {kinds}.",
+                source=source,
+                kind=self.kind,
+                kinds=", ".join(KINDS),
             )
         self.spec = spec_from_config(config)
         self.force_upcast = bool(config.get("force_upcast"))
@@ -124,7 +129,10 @@ class Source:
             )
         except OSError as error:
             raise ModelUnavailableError(
-                f"The weights of “{self.name}” ({self.source}) cannot be had.", str(error)[:200]
+                "The weights of “{name}” ({source}) cannot be had.",
+                literal(str(error)[:200]),
+                name=self.name,
+                source=self.source,
             ) from error
         return module.to(device).eval().requires_grad_(False)
 
@@ -152,11 +160,13 @@ def read_config(source: str) -> tuple[str | None, dict[str, Any]]:
         try:
             config = json.loads(path.read_bytes())
         except (ValueError, RecursionError) as error:
-            raise ModelUnavailableError(f"{name} in {source} is no JSON.") from error
+            raise ModelUnavailableError("{file} in {source} is no JSON.", file=name, source=source) from error
         if subfolder is not None or str(config.get("_class_name", "")).startswith("Autoencoder"):
             return subfolder, config
     raise ModelUnavailableError(
-        f"No VAE was found at {source}.", "It must be a folder or hub repository with a VAE's config.json."
+        "No VAE was found at {source}.",
+        "It must be a folder or hub repository with a VAE's config.json.",
+        source=source,
     )
 
 
@@ -169,7 +179,9 @@ def _from_hub(repository: str, name: str) -> Path | None:
         return None
     except (OSError, errors.HfHubHTTPError) as error:
         raise ModelUnavailableError(
-            f"{repository} is no folder here, and the model hub cannot give it.", str(error)[:200]
+            "{repository} is no folder here, and the model hub cannot give it.",
+            literal(str(error)[:200]),
+            repository=repository,
         ) from error
 
 

@@ -30,7 +30,7 @@ from backend.errors import (
 from backend.logs import HEADER, clean_id
 from backend.remote.net import AbortHandle, redact_url, seen_origins
 from backend.token import Token, origin
-from backend.wire import Message
+from backend.wire import HttpRequest
 
 CONNECT_SECONDS = 10.0
 _LOOK_SECONDS = 0.05
@@ -83,7 +83,7 @@ class Caller:
     request_id: str | None = None
     """Sent along, so that the endpoint's log can be searched for it; an endpoint that knows no ids ignores it."""
 
-    def post(self, url: str, message: Message, most_bytes: int) -> Answer:
+    def post(self, url: str, message: HttpRequest, most_bytes: int) -> Answer:
         """Post `message` and give the reply, of at most `most_bytes`.
 
         Raises:
@@ -152,7 +152,9 @@ class Caller:
                 watched.cut()
                 raise _too_late(redact_url(url), self.timeout)
 
-    def _once(self, url: str, message: Message, most_bytes: int, deadline: float, attempts: int) -> Answer:
+    def _once(
+        self, url: str, message: HttpRequest, most_bytes: int, deadline: float, attempts: int
+    ) -> Answer:
         where = redact_url(url)
         started = time.monotonic()
         left = deadline - started

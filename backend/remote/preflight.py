@@ -115,7 +115,7 @@ class _Probe:
 
     def decode_as_served(self, url: str) -> torch.Tensor:
         """With the factors of the server's own VAE."""
-        message = wire.pack_decode_request(wire.DecodeRequest(self.latents, wire.OWN, "uint8"))
+        message = wire.pack_decode_request(wire.DecodeRequest(self.latents, wire.CONFIGURED, "uint8"))
         answer = self.caller.post(url, message, 2**20)
         try:
             return wire.parse_decode_reply(answer.headers, answer.body, "uint8")

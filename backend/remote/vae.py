@@ -191,7 +191,7 @@ class Remote:
         return image if output in ("uint8", "png", "jpg") else self._finite(image, sent).clamp_(-1.0, 1.0)
 
     def _post(
-        self, url: str | None, action: str, message: wire.Message, most_bytes: int, transfer: Transfer
+        self, url: str | None, action: str, message: wire.HttpRequest, most_bytes: int, transfer: Transfer
     ) -> _Sent:
         if url is None:
             raise UserError(f"No endpoint is set that could {action}.", "Give one, or choose another mode.")
