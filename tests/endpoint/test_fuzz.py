@@ -46,7 +46,7 @@ def test_nothing_sent_gives_a_fault(base: str, service: Service) -> None:
         assert not tally.findings
 
     shots()
-    assert service.lane(service.find("builtin")).occupied <= 1
+    assert service.queue_of(service.find("builtin")).in_flight <= 1
 
 
 def test_the_description_tells_the_truth(base: str) -> None:
