@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from backend.dtypes import dtype_name
+from backend.dtypes import dtype_name as dtype_name  # also for those who import it from here
 from backend.errors import NonFiniteError
+from backend.message import Message
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +53,11 @@ def next_wider_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype | 
 def copy_in_dtype(module: Any, dtype: torch.dtype) -> Any:
     """A copy in another format. The original stays, since from float16 to bfloat16 there is no exact way back."""
     return copy.deepcopy(module).to(dtype)
+
+
+def overflow_message(dtype: str, wider: str) -> Message:
+    """What a report says of one retry."""
+    return Message("{dtype} overflowed, so it ran again in {wider}.", dtype=dtype, wider=wider)
 
 
 def retry_with_upcast(
