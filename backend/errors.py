@@ -5,6 +5,8 @@
     ├── OutOfMemoryError        a stage did not fit the device
     ├── NonFiniteError          a VAE produced NaN or infinite values
     ├── DiskFullError           no room to keep a file
+    ├── MismatchError           an answer that is not what the protocol says; a finding of `backend.conformance`
+    ├── SkippedCheck            a check of `backend.conformance` that does not apply; not a failure
     ├── UserError               something a person can fix; the page shows it word for word
     │   ├── BadImageError       a picture that cannot be read or is too large
     │   ├── BadLatentsError     a latents file that is broken or belongs to another model
@@ -84,6 +86,14 @@ class NonFiniteError(LatentRelayError):
 
 class DiskFullError(LatentRelayError):
     code = "disk_full"
+
+
+class MismatchError(LatentRelayError):
+    code = "mismatch"
+
+
+class SkippedCheck(LatentRelayError):  # noqa: N818 - not a failure
+    code = "skipped"
 
 
 class UserError(LatentRelayError):

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 import requests
 
-from backend.conformance import CHECKS, Check, Target
+from backend.conformance.check import Check
+from backend.conformance.checks import CHECKS
+from backend.conformance.target import Target
 from backend.endpoint import Limits
 from backend.endpoint.cluster import NAME, ClusterConfig, run
 from backend.models import BUILTIN
