@@ -48,6 +48,6 @@ def run_check(target: Target, check: Check) -> CheckResult:
         check.run(target)
     except SkippedCheck as reason:
         return CheckResult(check.name, check.direction, "skipped", str(reason))
-    except Exception as error:  # noqa: BLE001 - a stranger's server may cause anything, and that is the finding
+    except Exception as error:  # noqa: BLE001 - another's server may cause anything, and that is the finding
         return CheckResult(check.name, check.direction, "FAILED", f"{error}" or type(error).__name__)
     return CheckResult(check.name, check.direction, "ok")

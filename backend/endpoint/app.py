@@ -101,7 +101,7 @@ def build_app(service: Service) -> Starlette:
 
 class IgnoreLateResponse:
     """A client that breaks HTTP after its headers is answered by uvicorn itself; our answer then comes too late, and
-    that is no fault of ours to be logged as one."""
+    that is not to be logged as an error of the server."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -141,7 +141,7 @@ class Handlers:
             except LatentRelayError as error:
                 return error_response(request, error)
             except ClientDisconnect:
-                # Nobody is there to read it; 499 is what proxies log for this.
+                # No client is left to read it; 499 is what proxies log for this.
                 return Response(status_code=499)
             except Exception:
                 # The edge: a fault of ours is logged for the owner and answered without its inner parts.

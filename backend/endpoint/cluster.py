@@ -4,7 +4,7 @@
                   └──▶ VaeReplica × replicas (one VAE set on one GPU each, batched by Serve, scaled by Serve)
 
 Computing is a pure function of the request. So when a replica dies under a request, the ingress dispatches that
-request to another one: nothing that was accepted is lost. Ray is a dependency of its own, in
+request to another one: nothing that was accepted is lost. Ray is an optional dependency, in
 requirements-cluster.txt; importing this module does not import it.
 """
 

@@ -57,8 +57,8 @@ def compute_together(
 ) -> list[Computed | LatentRelayError]:
     """Each item's result, or what went wrong with it; if they fail together, each gets a try by itself.
 
-    So nobody's request fails because of whom it was batched with. To be called on the thread of `served.queue`. The
-    items have one dtype and one shape but for the batch: images or latents, as `VAE` takes them.
+    So no request fails because of those it was batched with. To be called on the thread of `served.queue`. The items
+    have one dtype and one shape but for the batch: images or latents, as `VAE` takes them.
     """
     import torch
 

@@ -36,7 +36,7 @@ SHORT = settings(
 
 @pytest.mark.parametrize("sound", valid(), ids=lambda one: f"{one.method} {one.path} {dict(one.query)}"[:60])
 def test_what_is_mutated_is_valid_at_first(base: str, sound: Attack) -> None:
-    """Else every mutant would be refused at the door, and nothing behind it would be reached."""
+    """Else every mutant would be refused at once, and nothing further inside would be reached."""
     answer = exchange(base, sound)
     assert answer.status == (404 if sound.path == "/" else 200)  # two VAEs here, so "/" does not say which
 
@@ -78,7 +78,7 @@ def test_the_description_tells_the_truth(base: str) -> None:
                 {"content-type": "application/json"},
                 b'{"error": "/usr/lib/site-packages/x.py", "code": "", "hint": "", "request_id": "a"}',
             ),
-            "it tells",
+            "it reveals",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the server tells about itself, batching, and AutoencoderTiny's own scale."""
+"""What the server says of itself, batching, and the scale of AutoencoderTiny."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_metrics_count_what_happened(builtin: Whole) -> None:
     assert found["latent_relay_queue_length", "0"] == 0 and found["latent_relay_places_taken", "0"] == 0
 
 
-def test_a_reply_tells_its_peak_memory(base: str) -> None:
+def test_a_reply_has_its_peak_memory(base: str) -> None:
     response = requests.post(f"{base}/vae/builtin/decode?{SHAPE}", data=BODY, timeout=10)
     number, _, kind = response.headers["x-peak-memory"].partition("; kind=")
     assert int(number) > 10**7 and kind == "RAM"
