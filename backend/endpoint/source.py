@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,23 +84,23 @@ class Source:
         return Served(
             name=self.name,
             spec=self.spec,
-            load=self.whole,
+            load=partial(self.vae, "whole"),
             queue=self._queue,
-            load_low_memory=self.tiled if self.kind == "AutoencoderKL" else None,
+            load_low_memory=partial(self.vae, "tiled") if self.kind == "AutoencoderKL" else None,
             is_ready=lambda: self._module is not None,
             title=known.title if known else self.source if not Path(self.source).exists() else self.name,
             fixed_scale=self.kind == "AutoencoderTiny",
         )
 
-    def whole(self) -> VAE:
-        from backend.vae.whole import Whole
+    def vae(self, mode: str) -> VAE:
+        """The VAE in a local mode, loaded if need be.
 
-        return Whole(self.module(), self.spec)
+        Raises:
+            ModelUnavailableError: weights missing or broken. BadSettingError: no such device.
+        """
+        from backend.vae.modes import local_vae
 
-    def tiled(self) -> VAE:
-        from backend.vae.tiled import Tiled
-
-        return Tiled(self.module(), self.spec)
+        return local_vae(mode, self.module(), self.spec)
 
     def module(self) -> Any:
         """The VAE in eval mode on its device, loaded once.
