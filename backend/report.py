@@ -12,6 +12,7 @@ from typing import Any, Literal
 from backend.message import Message
 
 Stage = Literal["encode", "denoise", "decode"]
+Direction = Literal["encode", "decode"]
 
 
 @dataclass(frozen=True)

@@ -285,11 +285,11 @@ def _look_ahead(job: ResolvedJob, stages: Stages, stop: threading.Event, notify:
         RemoteError: it would not, with what was found. One that may just be waking up is only told of.
     """
     found = stages.preflight(job.spec, "decode", job.job.decode, stop, notify, job.run_id)
-    if found is None or found.light == "green":
+    if found is None or found.status == "ready":
         return
-    if found.light == "red":
-        raise RemoteError(found.sentence, "Nothing was painted yet; choose another place to decode.")
-    notify(Waiting(found.sentence))
+    if found.status == "broken":
+        raise RemoteError(found.message, "Nothing was painted yet; choose another place to decode.")
+    notify(Waiting(found.message))
 
 
 def denoise(

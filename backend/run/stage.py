@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from backend.device import precision
 from backend.device.interrupt import interruptible, raise_if_stopped
@@ -16,11 +15,9 @@ from backend.device.measure import Meter, device_name, empty_device_cache, free_
 from backend.errors import (
     BadSettingError,
     LatentRelayError,
-    ModelUnavailableError,
     NonFiniteError,
     OutOfMemoryError,
     RemoteError,
-    UserError,
 )
 from backend.events import Event, StageStarted, Waiting
 from backend.job import ResolvedJob, VaeOptions
@@ -29,16 +26,15 @@ from backend.models import LatentSpec, ModelSpec
 from backend.placement.choose import SAFE_SHARE, Choice, ladder
 from backend.placement.learned import Calibration, Expectation, Plan
 from backend.placement.shapes import Direction
-from backend.remote.user_endpoint import remote_of
+from backend.remote import endpoints
 from backend.report import Stage, StageReport, Traffic
-from backend.settings import EndpointPair, Settings
-from backend.token import Token
+from backend.settings import Settings
 
 if TYPE_CHECKING:
     import torch
 
     from backend.remote.preflight import Preflight
-    from backend.remote.vae import Remote
+    from backend.remote.vae import RemoteVae
     from backend.run.zero_gpu import ZeroGpu
     from backend.vae.base import VAE, LocalVAE
 
@@ -129,22 +125,6 @@ class Stages:
             # Only now, when the error is gone and holds nothing any more.
             empty_device_cache(self.loader.device)
         raise AssertionError("a ladder is never empty")
-
-    def endpoints(self, spec: ModelSpec) -> EndpointPair:
-        """Where this model's remote stages go; a model without endpoints of its own uses this very app's."""
-        pair = self.settings.endpoint_pair(spec)
-        own = self._self_url()
-        if own is None:
-            return pair
-        base = f"{own.rstrip('/')}/vae/{spec.name}"
-        return EndpointPair(pair.encode or f"{base}/encode", pair.decode or f"{base}/decode")
-
-    def _token(self, spec: ModelSpec, url: str) -> Token | None:
-        """The token that belongs to `url`: this app's own, or the owner's for that model's endpoints."""
-        own, value = self._self_url(), self.settings.serve_token
-        if own is not None and value is not None and url.startswith(f"{own.rstrip('/')}/vae/"):
-            return Token.bound_to(value, own)
-        return self.settings.endpoint_token(spec)
 
     def _choices(self, work: Work) -> list[Choice]:
         return self.choices(work.spec, work.direction, *work.size, work.options)
@@ -309,16 +289,10 @@ class Stages:
         first = self.choices(spec, direction, width, height, options)[0]
         return first.mode == "remote" and not self._is_own(spec, direction, options)
 
-    def _pair(self, spec: ModelSpec, options: VaeOptions) -> EndpointPair:
-        """Where a remote stage with these options goes: to the visitor's own endpoint, else to the model's."""
-        own = options.endpoint
-        return self.endpoints(spec) if own is None else EndpointPair(own.encode, own.decode)
-
     def _is_own(self, spec: ModelSpec, direction: Direction, options: VaeOptions) -> bool:
         """Whether the remote of that direction is this very app."""
-        pair, own = self._pair(spec, options), self._self_url()
-        url = pair.of(direction)
-        return own is not None and url is not None and url.startswith(f"{own.rstrip('/')}/")
+        endpoint = endpoints.resolve(spec, direction, options, self.settings, self._self_url())
+        return endpoint is not None and endpoint.is_self
 
     def _remote(
         self,
@@ -328,34 +302,13 @@ class Stages:
         stop: threading.Event | None,
         notify: Notify,
         run_id: str | None,
-    ) -> tuple[Remote, str]:
+    ) -> tuple[RemoteVae, str]:
         """The client for that direction, and the host it talks to."""
-        from backend.remote.vae import Remote
-
-        own, pair = options.endpoint, self._pair(spec, options)
-        url = pair.of(direction)
-        if url is None:
-            if own is not None:
-                raise UserError(
-                    f"Your endpoint “{own.name}” does not {direction}.",
-                    "Choose another place for this stage.",
-                )
-            raise ModelUnavailableError(
-                f"No endpoint is known that could {direction} for {spec.title}.",
-                f"Start the app with --endpoint {spec.name}=URL, or choose another mode.",
-            )
-        more: dict[str, Any] = {
-            "timeout": self.settings.remote_timeout,
-            "stop": stop,
-            "notify": lambda sentence: notify(Waiting(sentence)),
-            "transfer": options.transfer,
-            "request_id": run_id,
-        }
-        if own is not None:
-            remote = remote_of(own, spec, **more)
-        else:
-            remote = Remote(spec.latents, pair.encode, pair.decode, token=self._token(spec, url), **more)
-        return remote, urlsplit(url).netloc.rpartition("@")[2]
+        endpoint = endpoints.require(spec, direction, options, self.settings, self._self_url())
+        vae = endpoints.client(
+            endpoint, spec, options, self.settings, stop, lambda message: notify(Waiting(message)), run_id
+        )
+        return vae, endpoints.display_host(endpoint.url)
 
 
 def _climb(mode: str, module: Any, work: Work, stop: threading.Event | None) -> tuple[torch.Tensor, str, str]:

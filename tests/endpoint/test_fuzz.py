@@ -10,7 +10,9 @@ import requests
 from hypothesis import HealthCheck, Phase, given, settings
 
 from backend.endpoint import Service
+from backend.job import VaeOptions
 from backend.models import MODELS
+from backend.remote.endpoints import resolve
 from backend.settings import Settings
 from backend.studio import Studio
 from tests.fuzz.attacks import Attack, attacks, valid
@@ -89,9 +91,9 @@ def test_the_pages_own_routes_want_the_owners_token_and_the_page_sends_it() -> N
     with serve(Starlette(routes=[*studio.routes()])) as url:
         studio.self_url = url
         assert requests.get(f"{url}/vae", timeout=10).status_code == 401
-        spec = MODELS["builtin"]
-        token = studio.stages._token(spec, f"{url}/vae/builtin/decode")
+        endpoint = resolve(MODELS["builtin"], "decode", VaeOptions("remote"), studio.settings, url)
+        token = endpoint and endpoint.token
         assert token is not None and token.for_url(url) == "s3cret"
-        assert studio.stages._token(spec, "https://elsewhere.example/vae/builtin/decode") is None
+        assert token.for_url("https://elsewhere.example/vae/builtin/decode") is None
         headers = {"Authorization": f"Bearer {token.for_url(url)}"}
         assert requests.get(f"{url}/vae", headers=headers, timeout=10).status_code == 200

@@ -22,7 +22,7 @@ from backend.events import Event, Result, StageDone, StageStarted, Step
 from backend.job import Job, VaeOptions, vae_modes
 from backend.models import BUILTIN
 from backend.quality import psnr
-from backend.remote.vae import Remote
+from backend.remote.vae import RemoteVae
 from backend.report import avoided_bytes
 from backend.run import stage as stages
 from backend.settings import EndpointPair, Settings
@@ -212,10 +212,10 @@ def test_a_remote_that_is_gone_leaves_the_latents(studio: Studio, picture: Image
 def test_an_endpoint_that_breaks_after_the_painting_leaves_its_latents(
     studio: Studio, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: Remote, latents: torch.Tensor) -> torch.Tensor:
+    def broken(self: RemoteVae, latents: torch.Tensor) -> torch.Tensor:
         raise RemoteError("The endpoint broke.")
 
-    monkeypatch.setattr(Remote, "decode", broken)
+    monkeypatch.setattr(RemoteVae, "decode", broken)
     kept = []
     with pytest.raises(RemoteError, match="broke"):
         for event in studio.img2img(job(picture, decode=VaeOptions("remote"))):
@@ -232,7 +232,7 @@ def test_an_endpoint_of_another_model_is_found_out_before_the_painting(
     other = Studio(Settings(device="cpu", endpoints={"other": EndpointPair(decode=wrong)}))
     spec = replace(BUILTIN, name="other", latents=replace(BUILTIN.latents, scaling_factor=0.18215))
     found = other.stages.preflight(spec, "decode")
-    assert found is not None and found.light == "red" and "scaling_factor" in found.sentence
+    assert found is not None and found.status == "broken" and "scaling_factor" in str(found.message)
 
 
 def test_any_picture_and_size_will_do(studio: Studio) -> None:
