@@ -32,7 +32,7 @@ from diffusers.utils.remote_utils import remote_decode
 
 from backend.endpoint import Served, Service, build_app
 from backend.models import BUILTIN, SD_V1_LATENTS, LatentSpec
-from backend.remote.vae import Remote
+from backend.remote.vae import RemoteVae
 from backend.run.overlap import pipelined
 from backend.vae.whole import Whole
 from backend.wire import pixels_to_image
@@ -149,8 +149,8 @@ def latents(side: int, spec: LatentSpec = BUILTIN.latents, seed: int = 0) -> tor
     return torch.randn(1, spec.channels, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-def remote_for(url: str, name: str, spec: LatentSpec) -> Remote:
-    return Remote(spec, None, f"{url}/vae/{name}/decode", transfer="uint8", timeout=600)
+def remote_for(url: str, name: str, spec: LatentSpec) -> RemoteVae:
+    return RemoteVae(spec, None, f"{url}/vae/{name}/decode", transfer="uint8", timeout=600)
 
 
 def remote_over_local(url: str, name: str, local: Whole, runs: int) -> dict[str, float]:
