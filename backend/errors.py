@@ -5,6 +5,8 @@
     ├── OutOfMemoryError        a stage did not fit the device
     ├── NonFiniteError          a VAE produced NaN or infinite values
     ├── DiskFullError           no room to keep a file
+    ├── MismatchError           an answer that is not what the protocol says; a finding of `backend.conformance`
+    ├── SkippedCheck            a check of `backend.conformance` that does not apply; not a failure
     ├── UserError               something a person can fix; the page shows it word for word
     │   ├── BadImageError       a picture that cannot be read or is too large
     │   ├── BadLatentsError     a latents file that is broken or belongs to another model
@@ -18,6 +20,7 @@
     ├── EndpointError           a sound request that this endpoint does not serve (now)
     │   ├── TokenError          no token, or a wrong one (401)
     │   ├── UnknownVAEError     no VAE of that name (404)
+    │   ├── MethodError         a method that this address does not take (405)
     │   ├── BusyError           the queue is full, or the server is stopping (503)
     │   └── DeadlineError       it took longer than allowed (503)
     └── RemoteError             the remote VAE could not do its part
@@ -85,6 +88,14 @@ class DiskFullError(LatentRelayError):
     code = "disk_full"
 
 
+class MismatchError(LatentRelayError):
+    code = "mismatch"
+
+
+class SkippedCheck(LatentRelayError):  # noqa: N818 - not a failure
+    code = "skipped"
+
+
 class UserError(LatentRelayError):
     code = "bad_request"
 
@@ -148,6 +159,18 @@ class TokenError(EndpointError):
 
 class UnknownVAEError(EndpointError):
     code = "unknown_vae"
+
+
+class MethodError(EndpointError):
+    """`allow` names the methods that the address takes, as HTTP's header of that name does."""
+
+    code = "method_not_allowed"
+
+    def __init__(
+        self, message: str | Message, hint: str | Message = "", *, allow: str = "", **values: Any
+    ) -> None:
+        super().__init__(message, hint, **values)
+        self.allow = allow
 
 
 class BusyError(EndpointError):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from backend.dtypes import dtype_name as dtype_name  # also for those who import it from here
 from backend.errors import NonFiniteError
 from backend.message import Message
 
@@ -52,11 +53,6 @@ def next_wider_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype | 
 def copy_in_dtype(module: Any, dtype: torch.dtype) -> Any:
     """A copy in another format. The original stays, since from float16 to bfloat16 there is no exact way back."""
     return copy.deepcopy(module).to(dtype)
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """`float16` for `torch.float16`."""
-    return str(dtype).removeprefix("torch.")
 
 
 def overflow_message(dtype: str, wider: str) -> Message:
