@@ -53,6 +53,21 @@ def literal(text: str) -> Message:
     return Message("{text}", text=text)
 
 
+_MODE_NAMES = {
+    "auto": Message("auto"),
+    "whole": Message("whole"),
+    "tiled": Message("tiled"),
+    "streamed": Message("streamed"),
+    "tiny": Message("tiny"),
+    "remote": Message("remote"),
+}
+
+
+def mode_name(mode: str) -> Message:
+    """A VAE mode as a word inside a sentence; one that is not in the table stays as it is."""
+    return _MODE_NAMES.get(mode, literal(mode))
+
+
 def join(*messages: Message) -> Message:
     """Sentences one after the other, with a space between; empty ones are left out."""
     kept = [message for message in messages if message]

@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter
 from backend.errors import Cancelled, LatentRelayError
 from backend.events import Event, Failed, InBatch, Result, StageDone, StageStarted, Step, Waiting
 from backend.job import Job, ResolvedJob, VaeOptions
+from backend.message import Message
 from backend.models import BUILTIN, MODELS, ModelSpec, find_model
 from backend.placement.estimate import Estimate
 from backend.remote.preflight import Preflight
@@ -58,11 +59,13 @@ class FakeStudio:
     def resolve(self, job: Job) -> ResolvedJob:
         return job.resolved()
 
-    def default_model(self) -> tuple[ModelSpec, str]:
+    def default_model(self) -> tuple[ModelSpec, Message]:
         return (
             MODELS["builtin"],
-            "No graphics card was found, so this page starts with its small built-in model: it is "
-            "quick, but it paints landscapes only.",
+            Message(
+                "No graphics card was found, so this page starts with its small built-in model: it is "
+                "quick, but it paints landscapes only."
+            ),
         )
 
     def routes(self) -> list[Any]:

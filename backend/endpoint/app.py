@@ -413,7 +413,7 @@ def _signed(request: Request, response: Response, seconds: float) -> Response:
 def error_response(request: Request, error: LatentRelayError) -> Response:
     """An error of ours as JSON with its status."""
     headers: dict[str, str] = {}
-    if isinstance(error, EndpointError) and error.retry_after is not None:
+    if error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)
     if isinstance(error, TokenError):
         headers["www-authenticate"] = "Bearer"
