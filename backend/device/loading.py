@@ -23,7 +23,7 @@ from backend.errors import BadSettingError, ModelUnavailableError, UnsupportedVA
 from backend.families import VaeConfigStub, components_left_out
 from backend.lazy_import import import_module_locked
 from backend.message import Message, literal
-from backend.models import BUILTIN, SD_V1, ModelSpec, find_model
+from backend.models import BUILTIN, SD_V1, ModelSpec
 from backend.settings import LOW_MEMORY, Settings
 
 if TYPE_CHECKING:
@@ -72,10 +72,11 @@ class Loader:
     @property
     def device(self) -> torch.device:
         """The device to compute on; asking for it imports torch."""
-        with self._loading:
-            if self._device is None:
-                self._device = pick_device(self.settings.device)
-            return self._device
+        if (
+            self._device is None
+        ):  # no lock: another thread would pick the same, and may be loading for minutes
+            self._device = pick_device(self.settings.device)
+        return self._device
 
     def dtype(self, spec: ModelSpec) -> torch.dtype:
         """The dtype that `precision.pick_dtype` chooses for this model and device."""
@@ -320,7 +321,7 @@ def default_model(settings: Settings) -> tuple[ModelSpec, Message]:
     SD v1.5 needs a CUDA card to be pleasant, and its weights from the hub or the cache; else the built-in model.
     """
     if settings.model != "auto":
-        spec = find_model(settings.model)
+        spec = settings.find_model(settings.model)
         return spec, Message("{model}, as this app was started with it.", model=spec.title)
     if not _cuda_usable(settings):
         return BUILTIN, Message(

@@ -59,6 +59,11 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def overflow_message(dtype: str, wider: str) -> Message:
+    """What a report says of one retry."""
+    return Message("{dtype} overflowed, so it ran again in {wider}.", dtype=dtype, wider=wider)
+
+
 def retry_with_upcast(
     load: Callable[[torch.dtype | None], Any], compute: Callable[[Any], T]
 ) -> tuple[T, str, tuple[str, ...]]:

@@ -5,6 +5,7 @@ Adding a model of a known family is one more entry in `MODELS`. Nothing here loa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -269,24 +270,19 @@ MODELS: dict[str, ModelSpec] = {
 }
 
 
-def add_model(spec: ModelSpec) -> None:
-    """Offer one more model, such as a local one; one of the same name is replaced."""
-    MODELS[spec.name] = spec
-
-
-def find_model(name: str) -> ModelSpec:
-    """The model of that name.
+def find_model(name: str, models: Mapping[str, ModelSpec] = MODELS) -> ModelSpec:
+    """The model of that name in `models`.
 
     Raises:
         UnknownModelError: no such name, or a model that is announced but cannot run yet.
     """
-    spec = MODELS.get(name)
+    spec = models.get(name)
     if spec is None:
         raise UnknownModelError(
             "There is no model called “{name}”.",
             "Known models: {known}.",
             name=name[:80],
-            known=", ".join(sorted(MODELS)),
+            known=", ".join(sorted(models)),
         )
     if not spec.available:
         raise UnknownModelError(
