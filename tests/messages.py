@@ -2,6 +2,8 @@
 
 The rule: a sentence is a constant with gaps, written where it is said, and its values are given beside it. It stands
 in the first two arguments of an error of ours, in the first of a `Message`, or in one branch of a conditional there.
+A `Message` with gaps and no values is a template in a table: some `Message(template.key, …)` in the same file must give
+values of its names.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 BACKEND = tuple(sorted((ROOT / "backend").rglob("*.py")))
+PAGE = tuple(sorted((ROOT / "ui").glob("*.py")))
+"""The page raises a few errors of ours, too; it also reads messages back from pictures, so the rule is not its."""
 MACHINERY = (ROOT / "backend" / "errors.py", ROOT / "backend" / "message.py")
 """Where errors and messages are made from what callers give."""
 
@@ -61,9 +65,9 @@ def templates_in(source: str, shown: str, errors: frozenset[str]) -> tuple[list[
     """As `templates_of`, of a source text; `errors` are the names of the error classes."""
     templates: list[Template] = []
     violations: list[str] = []
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.Call):
-            continue
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    filled = {keyword.arg for node in calls if _fills(node) for keyword in node.keywords}
+    for node in calls:
         name = _name(node.func)
         # `wire.Message` is a request or reply, not a sentence; it takes three positional arguments.
         if name not in errors and (name != "Message" or len(node.args) != 1):
@@ -71,8 +75,8 @@ def templates_in(source: str, shown: str, errors: frozenset[str]) -> tuple[list[
         place = f"{shown}:{node.lineno}"
         hints = [keyword.value for keyword in node.keywords if keyword.arg in ("message", "hint")]
         said = [*(node.args[:1] if name == "Message" else node.args[:2]), *hints]
-        keywords = {keyword.arg for keyword in node.keywords}
-        values = None if None in keywords else frozenset(key for key in keywords if key)
+        given = {keyword.arg for keyword in node.keywords} or (filled if name == "Message" else set())
+        values = None if None in given else frozenset(key for key in given if key)
         for argument in said:
             for text in _texts(argument, place, violations, strict=name == "Message"):
                 template = Template(text, values, place)
@@ -92,8 +96,17 @@ def _texts(argument: ast.expr, place: str, violations: list[str], *, strict: boo
     elif isinstance(argument, ast.IfExp):
         yield from _texts(argument.body, place, violations, strict=strict)
         yield from _texts(argument.orelse, place, violations, strict=strict)
-    elif strict or _holds_text(argument):
+    elif _holds_text(argument) or (strict and not _is_key(argument)):
         violations.append(f"{place}: not a constant template: {ast.unparse(argument)}")
+
+
+def _fills(node: ast.Call) -> bool:
+    """Whether this is `Message(template.key, …)`."""
+    return _name(node.func) == "Message" and len(node.args) == 1 and _is_key(node.args[0])
+
+
+def _is_key(node: ast.expr) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr == "key"
 
 
 def _holds_text(node: ast.AST) -> bool:

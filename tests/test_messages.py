@@ -10,7 +10,7 @@ import pytest
 
 from backend import errors
 from backend.message import Message, join, literal, mode_name
-from tests.messages import BACKEND, MACHINERY, ROOT, error_classes, gaps, templates_in, templates_of
+from tests.messages import BACKEND, MACHINERY, PAGE, ROOT, error_classes, gaps, templates_in, templates_of
 from ui.languages import MESSAGES
 from ui.text import say_message
 
@@ -18,12 +18,12 @@ SOURCES = [path for path in BACKEND if path not in MACHINERY]
 
 
 def every_template() -> dict[str, str]:
-    """Place by English text, of the whole backend; those of the machinery itself without their pass-throughs."""
-    found = {}
-    for path in BACKEND:
+    """Place by English text."""
+    found: dict[str, str] = {}
+    for path in (*BACKEND, *PAGE):
         for template in templates_of(path)[0]:
             found.setdefault(template.text, template.place)
-    return {text: place for text, place in found.items() if gaps(text) != {"text"} or text != "{text}"}
+    return found
 
 
 TEMPLATES = every_template()
@@ -51,6 +51,8 @@ def test_what_is_said_is_a_constant_template_with_its_values(path: Path) -> None
         ('UserError("No {name}.")', "no value for name"),
         ('UserError("No {name}.", "Try {other}.", name=name)', "no value for other"),
         ('Message("No {name}.", nmae=name)', "no value for name"),
+        ('[Message("No {name}.")]', "no value for name"),
+        ('Message([Message("No {name}.")][0].key, title=name)', "no value for name"),
     ],
 )
 def test_a_sentence_that_breaks_the_rule_is_found(source: str, problem: str) -> None:
@@ -66,6 +68,7 @@ def test_a_sentence_that_breaks_the_rule_is_found(source: str, problem: str) -> 
         ("UserError(error.full_message, literal(str(error)[:200]))", []),
         ('UserError(TABLE.get(3, Message("No.")))', ["No."]),
         ('Message("{first} {second}", first=Message("One."), second=two)', ["{first} {second}", "One."]),
+        ('Message([Message("No {name}.")][0].key, name=name)', ["No {name}."]),
         ('Message(tuple(query), {"content-type": "x"}, raw)', []),  # backend.wire has a class of that name
         ('ValueError(f"No {name}.")', []),
     ],
