@@ -16,7 +16,7 @@ class Message:
     """`Message("{count} others wait.", count=3)`. Falsy when empty.
 
     `key`: English, with `str.format` fields. `values`: by field name; numbers, plain text that is shown as it is (a
-    file name, what a server answered), or messages, which are translated in their turn.
+    file name, what a server answered), or messages, which are translated as well.
     """
 
     key: str

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from backend.device import hub
 from backend.device.measure import empty_device_cache
-from backend.device.precision import pick_dtype
+from backend.device.precision import dtype_name, pick_dtype
 from backend.device.queue import DeviceQueue
 from backend.errors import BadSettingError, ModelUnavailableError, UnsupportedVAEError
 from backend.families import VaeConfigStub, components_left_out
@@ -137,7 +137,7 @@ class Loader:
         """What is held now, the most recently used last."""
         with self._loading:
             return tuple(
-                Loaded(model, part, str(held.dtype).removeprefix("torch."), _weight_bytes(held))
+                Loaded(model, part, dtype_name(held.dtype), _weight_bytes(held))
                 for (model, part), held in self._parts.items()
             )
 
@@ -318,7 +318,7 @@ def pick_device(name: str) -> torch.device:
 def default_model(settings: Settings) -> tuple[ModelSpec, Message]:
     """The model the page opens with, and a sentence saying why. Imports torch only if a GPU seems near.
 
-    SD v1.5 needs a CUDA card to be pleasant, and its weights from the hub or the cache; else the built-in model.
+    SD v1.5 needs a CUDA GPU to be fast enough, and its weights from the hub or the cache; else the built-in model.
     """
     if settings.model != "auto":
         spec = settings.find_model(settings.model)

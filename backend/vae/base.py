@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 import torch
 
+from backend.device.precision import dtype_name
 from backend.errors import NonFiniteError, OutOfMemoryError, UserError
 from backend.message import mode_name
 from backend.models import LatentSpec
@@ -177,6 +178,6 @@ def require_finite(tensor: torch.Tensor, mode: str, direction: str) -> torch.Ten
             else "The VAE's decode in the mode “{mode}” overflowed in {dtype}.",
             "A wider number format cures this.",
             mode=mode_name(mode),
-            dtype=str(tensor.dtype).removeprefix("torch."),
+            dtype=dtype_name(tensor.dtype),
         )
     return tensor
