@@ -59,11 +59,13 @@ class FakeStudio:
     def resolve(self, job: Job) -> ResolvedJob:
         return job.resolve(self.find_model(job.model))
 
-    def default_model(self) -> tuple[ModelSpec, str]:
+    def default_model(self) -> tuple[ModelSpec, Message]:
         return (
             MODELS["builtin"],
-            "No graphics card was found, so this page starts with its small built-in model: it is "
-            "quick, but it paints landscapes only.",
+            Message(
+                "No graphics card was found, so this page starts with its small built-in model: it is "
+                "quick, but it paints landscapes only."
+            ),
         )
 
     def routes(self) -> list[Any]:
