@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from backend.models import MODELS
+from backend.settings import table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -56,6 +57,10 @@ def test_every_flag_in_the_table_is_a_flag() -> None:
     flags = set(re.findall(r"^\| `(--[\w-]+)", README, re.MULTILINE))
     assert flags and all(flag in done.stdout for flag in flags)
     assert flags == set(re.findall(r"^  (--[\w-]+)", done.stdout, re.MULTILINE))
+
+
+def test_the_settings_table_is_the_one_the_app_reads() -> None:
+    assert table() in README, "print it with: python -c 'from backend.settings import table; print(table())'"
 
 
 def test_the_map_names_what_is_there() -> None:

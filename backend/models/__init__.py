@@ -5,6 +5,7 @@ Adding a model of a known family is one more entry in `MODELS`. Nothing here loa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -268,18 +269,20 @@ def add_model(spec: ModelSpec) -> None:
     MODELS[spec.name] = spec
 
 
-def find_model(name: str) -> ModelSpec:
-    """The model of that name.
+def find_model(name: str, models: Mapping[str, ModelSpec] = MODELS) -> ModelSpec:
+    """The model of that name in a table of them; `Settings.models` also has the owner's.
 
     Raises:
         UnknownModelError: no such name, or a model that is announced but cannot run yet.
     """
-    spec = MODELS.get(name)
+    spec = models.get(name)
     if spec is None:
-        known = ", ".join(sorted(MODELS))
-        raise UnknownModelError(f"There is no model called “{name[:80]}”.", f"Known models: {known}.")
+        known = ", ".join(sorted(models))
+        raise UnknownModelError(
+            "There is no model called “{name}”.", "Known models: {known}.", name=name[:80], known=known
+        )
     if not spec.available:
         raise UnknownModelError(
-            f"{spec.title} is not ready in this version yet.", "Please choose another model."
+            "{model} is not ready in this version yet.", "Please choose another model.", model=spec.title
         )
     return spec

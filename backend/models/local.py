@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import BadSettingError
+from backend.message import Message
 from backend.models import FLUX, SD_V1, SD_V1_LCM, SD_V2, SDXL, LatentSpec, ModelSpec
+from backend.pairs import split_pair
 
 _HEADER_LIMIT = 100 * 2**20
 """The safetensors format's own limit for its header."""
@@ -25,14 +27,15 @@ def parse_model_path(text: str) -> ModelSpec:
     Raises:
         BadSettingError: not of that form, nothing there, or not a model of a family that this app knows.
     """
-    name, separator, path = text.strip().partition("=")
-    if not separator or not path:
-        raise BadSettingError(
-            f"A model of your own is given as NAME=PATH, not as “{text}”.",
-            "For example: --model-path mine=/data/my-model",
-        )
+    name, path = split_pair(
+        text,
+        Message("A model of your own is given as NAME=PATH, not as “{text}”.", text=text),
+        Message("For example: --model-path mine=/data/my-model"),
+    )
     if not is_name(name):
-        raise BadSettingError(f"“{name}” cannot be a model's name.", "Use letters, digits, “-”, “_” and “.”.")
+        raise BadSettingError(
+            "“{name}” cannot be a model's name.", "Use letters, digits, “-”, “_” and “.”.", name=name
+        )
     return local_model(name, Path(path).expanduser())
 
 

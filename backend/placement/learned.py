@@ -158,11 +158,6 @@ class Calibration:
             self._path = None
 
 
-def cache_folder(environ: Mapping[str, str]) -> Path:
-    """Where this app keeps what it learns: by the XDG rule, `~/.cache/latent-relay` if nothing else is said."""
-    return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latent-relay"
-
-
 def peak_bytes(plan: Plan) -> int | None:
     """From shapes: what the stage will allocate at its peak on top of the weights. None where no plan is possible."""
     channels = plan.spec.vae_block_out_channels
