@@ -1,18 +1,10 @@
-"""`NAME=VALUE`, the form in which flags and environment variables give an endpoint, a token, a model or a VAE."""
+"""`NAME=VALUE`, as flags and variables have it."""
 
 from __future__ import annotations
 
-from backend.errors import BadSettingError
-from backend.message import Message
 
-
-def split_pair(text: str, problem: Message, advice: Message) -> tuple[str, str]:
-    """`text` as (name, value), cut at the first “=”; the value is not empty.
-
-    Raises:
-        BadSettingError: with `problem` and `advice`, if it is not of that form.
-    """
+def split_pair(text: str) -> tuple[str, str] | None:
+    """(name, value) of `NAME=VALUE`, split at the first “=”, without spaces around it; None if “=” or the value is
+    missing. The name is not checked: each caller has its own rule and its own sentence."""
     name, _, value = text.strip().partition("=")
-    if not value:
-        raise BadSettingError(problem, advice)
-    return name, value
+    return (name, value) if value else None

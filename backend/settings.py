@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from backend.errors import BadSettingError
-from backend.message import Message
 from backend.models import MODELS, ModelSpec, find_model
 from backend.models.local import parse_model_path
 from backend.pairs import split_pair
@@ -296,12 +295,14 @@ def parse_endpoint(text: str, known: Collection[str] = MODELS) -> tuple[str, End
     Raises:
         BadSettingError: not of that form, an unknown model, or not an http(s) URL.
     """
-    problem = Message("An endpoint is given as MODEL=URL, not as “{text}”.", text=text)
-    advice = Message("For example: sd-v1=http://192.0.2.7:7861/vae/sd-v1")
-    name, url = split_pair(text, problem, advice)
-    name, _, direction = name.partition(":")
-    if direction not in ("", "encode", "decode"):
-        raise BadSettingError(problem, advice)
+    subject, url = split_pair(text) or ("", "")
+    name, _, direction = subject.partition(":")
+    if not url or direction not in ("", "encode", "decode"):
+        raise BadSettingError(
+            "An endpoint is given as MODEL=URL, not as “{text}”.",
+            "For example: sd-v1=http://192.0.2.7:7861/vae/sd-v1",
+            text=text,
+        )
     if name not in known:
         raise BadSettingError(
             "There is no model called “{name}”.",
@@ -336,14 +337,15 @@ def parse_tokens(text: str, known: Collection[str] = MODELS) -> dict[str, str]:
     Raises:
         BadSettingError: not of that form, or an unknown model.
     """
-    problem = Message(
-        "The tokens in {variable} are given as MODEL=TOKEN, separated by spaces.", variable=f"{PREFIX}TOKENS"
-    )
-    advice = Message("Known models: {known}.", known=", ".join(sorted(known)))
     tokens = {}
     for pair in text.split():
-        name, token = split_pair(pair, problem, advice)
+        name, token = split_pair(pair) or ("", "")
         if name not in known:
-            raise BadSettingError(problem, advice)
+            raise BadSettingError(
+                "The tokens in {variable} are given as MODEL=TOKEN, separated by spaces.",
+                "Known models: {known}.",
+                variable=f"{PREFIX}TOKENS",
+                known=", ".join(sorted(known)),
+            )
         tokens[name] = token
     return tokens
