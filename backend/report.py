@@ -12,6 +12,8 @@ from typing import Any, Literal
 from backend.message import Message
 
 Stage = Literal["encode", "denoise", "decode"]
+Direction = Literal["encode", "decode"]
+"""Of a VAE."""
 
 
 @dataclass(frozen=True)
