@@ -264,11 +264,6 @@ MODELS: dict[str, ModelSpec] = {
 }
 
 
-def add_model(spec: ModelSpec) -> None:
-    """Offer one more model, such as one of the owner's own; one of the same name is replaced."""
-    MODELS[spec.name] = spec
-
-
 def find_model(name: str, models: Mapping[str, ModelSpec] = MODELS) -> ModelSpec:
     """The model of that name in a table of them; `Settings.models` also has the owner's.
 
