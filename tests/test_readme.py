@@ -76,6 +76,15 @@ def test_the_map_names_what_is_there() -> None:
             assert (folder / name).exists(), f"{folder.name}/{name}"
 
 
+def test_the_architecture_names_what_is_there() -> None:
+    section = README.split("## Architecture")[1].split("## Where things are")[0]
+    names = set(re.findall(r"[\w/]+(?:\.py|/)(?=[`\s),])", section))
+    assert len(names) > 20
+    for name in names:
+        assert any((ROOT / folder / name).exists() for folder in (".", "backend")), name
+    assert len(section.splitlines()) < 50, "one screen"
+
+
 def test_every_model_is_in_the_table() -> None:
     for name in MODELS:
         assert f"`{name}`" in README
