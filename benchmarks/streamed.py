@@ -5,12 +5,12 @@
     python -m benchmarks.streamed --models sd-v1 sdxl flux --sizes 1024 2048 4096 --dtypes float16    on a GPU
     python -m benchmarks.streamed --lean --sizes 2048 --dtypes bfloat16    one run of each, its time alone
 
-Variants take turns (A B C A B C ...), so that a neighbour's load hits all alike; after one round of warm-up, which
+Variants alternate (A B C A B C ...), so that a neighbour's load hits all alike; after one round of warm-up, which
 also measures memory, the median counts. Ratios are to diffusers untiled in the same format. On a CPU the processor
 time of the process stands beside the time on the clock: on a shared machine it is the steadier one.
 
 `allocated` is the highest sum of torch allocations during the call, input and weights left out, by torch's profiler
-(CPU) or allocator (CUDA). `rss` is what the process grew by at most (Linux), library workspace and the heap's holes
+(CPU) or allocator (CUDA). `rss` is the maximum that the process grew by (Linux), library workspace and the heap's holes
 included. Weights are random with variances that keep signals alive; they exaggerate tiling's error. PSNR takes the
 range of the float32 reference as its peak.
 """
