@@ -221,7 +221,7 @@ def overhead(runs: int) -> dict[str, float]:
 def throughput(url: str, process: psutil.Process, rounds: int, total: int = 16) -> dict[str, Any]:
     """Requests a second with 1, 4 and 16 clients, the counts alternating; medians over rounds.
 
-    The server's processor seconds a request are given as well: a busy machine cannot blur those.
+    The server's processor seconds a request are reported as well: a busy machine cannot blur those.
     """
     tensor = latents(256)
 
@@ -275,7 +275,7 @@ def memory(url: str, process: psutil.Process) -> dict[str, int]:
 def overlap(runs: int) -> dict[str, float]:
     """Four pictures denoised here and decoded there, overlapped against one after the other; one core for each side.
 
-    With all cores on both sides of one machine there would be nothing to gain: they would only wait for each other.
+    With all cores on both sides of one machine there would be nothing to gain: both would only wait for each other.
     """
     unet = (
         UNet2DConditionModel.from_pretrained(BUILTIN.repository, subfolder="unet")

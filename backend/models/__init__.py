@@ -271,7 +271,7 @@ MODELS: dict[str, ModelSpec] = {
 
 
 def find_model(name: str, models: Mapping[str, ModelSpec] = MODELS) -> ModelSpec:
-    """The model of that name in `models`.
+    """The model of that name in a table of them; `Settings.models` also has the owner's.
 
     Raises:
         UnknownModelError: no such name, or a model that is announced but cannot run yet.

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from backend.errors import BadSettingError
 from backend.message import Message
 from backend.models import FLUX, SD_V1, SD_V1_LCM, SD_V2, SDXL, LatentSpec, ModelSpec
+from backend.pairs import split_pair
 
 
 def parse_model_path(text: str) -> ModelSpec:
@@ -25,13 +26,14 @@ def parse_model_path(text: str) -> ModelSpec:
     Raises:
         BadSettingError: not of that form, nothing there, or not a model of a family that this app knows.
     """
-    name, separator, path = text.strip().partition("=")
-    if not separator or not path:
+    pair = split_pair(text)
+    if pair is None:
         raise BadSettingError(
             "A model of your own is given as NAME=PATH, not as “{text}”.",
             "For example: --model-path mine=/data/my-model",
             text=text,
         )
+    name, path = pair
     if not is_name(name):
         raise BadSettingError(
             "“{name}” cannot be a model's name.", "Use letters, digits, “-”, “_” and “.”.", name=name
