@@ -27,6 +27,7 @@ from collections.abc import Generator, Iterator
 
 # Tiny models gain nothing from threads, and threads that spin for each other on a busy machine lose a lot.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import pytest
