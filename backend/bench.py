@@ -17,7 +17,6 @@ from backend.device.measure import Meter, device_name, empty_device_cache
 from backend.errors import Cancelled, LatentRelayError, OutOfMemoryError
 from backend.models import ModelSpec
 from backend.report import Cost
-from backend.run.stage import local_vae
 
 if TYPE_CHECKING:
     import torch
@@ -103,6 +102,8 @@ class Bench:
     def _measure(self, case: Case, runs: int, stop: threading.Event | None) -> Measured:
         import torch
 
+        from backend.vae.modes import ModeOptions, local_vae
+
         device = self.loader.device
         dtype = self.dtype(case.model)
         weights = "real" if is_cached(case.model) else "random"
@@ -122,7 +123,8 @@ class Bench:
             module = self._module(case.model, weights)
             # Moves nothing unless the command line asked for another dtype than the loader's.
             module.to(dtype)
-            vae = local_vae(case.mode, module, case.model.latents, case.tile_size, case.tile_overlap, stop)
+            options = ModeOptions(case.tile_size, case.tile_overlap, stop)
+            vae = local_vae(case.mode, module, case.model.latents, options)
             work = _work(case, vae, torch.Generator().manual_seed(0))
             with interruptible(module, stop):
                 work()

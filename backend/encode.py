@@ -24,8 +24,8 @@ from PIL import Image
 from backend import images
 from backend.errors import BadImageError, BadSettingError, LatentRelayError
 from backend.job import MAX_SIDE, VaeOptions
-from backend.models import MODELS, ModelSpec, find_model
-from backend.run.stage import Stages, Work
+from backend.models import MODELS, ModelSpec
+from backend.request import encode_request
 from backend.settings import Settings, merge_endpoints
 from backend.studio import Studio
 
@@ -106,7 +106,7 @@ class BulkEncoder:
 
     def __init__(
         self,
-        stages: Stages,
+        studio: Studio,
         spec: ModelSpec,
         options: VaeOptions,
         *,
@@ -121,11 +121,11 @@ class BulkEncoder:
         Raises:
             BadSettingError: a number out of range.
         """
-        self.stages = stages
+        self.studio = studio
         self.spec = spec
         self.options = options.checked()
         self.side = side or spec.native_size
-        self.batch = (1 if stages.loader.device.type == "cpu" else 8) if batch is None else batch
+        self.batch = (1 if studio.loader.device.type == "cpu" else 8) if batch is None else batch
         self.shard = shard
         if not 64 <= self.side <= MAX_SIDE or self.batch < 1 or shard < 1:
             raise BadSettingError(
@@ -217,7 +217,7 @@ class BulkEncoder:
         pictures = [images.to_tensor(picture) for _, picture, _ in group]
         # Joining one would start a team of OpenMP helpers on this thread, beside that of the thread that computes.
         image = pictures[0] if len(pictures) == 1 else torch.cat(pictures)
-        latents, _ = self.stages.run(Work("encode", self.spec, image, self.options), stop)
+        latents, _ = self.studio.executor.stage(encode_request(self.spec, image, self.options), stop)
         for (name, _, size), one in zip(group, latents, strict=True):
             yield name, one, size
 
@@ -272,9 +272,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say = logging.getLogger("backend.encode").info
     try:
         settings = Settings(device=options.device, endpoints=merge_endpoints(options.endpoint or []))
+        studio = Studio(settings)
         encoder = BulkEncoder(
-            Studio(settings).stages,
-            find_model(options.model),
+            studio,
+            studio.find_model(options.model),
             VaeOptions(options.vae_mode, options.tile_size, options.tile_overlap),
             side=options.size,
             batch=options.batch,

@@ -15,8 +15,6 @@ from backend.models import LatentSpec, ModelSpec
 if TYPE_CHECKING:
     import torch
 
-    from backend.job import ResolvedJob
-
 
 class VaeConfigStub:
     """In a pipeline's `vae` place: answers what may be asked about latents, holds no weights."""
@@ -44,17 +42,17 @@ def components_left_out(spec: ModelSpec) -> dict[str, Any]:
     return {}
 
 
-def guidance_arguments(job: ResolvedJob) -> dict[str, Any]:
+def guidance_arguments(spec: ModelSpec, guidance_scale: float, negative_prompt: str) -> dict[str, Any]:
     """Guidance and negative prompt as the family's pipeline takes them.
 
     Flux was distilled to work without classifier-free guidance. A negative prompt brings it back ("true" guidance,
-    two passes a step), with the job's guidance as its scale.
+    two passes a step), with `guidance_scale` as its scale.
     """
-    negative = job.job.negative_prompt or None
-    arguments: dict[str, Any] = {"guidance_scale": job.guidance_scale, "negative_prompt": negative}
-    if job.spec.family == "flux":
-        arguments["true_cfg_scale"] = job.guidance_scale if negative else 1.0
-        arguments["max_sequence_length"] = job.spec.prompt_tokens
+    negative = negative_prompt or None
+    arguments: dict[str, Any] = {"guidance_scale": guidance_scale, "negative_prompt": negative}
+    if spec.family == "flux":
+        arguments["true_cfg_scale"] = guidance_scale if negative else 1.0
+        arguments["max_sequence_length"] = spec.prompt_tokens
     return arguments
 
 

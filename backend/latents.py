@@ -7,6 +7,7 @@ can be decoded later, elsewhere, by the right VAE.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,8 +62,8 @@ def save_latents(path: Path, latents: torch.Tensor, model: ModelSpec) -> None:
     path.write_bytes(save({"latents": latents.detach().cpu().contiguous()}, metadata))
 
 
-def load_latents(path: Path) -> LatentsFile:
-    """Read what `save_latents` wrote.
+def load_latents(path: Path, models: Mapping[str, ModelSpec] = MODELS) -> LatentsFile:
+    """Read what `save_latents` wrote for one of `models`.
 
     Raises:
         BadLatentsError: not such a file, too large, from an unknown model, or with values that are not numbers.
@@ -84,7 +85,7 @@ def load_latents(path: Path) -> LatentsFile:
         raise BadLatentsError(
             "This is not a latents file.", "Please choose a .safetensors file saved by Latent Relay."
         ) from error
-    model = MODELS.get(metadata.get("model", ""))
+    model = models.get(metadata.get("model", ""))
     if metadata.get("format") != _FORMAT or model is None:
         raise BadLatentsError(
             "This latents file does not say which model it belongs to.", "Please save it with Latent Relay."

@@ -9,13 +9,13 @@ import argparse
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from backend.errors import BadSettingError
-from backend.models import MODELS, ModelSpec
+from backend.models import MODELS, ModelSpec, find_model
 from backend.models.local import parse_model_path
-from backend.placement.learned import cache_folder
 from backend.token import Token
 
 PREFIX = "LATENT_RELAY_"
@@ -68,6 +68,19 @@ class Settings:
     """Where the app keeps what it learns about this machine; None keeps nothing beyond this run."""
     on_space: bool = False
 
+    @cached_property
+    def models(self) -> Mapping[str, ModelSpec]:
+        """Every model of this app by name: the built-in table and the owner's own, which win."""
+        return {**MODELS, **{spec.name: spec for spec in self.local_models}}
+
+    def find_model(self, name: str) -> ModelSpec:
+        """The model of that name.
+
+        Raises:
+            UnknownModelError: there is none, or it cannot run yet.
+        """
+        return find_model(name, self.models)
+
     @property
     def is_public(self) -> bool:
         """Whether strangers may reach the page; then only the owner's own endpoints are called."""
@@ -92,6 +105,11 @@ class Settings:
         own = self.endpoints.get(spec.name, EndpointPair())
         value = self.tokens.get(spec.name)
         return Token.bound_to(value, own.encode, own.decode) if value else None
+
+
+def cache_folder(environ: Mapping[str, str]) -> Path:
+    """Where this app keeps what it learns: by the XDG rule, `~/.cache/latent-relay` if nothing else is said."""
+    return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latent-relay"
 
 
 def parse_endpoint(text: str, known: Collection[str] = MODELS) -> tuple[str, EndpointPair]:

@@ -56,7 +56,7 @@ class FakeStudio:
         return find_model(name)
 
     def resolve(self, job: Job) -> ResolvedJob:
-        return job.resolved()
+        return job.resolve(self.find_model(job.model))
 
     def default_model(self) -> tuple[ModelSpec, str]:
         return (
@@ -69,11 +69,11 @@ class FakeStudio:
         return []
 
     def estimate(self, job: Job) -> Estimate:
-        job.resolved()
+        self.resolve(job)
         return Estimate(4.2, 40_000_000, 4_000_000_000, self._mode(job.encode), self._mode(job.decode))
 
     def img2img(self, job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
-        resolved = job.resolved()
+        resolved = self.resolve(job)
         self.jobs.append(job)
         return self._events(job, resolved, stop or threading.Event())
 

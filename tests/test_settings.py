@@ -6,8 +6,14 @@ import pytest
 
 from backend.errors import BadSettingError
 from backend.models import BUILTIN, SD_V1
-from backend.placement.learned import cache_folder
-from backend.settings import EndpointPair, Settings, merge_endpoints, parse_endpoint, read_settings
+from backend.settings import (
+    EndpointPair,
+    Settings,
+    cache_folder,
+    merge_endpoints,
+    parse_endpoint,
+    read_settings,
+)
 
 
 def test_defaults_need_neither_flags_nor_environment() -> None:

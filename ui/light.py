@@ -13,7 +13,7 @@ from gradio.components import Component
 from backend.errors import LatentRelayError
 from backend.job import VaeOptions
 from backend.latents import load_latents
-from backend.placement.shapes import Direction
+from backend.report import Direction
 from backend.studio import Studio
 from ui.form import vae_options
 from ui.text import locale_of, say, translated

@@ -22,6 +22,7 @@ from backend.device.queue import DeviceQueue
 from backend.errors import BadSettingError, ModelUnavailableError, UnsupportedVAEError
 from backend.families import VaeConfigStub, components_left_out
 from backend.lazy_import import import_module_locked
+from backend.message import Message
 from backend.models import BUILTIN, SD_V1, ModelSpec
 from backend.settings import LOW_MEMORY, Settings
 
@@ -70,10 +71,11 @@ class Loader:
     @property
     def device(self) -> torch.device:
         """The device to compute on; asking for it imports torch."""
-        with self._loading:
-            if self._device is None:
-                self._device = pick_device(self.settings.device)
-            return self._device
+        if (
+            self._device is None
+        ):  # no lock: another thread would pick the same, and may be loading for minutes
+            self._device = pick_device(self.settings.device)
+        return self._device
 
     def dtype(self, spec: ModelSpec) -> torch.dtype:
         """The number format that `precision.pick_dtype` finds right for this model and device."""
@@ -306,27 +308,25 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def default_model(settings: Settings) -> tuple[ModelSpec, str]:
+def default_model(settings: Settings) -> tuple[ModelSpec, Message]:
     """The model the page opens with, and a friendly sentence saying why. Imports torch only if a GPU seems near.
 
     SD v1.5 needs a CUDA card to be pleasant, and its weights from the hub or the cache; else the built-in model.
     """
-    from backend.models import find_model
-
     if settings.model != "auto":
-        spec = find_model(settings.model)
-        return spec, f"{spec.title}, as this app was started with it."
+        spec = settings.find_model(settings.model)
+        return spec, Message("{model}, as this app was started with it.", model=spec.title)
     if not _cuda_usable(settings):
-        return BUILTIN, (
+        return BUILTIN, Message(
             "No graphics card was found, so this page starts with its small built-in model: "
             "it is quick, but it paints landscapes only."
         )
     if not is_cached(SD_V1) and not hub_answers():
-        return BUILTIN, (
+        return BUILTIN, Message(
             "The model hub cannot be reached and Stable Diffusion is not on this computer yet, "
             "so this page starts with its small built-in model."
         )
-    return SD_V1, f"{SD_V1.title}, because this computer has a graphics card for it."
+    return SD_V1, Message("{model}, because this computer has a graphics card for it.", model=SD_V1.title)
 
 
 def is_cached(spec: ModelSpec) -> bool:

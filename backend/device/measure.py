@@ -11,18 +11,24 @@ import ctypes
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import psutil
 
 from backend.message import Message, literal
-from backend.report import Cost
+from backend.report import Cost, MemoryKind
 
 if TYPE_CHECKING:
     import torch
 
 _SAMPLE_SECONDS = 0.005
+
+
+def memory_kind(device: torch.device) -> MemoryKind:
+    """What is measured on that device."""
+    return "VRAM" if device.type == "cuda" else "RAM"
 
 
 class Meter:
@@ -51,6 +57,18 @@ class Meter:
             synchronise(self.device)  # after an error this could raise in its place
         seconds = time.perf_counter() - self._begin
         self._cost = self._memory.stop(seconds)
+
+
+@dataclass(frozen=True)
+class DeviceState:
+    """What a placement depends on, as it is at one moment."""
+
+    type: str
+    """As torch calls it: cuda, mps, cpu."""
+    name: str
+    dtype: str
+    """What the model in question computes in there, such as float16."""
+    free_bytes: int
 
 
 def synchronise(device: torch.device) -> None:

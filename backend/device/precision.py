@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from backend.errors import NonFiniteError
+from backend.message import Message
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +57,11 @@ def copy_in_dtype(module: Any, dtype: torch.dtype) -> Any:
 def dtype_name(dtype: torch.dtype) -> str:
     """`float16` for `torch.float16`."""
     return str(dtype).removeprefix("torch.")
+
+
+def overflow_message(dtype: str, wider: str) -> Message:
+    """What a report says of one retry."""
+    return Message("{dtype} overflowed, so it ran again in {wider}.", dtype=dtype, wider=wider)
 
 
 def retry_with_upcast(

@@ -5,6 +5,7 @@ Adding a model of a known family is one more entry in `MODELS`. Nothing here loa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -263,20 +264,15 @@ MODELS: dict[str, ModelSpec] = {
 }
 
 
-def add_model(spec: ModelSpec) -> None:
-    """Offer one more model, such as one of the owner's own; one of the same name is replaced."""
-    MODELS[spec.name] = spec
-
-
-def find_model(name: str) -> ModelSpec:
-    """The model of that name.
+def find_model(name: str, models: Mapping[str, ModelSpec] = MODELS) -> ModelSpec:
+    """The model of that name in `models`.
 
     Raises:
         UnknownModelError: no such name, or a model that is announced but cannot run yet.
     """
-    spec = MODELS.get(name)
+    spec = models.get(name)
     if spec is None:
-        known = ", ".join(sorted(MODELS))
+        known = ", ".join(sorted(models))
         raise UnknownModelError(f"There is no model called “{name[:80]}”.", f"Known models: {known}.")
     if not spec.available:
         raise UnknownModelError(

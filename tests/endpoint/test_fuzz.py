@@ -5,13 +5,17 @@ A short run of `python -m tests.fuzz`, whose long runs are in docs/faults.md.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import requests
 from hypothesis import HealthCheck, Phase, given, settings
 
 from backend.endpoint import Service
+from backend.job import VaeOptions
 from backend.models import MODELS
-from backend.settings import Settings
+from backend.remote.endpoints import resolve
+from backend.settings import EndpointPair, Settings
 from backend.studio import Studio
 from tests.fuzz.attacks import Attack, attacks, valid
 from tests.fuzz.campaign import Answer, Tally, attack, exchange, judge
@@ -90,8 +94,15 @@ def test_the_pages_own_routes_want_the_owners_token_and_the_page_sends_it() -> N
         studio.self_url = url
         assert requests.get(f"{url}/vae", timeout=10).status_code == 401
         spec = MODELS["builtin"]
-        token = studio.stages._token(spec, f"{url}/vae/builtin/decode")
-        assert token is not None and token.for_url(url) == "s3cret"
-        assert studio.stages._token(spec, "https://elsewhere.example/vae/builtin/decode") is None
+        endpoint = resolve(spec, "decode", VaeOptions("remote"), studio.settings, url)
+        assert endpoint is not None and endpoint.is_self and endpoint.token is not None
+        token = endpoint.token
+        assert token.for_url(url) == "s3cret"
+        assert token.for_url("https://elsewhere.example/vae/builtin/decode") is None
+        elsewhere = replace(
+            studio.settings, endpoints={"builtin": EndpointPair(decode="https://elsewhere.example/decode")}
+        )
+        other = resolve(spec, "decode", VaeOptions("remote"), elsewhere, url)
+        assert other is not None and other.token is None
         headers = {"Authorization": f"Bearer {token.for_url(url)}"}
         assert requests.get(f"{url}/vae", headers=headers, timeout=10).status_code == 200

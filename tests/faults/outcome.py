@@ -14,8 +14,8 @@ from PIL import Image
 from backend.errors import LatentRelayError
 from backend.events import Result, StageDone
 from backend.job import Job, VaeOptions
+from backend.placement import planner
 from backend.report import StageReport
-from backend.run import stage as stages
 from backend.settings import EndpointPair, Settings
 from backend.studio import Studio
 from tests.faults.matrix import Fault
@@ -73,7 +73,7 @@ def try_all(faults: Sequence[Fault], studio: Studio, picture: Image.Image) -> di
         outcomes = list(pool.map(lambda pair: _try_stage(*pair, studio, picture, latents), pairs))
         # As if memory had run out here: then `auto` sends the work away, and has tiles left when that fails. The runs
         # beside it choose their modes themselves.
-        with mock.patch.object(stages, "free_bytes", lambda device: 1):
+        with mock.patch.object(planner, "free_bytes", lambda device: 1):
             running = pool.map(lambda fault: _try_run(fault, studio, picture), faults)
             autos = list(pool.map(lambda fault: _try_auto(fault, studio, picture, latents), faults))
             runs = list(running)
@@ -90,9 +90,7 @@ def client(studio: Studio, url: str, timeout: float) -> Studio:
     """A studio that sends the built-in model's VAE stages to `url` and shares `studio`'s models."""
     pair = EndpointPair(f"{url}/vae/builtin/encode", f"{url}/vae/builtin/decode")
     settings = Settings(device="cpu", endpoints={"builtin": pair}, remote_timeout=timeout)
-    twin = Studio(settings)
-    twin.loader = twin.stages.loader = studio.loader
-    return twin
+    return Studio(settings, loader=studio.loader)
 
 
 def _try_stage(
