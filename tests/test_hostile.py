@@ -88,7 +88,7 @@ def test_a_picture_is_read_or_refused(name: str) -> None:
 
 def test_a_bomb_is_refused_by_its_header_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     unpacked: list[object] = []
-    monkeypatch.setattr(ImageFile.ImageFile, "load", unpacked.append)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda picture: unpacked.append(picture))
     with pytest.raises(TooLargeError):
         wire.parse_picture(BODIES["a bomb of 900 million pixels"], 8, 2048 * 2048)
     with pytest.raises(TooLargeError):
