@@ -2,6 +2,7 @@
 
     LatentRelayError            the message is one plain sentence; `hint` says what to do
     ├── Cancelled               the person pressed stop; not a failure
+    ├── BusyError               too many jobs or requests wait already, or the server is stopping (503)
     ├── OutOfMemoryError        a stage did not fit the device
     ├── NonFiniteError          a VAE produced NaN or infinite values
     ├── DiskFullError           no room to keep a file
@@ -20,8 +21,7 @@
     ├── EndpointError           a sound request that this endpoint does not serve (now)
     │   ├── TokenError          no token, or a wrong one (401)
     │   ├── UnknownVAEError     no VAE of that name (404)
-    │   ├── MethodError         a method that this address does not take (405)
-    │   ├── BusyError           the queue is full, or the server is stopping (503)
+    │   ├── MethodError         a method that an address does not take (405)
     │   └── DeadlineError       it took longer than allowed (503)
     └── RemoteError             the remote VAE could not do its part
         ├── RemoteUnreachableError  no connection, name, or certificate
@@ -44,16 +44,24 @@ class LatentRelayError(Exception):
 
     Both are given as English with gaps, and what goes into the gaps by name: `UserError("{name} is not a picture.",
     "Choose another file.", name=name)`. A finished `Message` is taken as it is. `str(error)` and `hint` are the two
-    in English.
+    in English. `retry_after`: seconds after which another try makes sense, None if nobody knows.
     """
 
     code: ClassVar[str] = "error"
     run_id: str | None = None
     """Of the run that failed, as its log line has it."""
 
-    def __init__(self, message: str | Message, hint: str | Message = "", **values: Any) -> None:
+    def __init__(
+        self,
+        message: str | Message,
+        hint: str | Message = "",
+        *,
+        retry_after: int | None = None,
+        **values: Any,
+    ) -> None:
         self.message = message if isinstance(message, Message) else Message(message, **values)
         self.advice = hint if isinstance(hint, Message) else Message(hint, **values)
+        self.retry_after = retry_after
         super().__init__(str(self.message))
 
     @property
@@ -74,6 +82,10 @@ class LatentRelayError(Exception):
 
 class Cancelled(LatentRelayError):  # noqa: N818 - stopping is no error
     code = "cancelled"
+
+
+class BusyError(LatentRelayError):
+    code = "busy"
 
 
 class OutOfMemoryError(LatentRelayError):
@@ -137,20 +149,7 @@ class UnsupportedTypeError(WireError):
 
 
 class EndpointError(LatentRelayError):
-    """`retry_after`: seconds after which another try makes sense, None if none does."""
-
     code = "endpoint_failed"
-
-    def __init__(
-        self,
-        message: str | Message,
-        hint: str | Message = "",
-        *,
-        retry_after: int | None = None,
-        **values: Any,
-    ) -> None:
-        super().__init__(message, hint, **values)
-        self.retry_after = retry_after
 
 
 class TokenError(EndpointError):
@@ -171,10 +170,6 @@ class MethodError(EndpointError):
     ) -> None:
         super().__init__(message, hint, **values)
         self.allow = allow
-
-
-class BusyError(EndpointError):
-    code = "busy"
 
 
 class DeadlineError(EndpointError):

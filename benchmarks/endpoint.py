@@ -32,7 +32,7 @@ from diffusers.utils.remote_utils import remote_decode
 
 from backend.endpoint import Served, Service, build_app
 from backend.models import BUILTIN, SD_V1_LATENTS, LatentSpec
-from backend.remote.vae import Remote
+from backend.remote.vae import RemoteVae
 from backend.run.overlap import pipelined
 from backend.vae.whole import Whole
 from backend.wire import pixels_to_image
@@ -149,8 +149,8 @@ def latents(side: int, spec: LatentSpec = BUILTIN.latents, seed: int = 0) -> tor
     return torch.randn(1, spec.channels, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-def remote_for(url: str, name: str, spec: LatentSpec) -> Remote:
-    return Remote(spec, None, f"{url}/vae/{name}/decode", transfer="uint8", timeout=600)
+def remote_for(url: str, name: str, spec: LatentSpec) -> RemoteVae:
+    return RemoteVae(spec, None, f"{url}/vae/{name}/decode", transfer="uint8", timeout=600)
 
 
 def remote_over_local(url: str, name: str, local: Whole, runs: int) -> dict[str, float]:
@@ -221,7 +221,7 @@ def overhead(runs: int) -> dict[str, float]:
 def throughput(url: str, process: psutil.Process, rounds: int, total: int = 16) -> dict[str, Any]:
     """Requests a second with 1, 4 and 16 clients, the counts alternating; medians over rounds.
 
-    The server's processor seconds a request are given as well: a busy machine cannot blur those.
+    The server's processor seconds a request are reported as well: a busy machine cannot blur those.
     """
     tensor = latents(256)
 
@@ -275,7 +275,7 @@ def memory(url: str, process: psutil.Process) -> dict[str, int]:
 def overlap(runs: int) -> dict[str, float]:
     """Four pictures denoised here and decoded there, overlapped against one after the other; one core for each side.
 
-    With all cores on both sides of one machine there would be nothing to gain: they would only wait for each other.
+    With all cores on both sides of one machine there would be nothing to gain: both would only wait for each other.
     """
     unet = (
         UNet2DConditionModel.from_pretrained(BUILTIN.repository, subfolder="unet")

@@ -20,7 +20,6 @@ from backend.endpoint.service import MEBI, Reply
 from backend.errors import (
     BusyError,
     DeadlineError,
-    EndpointError,
     LatentRelayError,
     MethodError,
     ModelUnavailableError,
@@ -96,7 +95,7 @@ def signed(request: Request, response: Response, seconds: float) -> Response:
 def error_response(request: Request, error: LatentRelayError) -> Response:
     """An error of ours as JSON with its status."""
     headers: dict[str, str] = {}
-    if isinstance(error, EndpointError) and error.retry_after is not None:
+    if error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)
     if isinstance(error, TokenError):
         headers["www-authenticate"] = "Bearer"

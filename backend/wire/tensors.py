@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from backend.dtypes import dtype_name
 from backend.errors import WireError
+from backend.families import unpack_tokens
 from backend.message import Message
 
 if TYPE_CHECKING:
@@ -57,10 +58,7 @@ def unpack_latents(latents: torch.Tensor, height: int, width: int) -> torch.Tens
 
     As `FluxPipeline._unpack_latents`: h and w are 2 * (pixels // 16).
     """
-    rows, columns = height // 16, width // 16
-    batch, _, features = latents.shape
-    grid = latents.reshape(batch, rows, columns, features // 4, 2, 2)
-    return grid.permute(0, 3, 1, 4, 2, 5).reshape(batch, features // 4, rows * 2, columns * 2)
+    return unpack_tokens(latents, height // 16, width // 16)
 
 
 def pack_latents(latents: torch.Tensor) -> torch.Tensor:

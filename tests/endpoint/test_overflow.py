@@ -14,7 +14,7 @@ from backend.endpoint.batching import BatchableRequest, BatchingQueue
 from backend.endpoint.compute import Computed, compute_alone, compute_together
 from backend.errors import LatentRelayError, NonFiniteError
 from backend.models import BUILTIN
-from backend.remote.vae import Remote
+from backend.remote.vae import RemoteVae
 from backend.vae.whole import Whole
 from backend.wire import RAW, pack_computed, pack_tensor, parse_computed
 from tests.serving import serve
@@ -68,7 +68,7 @@ def test_it_upcasts_as_far_as_it_must_and_says_so(
 def test_the_client_knows_and_float32_gives_float32s_picture(builtin: Whole) -> None:
     vae = overflowing(builtin, torch.float16, torch.bfloat16)
     with serve(build_app(Service([Served("only", builtin.spec, lambda: vae)]))) as url:
-        client = Remote(builtin.spec, None, f"{url}/vae/only/decode", transfer="float32")
+        client = RemoteVae(builtin.spec, None, f"{url}/vae/only/decode", transfer="float32")
         image = client.decode(LATENTS)
     assert client.computed == ("float32", ("float16", "bfloat16"))
     torch.testing.assert_close(
