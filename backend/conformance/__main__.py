@@ -6,17 +6,23 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import requests
-
+from backend.errors import RemoteError
 from backend.models import LatentSpec
+from backend.remote import description
+from backend.remote.client import EndpointClient
+from backend.remote.description import EndpointDescription
 from backend.remote.net import new_session
+from backend.token import Token
 
 if TYPE_CHECKING:
     from backend.conformance.check import CheckResult
 
 TOKEN_VARIABLE = "LATENT_RELAY_TOKEN"
+_SECONDS = 10.0
+"""How long an endpoint may take to describe itself."""
+_UNKNOWN = EndpointDescription("", "", channels=4)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,46 +30,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     token = os.environ.get(TOKEN_VARIABLE) or None
-    encode, decode, described = find_addresses(options.url, token) if options.url else (None, None, {})
+    encode, decode, described = find_addresses(options.url, token) if options.url else (None, None, _UNKNOWN)
     if not (encode or options.encode or options.decode):
         parser.error("give an address")
-    from backend.conformance.check import (
-        run_check,  # with torch, so not before the flags are known to be right
-    )
+    # With torch, so not before the flags are known to be right.
+    from backend.conformance.check import run_check
     from backend.conformance.checks import CHECKS
     from backend.conformance.target import Target
 
     spec = LatentSpec(
-        channels=options.channels or described.get("channels", 4),
-        downscale=options.downscale or described.get("downscale", 8),
-        scaling_factor=options.scaling_factor or described.get("scaling_factor", 0.18215),
-        shift_factor=options.shift_factor or described.get("shift_factor"),
+        channels=options.channels or described.channels,
+        downscale=options.downscale or described.downscale or 8,
+        scaling_factor=options.scaling_factor or described.scaling_factor or 0.18215,
+        shift_factor=options.shift_factor or described.shift_factor,
     )
     target = Target(
-        options.encode or encode,
-        options.decode or decode,
-        spec,
-        token,
-        fixed_scale=described.get("fixed_scale", False),
+        options.encode or encode, options.decode or decode, spec, token, fixed_scale=described.fixed_scale
     )
     results = [run_check(target, check) for check in CHECKS]
     sys.stdout.write(table(results) + "\n")
     return int(any(result.verdict == "FAILED" for result in results))
 
 
-def find_addresses(url: str, token: str | None = None) -> tuple[str, str, dict[str, Any]]:
-    """(encode URL, decode URL, description or {}) of an address that a person gave."""
+def find_addresses(url: str, token: str | None = None) -> tuple[str, str, EndpointDescription]:
+    """(encode URL, decode URL, description) of an address that a person gave; an empty one if it describes nothing."""
     base = url.rstrip("/")
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    client = EndpointClient(new_session(), _SECONDS, Token.bound_to(token, base) if token else None)
     try:
-        document = new_session().get(base, headers=headers, timeout=10).json()
-    except (requests.RequestException, ValueError):
-        return base, base, {}
-    if isinstance(document, dict) and len(document.get("vaes", ())) == 1:
-        return f"{base}/", f"{base}/", document["vaes"][0]
-    if isinstance(document, dict) and "channels" in document:
-        return f"{base}/encode", f"{base}/decode", document
-    return base, base, {}
+        found = description.fetch(base, client)
+    except RemoteError:
+        found = []  # the checks find out what is wrong, and say it
+    if len(found) == 1 and found[0].url == base:
+        return f"{base}/encode", f"{base}/decode", found[0]
+    if len(found) == 1:
+        return f"{base}/", f"{base}/", found[0]
+    return base, base, _UNKNOWN
 
 
 def table(results: Sequence[CheckResult]) -> str:

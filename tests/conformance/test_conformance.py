@@ -17,8 +17,9 @@ from backend.conformance.__main__ import find_addresses, main
 from backend.conformance.check import Check, run_check
 from backend.conformance.checks import CHECKS
 from backend.conformance.target import Target
-from backend.endpoint import Service, build_app
+from backend.endpoint import Served, Service, build_app
 from backend.models import BUILTIN, LatentSpec
+from backend.vae.whole import Whole
 from tests.endpoint.conftest import FLUX_LIKE, builtin, flux_like, service  # noqa: F401 - fixtures
 from tests.serving import serve
 
@@ -46,7 +47,19 @@ def test_the_command_prints_a_table(url: str, capsys: pytest.CaptureFixture[str]
     assert main([f"{url}/vae/flux"]) == 0
     printed = capsys.readouterr().out
     assert printed.endswith(f"{len(CHECKS)} ok, 0 FAILED, 0 skipped\n")
-    assert find_addresses(f"{url}/vae/flux")[2]["shift_factor"] == 0.1159
+    encode, decode, described = find_addresses(f"{url}/vae/flux/")
+    assert (encode, decode) == (f"{url}/vae/flux/encode", f"{url}/vae/flux/decode")
+    assert described.shift_factor == 0.1159 and described.channels == 16
+
+
+def test_the_bare_address_of_one_vae_is_one_for_both(builtin: Whole) -> None:  # noqa: F811
+    service = Service([Served("only", builtin.spec, lambda: builtin)], token="s3cret")  # noqa: F811
+    with serve(build_app(service)) as base:
+        encode, decode, described = find_addresses(base, "s3cret")
+        assert (encode, decode) == (f"{base}/", f"{base}/")
+        assert described.downscale == BUILTIN.latents.downscale
+        # Without the token nothing is described, and the checks will say why.
+        assert find_addresses(base)[:2] == (base, base)
 
 
 def names(outcomes: dict[str, str], verdict: str) -> set[str]:
