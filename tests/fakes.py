@@ -57,24 +57,26 @@ class FakeStudio:
         return find_model(name)
 
     def resolve(self, job: Job) -> ResolvedJob:
-        return job.resolved()
+        return job.resolve(self.find_model(job.model))
 
-    def default_model(self) -> tuple[ModelSpec, str]:
+    def default_model(self) -> tuple[ModelSpec, Message]:
         return (
             MODELS["builtin"],
-            "No graphics card was found, so this page starts with its small built-in model: it is "
-            "quick, but it paints landscapes only.",
+            Message(
+                "No graphics card was found, so this page starts with its small built-in model: it is "
+                "quick, but it paints landscapes only."
+            ),
         )
 
     def routes(self) -> list[Any]:
         return []
 
     def estimate(self, job: Job) -> Estimate:
-        job.resolved()
+        self.resolve(job)
         return Estimate(4.2, 40_000_000, 4_000_000_000, self._mode(job.encode), self._mode(job.decode))
 
     def img2img(self, job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
-        resolved = job.resolved()
+        resolved = self.resolve(job)
         self.jobs.append(job)
         return self._events(job, resolved, stop or threading.Event())
 

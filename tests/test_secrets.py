@@ -51,8 +51,7 @@ def test_no_token_is_anywhere_but_on_its_way(studio: Studio, picture: Image.Imag
             tokens={"builtin": SERVE_ASCII},
             serve_token=SERVE_ASCII,
         )
-        client = Studio(settings)
-        client.loader = client.stages.loader = studio.loader
+        client = Studio(settings, loader=studio.loader)
         texts.add("settings", settings)
         for event in client.img2img(job(picture)):
             texts.add("event", event)

@@ -109,7 +109,7 @@ def follow(
         picture = values.picture(locale)
         before = run.keep("before.png", picture.save)
         job = values.job(picture)
-        recipe = json.dumps(job.resolved().recipe())
+        recipe = json.dumps(bench.studio.resolve(job).recipe())
         run.keep("recipe.json", lambda path: path.write_text(recipe, encoding="utf-8"))
         seen = {"before": file_url(before) if before else data_uri(picture), "prompt": job.prompt}
         yield {

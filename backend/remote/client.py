@@ -80,9 +80,9 @@ class EndpointClient:
     def get(self, url: str, max_bytes: int) -> HttpReply:
         """As `post`, without a body and tried once."""
         once = replace(self, retries=NO_RETRIES)
-        return once._request("GET", url, wire.Message((), {}, b""), max_bytes)
+        return once._request("GET", url, wire.HttpRequest((), {}, b""), max_bytes)
 
-    def post(self, url: str, message: wire.Message, max_bytes: int) -> HttpReply:
+    def post(self, url: str, message: wire.HttpRequest, max_bytes: int) -> HttpReply:
         """Post `message` and return the reply, of at most `max_bytes`.
 
         Raises:
@@ -90,7 +90,7 @@ class EndpointClient:
         """
         return self._request("POST", url, message, max_bytes)
 
-    def _request(self, method: str, url: str, message: wire.Message, max_bytes: int) -> HttpReply:
+    def _request(self, method: str, url: str, message: wire.HttpRequest, max_bytes: int) -> HttpReply:
         deadline = time.monotonic() + self.timeout
         retries = self.retries
         if retries.connect and origin(url) in seen_origins(self.session):
@@ -153,7 +153,7 @@ class EndpointClient:
         return future.result()
 
     def _send(
-        self, method: str, url: str, message: wire.Message, max_bytes: int, deadline: float, attempts: int
+        self, method: str, url: str, message: wire.HttpRequest, max_bytes: int, deadline: float, attempts: int
     ) -> HttpReply:
         where = redact_url(url)
         seconds_left = deadline - time.monotonic()

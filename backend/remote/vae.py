@@ -202,7 +202,7 @@ class RemoteVae:
         return image if output in ("uint8", "png", "jpg") else _finite(image, reply).clamp_(-1.0, 1.0)
 
     def _post(
-        self, direction: Direction, message: wire.Message, expected: tuple[int, ...], transfer: Transfer
+        self, direction: Direction, message: wire.HttpRequest, expected: tuple[int, ...], transfer: Transfer
     ) -> HttpReply:
         """The reply to `message`, to hold a tensor of the shape `expected`; adds to `traffic`."""
         url = self.url(direction)

@@ -34,7 +34,7 @@ SHORT = settings(
 
 @pytest.mark.parametrize("sound", valid(), ids=lambda one: f"{one.method} {one.path} {dict(one.query)}"[:60])
 def test_what_is_mutated_is_valid_at_first(base: str, sound: Attack) -> None:
-    """Else every mutant would be refused at the door, and nothing behind it would be reached."""
+    """Else every mutant would be refused at once, and nothing further inside would be reached."""
     answer = exchange(base, sound)
     assert answer.status == (404 if sound.path == "/" else 200)  # two VAEs here, so "/" does not say which
 
@@ -48,7 +48,7 @@ def test_nothing_sent_gives_a_fault(base: str, service: Service) -> None:
         assert not tally.findings
 
     shots()
-    assert service.lane(service.find("builtin")).occupied <= 1
+    assert service.queue_of(service.find("builtin")).in_flight <= 1
 
 
 def test_the_description_tells_the_truth(base: str) -> None:
@@ -76,7 +76,7 @@ def test_the_description_tells_the_truth(base: str) -> None:
                 {"content-type": "application/json"},
                 b'{"error": "/usr/lib/site-packages/x.py", "code": "", "hint": "", "request_id": "a"}',
             ),
-            "it tells",
+            "it reveals",
         ),
     ],
 )

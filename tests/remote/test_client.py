@@ -17,7 +17,7 @@ from backend.remote.net import new_session
 from tests.serving import scripted
 from tests.waiting import CountedWaits
 
-MESSAGE = wire.Message((), {}, b"x")
+MESSAGE = wire.HttpRequest((), {}, b"x")
 
 
 class LateFuture(Future[Any]):

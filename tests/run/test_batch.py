@@ -91,9 +91,9 @@ def test_a_decode_elsewhere_overlaps_the_next_painting(
     done = results(events)
     assert sorted(done) == [0, 1, 2]
     first, last = done[0].reports[-1], done[2].reports[-1]
-    assert first.overlapped_seconds and "next picture" in first.reason
+    assert first.overlapped_seconds and "next picture" in str(first.reason)
     assert first.overlapped_seconds <= first.cost.seconds
-    assert last.overlapped_seconds == 0.0 and "next picture" not in last.reason
+    assert last.overlapped_seconds == 0.0 and "next picture" not in str(last.reason)
     alone = list(studio.img2img(jobs(picture, REMOTE)[1]))[-1]
     assert isinstance(alone, Result) and alone.image.tobytes() == done[1].image.tobytes()
     assert alone.reports[-1].overlapped_seconds is None
