@@ -46,7 +46,21 @@ def test_the_command_prints_a_table(url: str, capsys: pytest.CaptureFixture[str]
     assert main([f"{url}/vae/flux"]) == 0
     printed = capsys.readouterr().out
     assert printed.endswith(f"{len(CHECKS)} ok, 0 FAILED, 0 skipped\n")
-    assert find_addresses(f"{url}/vae/flux")[2]["shift_factor"] == 0.1159
+    encode, decode, description = find_addresses(f"{url}/vae/flux")
+    assert (encode, decode) == (f"{url}/vae/flux/encode", f"{url}/vae/flux/decode")
+    assert description is not None and description.shift_factor == 0.1159
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/", "http://127.0.0.1:port", "nonsense"])
+def test_an_address_that_describes_nothing_is_used_as_it_is(address: str) -> None:
+    assert find_addresses(address, "t0ken") == (address.rstrip("/"), address.rstrip("/"), None)
+
+
+def test_the_only_vae_of_a_server_is_found_by_its_bare_address(service: Service) -> None:  # noqa: F811
+    alone = Service([service.find("builtin")], service.limits)
+    with serve(build_app(alone)) as base:
+        encode, decode, description = find_addresses(f"{base}/vae")
+        assert encode == decode == f"{base}/vae/" and description is not None and description.channels == 4
 
 
 def names(outcomes: dict[str, str], verdict: str) -> set[str]:
