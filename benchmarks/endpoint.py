@@ -2,7 +2,7 @@
 
     python -m benchmarks.endpoint [--runs 7] [--sd-runs 3] [--no-save]
 
-The server is a process of its own on loopback. Ratios are medians of pairs, one of each in turn, so that a machine
+The server is a process of its own on loopback. Ratios are medians of pairs, one of each alternately, so that a machine
 that drifts drifts for both. `sd` is an AutoencoderKL of Stable Diffusion v1's architecture with random weights.
 """
 
@@ -32,7 +32,7 @@ from diffusers.utils.remote_utils import remote_decode
 
 from backend.endpoint import Served, Service, build_app
 from backend.models import BUILTIN, SD_V1_LATENTS, LatentSpec
-from backend.remote.vae import Remote
+from backend.remote.vae import RemoteVae
 from backend.run.overlap import pipelined
 from backend.vae.whole import Whole
 from backend.wire import pixels_to_image
@@ -127,7 +127,7 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def paired(one: Callable[[], Any], other: Callable[[], Any], runs: int) -> dict[str, float]:
-    """Medians of both and of their ratio, each pair in turn, after one warm-up of each."""
+    """Medians of both and of their ratio, each pair one after the other, after one warm-up of each."""
     one()
     other()
     pairs = []
@@ -149,8 +149,8 @@ def latents(side: int, spec: LatentSpec = BUILTIN.latents, seed: int = 0) -> tor
     return torch.randn(1, spec.channels, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-def remote_for(url: str, name: str, spec: LatentSpec) -> Remote:
-    return Remote(spec, None, f"{url}/vae/{name}/decode", transfer="uint8", timeout=600)
+def remote_for(url: str, name: str, spec: LatentSpec) -> RemoteVae:
+    return RemoteVae(spec, None, f"{url}/vae/{name}/decode", transfer="uint8", timeout=600)
 
 
 def remote_over_local(url: str, name: str, local: Whole, runs: int) -> dict[str, float]:

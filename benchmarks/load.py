@@ -29,6 +29,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -179,8 +180,8 @@ def run(plan: LoadPlan, folder: Path, report: Callable[[str], None] = lambda _: 
     """The whole thing; gives the figures. Everything that is written lies in `folder`."""
     app, endpoint = servers(plan, folder)
     try:
-        app.start()
-        endpoint.start()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Server.start, (app, endpoint)))
         report("computing every job alone")
         picture = folder / "in.png"
         sketch().save(picture)

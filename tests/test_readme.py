@@ -17,6 +17,8 @@ from backend.settings import table
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+OUTSIDE = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+"""The environment of an example: a person's, but with one thread, as all tests have."""
 MODULES = sorted(set(re.findall(r"python -m ([\w.]+)", README)))
 
 
@@ -28,7 +30,7 @@ def test_python_examples_run(code: str, app_url: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        env={**OUTSIDE, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=180,

@@ -326,7 +326,7 @@ class TestMeasures:
             return pixels, lines
 
         monkeypatch.setattr("training.skyline.painted", plain)
-        settings = replace(READER_LESSONS, pictures=16, epochs=30, batch=8)
+        settings = replace(READER_LESSONS, pictures=16, epochs=15, batch=4)
         reader = train_reader(tmp_path, settings)
         pictures, lines = plain(4, 99)
         for found, true in zip(reader.read(pictures), lines.reshape(4, 64, 4).mean(2) / 4, strict=True):

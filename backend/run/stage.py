@@ -12,7 +12,7 @@ from backend.device.measure import Meter, device_name, empty_device_cache, free_
 from backend.device.precision import copy_in_dtype, overflow_message, retry_with_upcast
 from backend.errors import LatentRelayError, OutOfMemoryError, RemoteError
 from backend.events import StageStarted, Waiting
-from backend.message import Message, join
+from backend.message import Message, join, mode_name
 from backend.placement.choose import SAFE_SHARE, Candidate
 from backend.report import StageReport
 from backend.request import StageRequest
@@ -72,8 +72,8 @@ def run_stage(
 
 def _why_not(mode: str, error: LatentRelayError) -> Message:
     if isinstance(error, OutOfMemoryError):
-        return Message("“{mode}” was tried first and ran out of memory.", mode=mode)
-    return join(Message("“{mode}” was tried first and failed.", mode=mode), error.message)
+        return Message("“{mode}” was tried first and ran out of memory.", mode=mode_name(mode))
+    return join(Message("“{mode}” was tried first and failed.", mode=mode_name(mode)), error.message)
 
 
 def _run_candidate(

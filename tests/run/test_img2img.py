@@ -23,7 +23,7 @@ from backend.job import Job, VaeOptions, vae_modes
 from backend.models import BUILTIN
 from backend.placement.choose import SAFE_SHARE
 from backend.quality import psnr
-from backend.remote.vae import Remote
+from backend.remote.vae import RemoteVae
 from backend.report import avoided_bytes
 from backend.run import stage
 from backend.run.remote_stage import check_remote
@@ -60,6 +60,12 @@ def finish(studio: Studio, asked: Job) -> Result:
     return last
 
 
+@pytest.fixture(scope="module")
+def whole(studio: Studio, picture: Image.Image) -> Result:
+    """The quick job with both stages whole, computed once; others are compared with it."""
+    return finish(studio, job(picture))
+
+
 def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -90,7 +96,7 @@ def test_reports_say_what_ran_why_where_and_what_it_cost(studio: Studio, picture
         assert "processor" in str(report.where)
 
 
-def test_whole_equals_a_plain_diffusers_script(studio: Studio, picture: Image.Image) -> None:
+def test_whole_equals_a_plain_diffusers_script(whole: Result, picture: Image.Image) -> None:
     """The same seed and the same latents give the same bits, stage by stage."""
     vae = AutoencoderKL.from_pretrained(BUILTIN.repository, subfolder="vae").eval()
     pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(BUILTIN.repository, dtype=torch.float32)
@@ -105,28 +111,32 @@ def test_whole_equals_a_plain_diffusers_script(studio: Studio, picture: Image.Im
             guidance_scale=BUILTIN.guidance_scale,
             generator=torch.Generator().manual_seed(3),
         ).images[0]
-    assert finish(studio, job(picture)).image.tobytes() == plain.tobytes()
+    assert whole.image.tobytes() == plain.tobytes()
 
 
 def test_the_same_job_gives_the_same_bits_and_another_seed_others(
-    studio: Studio, picture: Image.Image
+    studio: Studio, picture: Image.Image, whole: Result
 ) -> None:
-    first, second = finish(studio, job(picture)), finish(studio, job(picture))
-    assert torch.equal(first.latents, second.latents)
-    assert first.image.tobytes() == second.image.tobytes()
-    assert not torch.equal(first.latents, finish(studio, job(picture, seed=4)).latents)
-    assert first.recipe["seed"] == 3
+    again = finish(studio, job(picture))
+    assert torch.equal(whole.latents, again.latents)
+    assert whole.image.tobytes() == again.image.tobytes()
+    assert not torch.equal(whole.latents, finish(studio, job(picture, seed=4)).latents)
+    assert whole.recipe["seed"] == 3
 
 
-def test_strength_runs_from_nothing_to_everything(studio: Studio, picture: Image.Image) -> None:
+def test_strength_runs_from_nothing_to_everything(
+    studio: Studio, picture: Image.Image, whole: Result
+) -> None:
     untouched = finish(studio, job(picture, strength=0.0))
     assert untouched.reports[1].mode == "none" and untouched.reports[1].steps == 0
     encoded, _ = studio.encode(picture, "builtin", WHOLE)
     assert torch.equal(untouched.latents, encoded), "strength 0 is the round trip"
-    distance = [
-        float((finish(studio, job(picture, strength=s)).latents - encoded).square().mean())
-        for s in (0.2, 0.5, 1.0)
+    results = [
+        finish(studio, job(picture, strength=0.2)),
+        whole,
+        finish(studio, job(picture, strength=1.0)),
     ]
+    distance = [float((result.latents - encoded).square().mean()) for result in results]
     assert distance[0] < distance[1] < distance[2]
 
 
@@ -138,15 +148,16 @@ def test_every_scheduler_runs_and_does_not_feel_the_run_before(
     assert torch.equal(finish(studio, asked).latents, finish(studio, asked).latents)
 
 
-def test_a_scheduler_does_not_outlast_its_run(studio: Studio, picture: Image.Image) -> None:
-    before = finish(studio, job(picture)).latents
-    assert not torch.equal(finish(studio, job(picture, scheduler="Euler a")).latents, before)
-    assert torch.equal(finish(studio, job(picture)).latents, before)
+def test_a_scheduler_does_not_outlast_its_run(studio: Studio, picture: Image.Image, whole: Result) -> None:
+    assert not torch.equal(finish(studio, job(picture, scheduler="Euler a")).latents, whole.latents)
+    assert torch.equal(finish(studio, job(picture)).latents, whole.latents)
 
 
 @pytest.mark.parametrize("decode", vae_modes(BUILTIN))
 @pytest.mark.parametrize("encode", vae_modes(BUILTIN))
-def test_every_pair_of_modes(studio: Studio, picture: Image.Image, encode: str, decode: str) -> None:
+def test_every_pair_of_modes(
+    studio: Studio, picture: Image.Image, whole: Result, encode: str, decode: str
+) -> None:
     """Remote goes to this app's own routes over real HTTP."""
     tiles = {"tile_size": 64, "tile_overlap": 16}
     result = finish(
@@ -157,7 +168,6 @@ def test_every_pair_of_modes(studio: Studio, picture: Image.Image, encode: str, 
         assert report.requested_mode == asked
         assert report.mode == ("whole" if asked == "auto" else asked)
         assert (report.traffic is not None) == (asked == "remote")
-    whole = finish(studio, job(picture))
     if {encode, decode} <= {"auto", "whole", "remote"}:
         # The same VAE on the other side of the wire, so the same picture but for a rounding step.
         assert psnr(result.image, whole.image) > 50
@@ -215,10 +225,10 @@ def test_a_remote_that_is_gone_leaves_the_latents(studio: Studio, picture: Image
 def test_an_endpoint_that_breaks_after_denoising_leaves_its_latents(
     studio: Studio, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: Remote, latents: torch.Tensor) -> torch.Tensor:
+    def broken(self: RemoteVae, latents: torch.Tensor) -> torch.Tensor:
         raise RemoteError("The endpoint broke.")
 
-    monkeypatch.setattr(Remote, "decode", broken)
+    monkeypatch.setattr(RemoteVae, "decode", broken)
     kept = []
     with pytest.raises(RemoteError, match="broke"):
         for event in studio.img2img(job(picture, decode=VaeOptions("remote"))):

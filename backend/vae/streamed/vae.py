@@ -94,9 +94,10 @@ class Streamed(LocalVAE):
     def _run(self, chosen: StripPlan, given: Tensor) -> Tensor:
         if self.max_memory is not None and chosen.peak_bytes > self.max_memory:
             raise OutOfMemoryError(
-                f"Streaming this picture takes at least {chosen.peak_bytes / 2**20:.0f} MB, "
-                f"but only {self.max_memory / 2**20:.0f} MB are allowed.",
+                "Streaming this picture takes at least {need:.0f} MB, but only {limit:.0f} MB are allowed.",
                 "Choose a smaller size, or a mode that needs less memory.",
+                need=chosen.peak_bytes / 2**20,
+                limit=self.max_memory / 2**20,
             )
         return run(chosen, given, lambda: raise_if_stopped(self.stop))
 
