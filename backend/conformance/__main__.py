@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from backend.errors import RemoteError
 from backend.models import LatentSpec
-from backend.remote import description
 from backend.remote.client import EndpointClient
-from backend.remote.description import EndpointDescription
+from backend.remote.description import EndpointDescription, fetch
 from backend.remote.net import new_session
 from backend.token import Token
 
@@ -20,9 +19,7 @@ if TYPE_CHECKING:
     from backend.conformance.check import CheckResult
 
 TOKEN_VARIABLE = "LATENT_RELAY_TOKEN"
-_SECONDS = 10.0
-"""How long an endpoint may take to describe itself."""
-_UNKNOWN = EndpointDescription("", "", channels=4)
+_DESCRIBE_SECONDS = 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,41 +27,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     token = os.environ.get(TOKEN_VARIABLE) or None
-    encode, decode, described = find_addresses(options.url, token) if options.url else (None, None, _UNKNOWN)
+    encode, decode, described = find_addresses(options.url, token) if options.url else (None, None, None)
     if not (encode or options.encode or options.decode):
         parser.error("give an address")
-    # With torch, so not before the flags are known to be right.
-    from backend.conformance.check import run_check
+    from backend.conformance.check import (
+        run_check,  # with torch, so not before the flags are known to be right
+    )
     from backend.conformance.checks import CHECKS
     from backend.conformance.target import Target
 
+    known = described or EndpointDescription("", "", channels=4)
     spec = LatentSpec(
-        channels=options.channels or described.channels,
-        downscale=options.downscale or described.downscale or 8,
-        scaling_factor=options.scaling_factor or described.scaling_factor or 0.18215,
-        shift_factor=options.shift_factor or described.shift_factor,
+        channels=options.channels or known.channels,
+        downscale=options.downscale or known.downscale or 8,
+        scaling_factor=options.scaling_factor or known.scaling_factor or 0.18215,
+        shift_factor=options.shift_factor or known.shift_factor,
     )
     target = Target(
-        options.encode or encode, options.decode or decode, spec, token, fixed_scale=described.fixed_scale
+        options.encode or encode,
+        options.decode or decode,
+        spec,
+        token,
+        fixed_scale=known.fixed_scale,
     )
     results = [run_check(target, check) for check in CHECKS]
     sys.stdout.write(table(results) + "\n")
     return int(any(result.verdict == "FAILED" for result in results))
 
 
-def find_addresses(url: str, token: str | None = None) -> tuple[str, str, EndpointDescription]:
-    """(encode URL, decode URL, description) of an address that a person gave; an empty one if it describes nothing."""
+def find_addresses(url: str, token: str | None = None) -> tuple[str, str, EndpointDescription | None]:
+    """(encode URL, decode URL, description if there is one) of an address that a person gave."""
     base = url.rstrip("/")
-    client = EndpointClient(new_session(), _SECONDS, Token.bound_to(token, base) if token else None)
     try:
-        found = description.fetch(base, client)
-    except RemoteError:
-        found = []  # the checks find out what is wrong, and say it
-    if len(found) == 1 and found[0].url == base:
+        secret = Token.bound_to(token, base) if token else None
+        found = fetch(base, EndpointClient(new_session(), _DESCRIBE_SECONDS, secret))
+    except (RemoteError, ValueError):  # ValueError: a port that is no number
+        return base, base, None
+    if len(found) != 1:
+        return base, base, None
+    if found[0].url == base:
         return f"{base}/encode", f"{base}/decode", found[0]
-    if len(found) == 1:
-        return f"{base}/", f"{base}/", found[0]
-    return base, base, _UNKNOWN
+    return f"{base}/", f"{base}/", found[0]
 
 
 def table(results: Sequence[CheckResult]) -> str:
