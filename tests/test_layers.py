@@ -14,9 +14,9 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = (
     # Words and data: what a request, an event, a report, a model, a setting is.
-    "backend.message backend.dtypes backend.errors backend.report backend.events backend.pairs backend.models backend.job "
-    "backend.request backend.settings backend.logs backend.token backend.families backend.images backend.latents "
-    "backend.lazy_import backend.quality",
+    "backend.message backend.dtypes backend.errors backend.report backend.events backend.pairs backend.models "
+    "backend.job backend.request backend.settings backend.logs backend.token backend.families backend.images "
+    "backend.latents backend.lazy_import backend.quality",
     # Bytes to tensors and back, without I/O.
     "backend.wire",
     # What computes here.
@@ -27,7 +27,7 @@ LAYERS = (
     "backend.run",
     # What a person or a program starts.
     "backend.studio backend.encode backend.compare backend.bench backend.cluster backend.conformance "
-    "backend.models.__main__ backend.endpoint.__main__ backend.endpoint.handler",
+    "backend.models.__main__ backend.endpoint.__main__",
     "ui",
 )
 """From the bottom up. A module is found by its longest prefix; it may import from its own layer and those below."""
