@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from backend.device.availability import is_cached
 from backend.device.interrupt import interruptible, raise_if_stopped
-from backend.device.loading import Loader, is_cached
+from backend.device.loading import Loader
 from backend.device.measure import Meter, device_name, empty_device_cache
+from backend.device.precision import dtype_name
 from backend.errors import Cancelled, LatentRelayError, OutOfMemoryError
 from backend.models import ModelSpec
 from backend.report import Cost
@@ -113,13 +115,13 @@ class Bench:
             str(device_name(device)),
             case.size,
             case.mode,
-            str(dtype).removeprefix("torch."),
+            dtype_name(dtype),
             weights,
             runs,
         )
 
         def measure() -> list[Cost]:
-            # Loading waits for its turn too: it may free what another's job is using.
+            # Loading waits in the queue too: it may free what another's job is using.
             module = self._module(case.model, weights)
             # Moves nothing unless the command line asked for another dtype than the loader's.
             module.to(dtype)
@@ -168,7 +170,7 @@ def _cost(work: Callable[[], object], device: torch.device) -> Cost:
 
 
 def _need(cost: Cost) -> int | None:
-    """On a card all that was allocated, as in the published tables; in RAM what the work itself added."""
+    """Bytes: on a GPU all that was allocated, as in the published tables; in RAM what the work itself added."""
     return cost.peak_bytes if cost.memory_kind == "VRAM" else cost.added_bytes
 
 

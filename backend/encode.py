@@ -82,7 +82,7 @@ def bucket(size: tuple[int, int], side: int, multiple: int) -> tuple[int, int]:
 
 
 def finished(out: Path) -> set[str]:
-    """Names of the pictures that lie in whole shards already."""
+    """Names of the pictures that are in complete shards already."""
     from safetensors import SafetensorError, safe_open
 
     names: set[str] = set()
@@ -91,12 +91,14 @@ def finished(out: Path) -> set[str]:
             with safe_open(str(path), framework="pt") as shard:
                 if (shard.metadata() or {}).get("format") != _FORMAT:
                     raise BadSettingError(
-                        f"{path} is not a shard of this command.", "Please choose an empty folder for --out."
+                        "{path} is not a shard of this command.",
+                        "Please choose an empty folder for --out.",
+                        path=str(path),
                     )
                 names.update(shard.keys())
         except SafetensorError as error:
             raise BadSettingError(
-                f"The shard {path} is damaged.", "Delete it, and its pictures are done again."
+                "The shard {path} is damaged.", "Delete it, and its pictures are done again.", path=str(path)
             ) from error
     return names
 
@@ -114,9 +116,10 @@ class BulkEncoder:
         batch: int | None = None,
         shard: int = 1000,
     ) -> None:
-        """`side`: of the square whose area pictures are brought to (the model's own if None); `batch` and `shard`:
-        pictures in one. A batch of None is one picture on a processor, where the maps of several no longer fit its
-        caches (eight at once: 15 pictures a second instead of 24, two cores), and eight on a card.
+        """`side`: of the square whose area pictures are resized to (the model's native size if None).
+
+        `batch` and `shard`: pictures in one. A batch of None is one picture on a CPU, where the maps of several no
+        longer fit its caches (eight at once: 15 pictures a second instead of 24, two cores), and eight on a GPU.
 
         Raises:
             BadSettingError: a number out of range.
@@ -129,7 +132,7 @@ class BulkEncoder:
         self.shard = shard
         if not 64 <= self.side <= MAX_SIDE or self.batch < 1 or shard < 1:
             raise BadSettingError(
-                f"--size must be between 64 and {MAX_SIDE}, --batch and --shard at least 1."
+                "--size must be between 64 and {high}, --batch and --shard at least 1.", high=MAX_SIDE
             )
 
     def run(
@@ -146,7 +149,7 @@ class BulkEncoder:
             whole shards stay.
         """
         if not folder.is_dir():
-            raise BadSettingError(f"There is no folder {folder}.")
+            raise BadSettingError("There is no folder {folder}.", folder=str(folder))
         summary = Summary()
         pictures = {name: folder / name for name in find_pictures(folder)}
         for progress in self.each(pictures, out, summary, stop):
@@ -215,7 +218,7 @@ class BulkEncoder:
         import torch
 
         pictures = [images.to_tensor(picture) for _, picture, _ in group]
-        # Joining one would start a team of OpenMP helpers on this thread, beside that of the thread that computes.
+        # Concatenating one would start OpenMP workers on this thread, beside those of the thread that computes.
         image = pictures[0] if len(pictures) == 1 else torch.cat(pictures)
         latents, _ = self.studio.executor.stage(encode_request(self.spec, image, self.options), stop)
         for (name, _, size), one in zip(group, latents, strict=True):

@@ -65,15 +65,18 @@ def size_arguments(latents: torch.Tensor, spec: ModelSpec) -> dict[str, int]:
 
 
 def unpack(latents: torch.Tensor, shape: torch.Size, spec: LatentSpec) -> torch.Tensor:
-    """The pipeline's latents as (B, C, h, w) = `shape`; packed ones come as tokens (B, h/2 * w/2, 4C).
+    """The pipeline's latents as (B, C, h, w) = `shape`; packed ones come as tokens (B, h/2 * w/2, 4C)."""
+    return unpack_tokens(latents, shape[2] // 2, shape[3] // 2) if spec.packed else latents
+
+
+def unpack_tokens(tokens: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Flux's tokens (B, rows * columns, 4C) as latents (B, C, 2 * rows, 2 * columns).
 
     A token is a patch of 2x2 latents, channel first: as `_pack_latents` of diffusers' Flux pipelines lays them out.
     """
-    if not spec.packed:
-        return latents
-    batch, channels, height, width = shape
-    patches = latents.view(batch, height // 2, width // 2, channels, 2, 2)
-    return patches.permute(0, 3, 1, 4, 2, 5).reshape(shape)
+    batch, _, features = tokens.shape
+    patches = tokens.reshape(batch, rows, columns, features // 4, 2, 2)
+    return patches.permute(0, 3, 1, 4, 2, 5).reshape(batch, features // 4, 2 * rows, 2 * columns)
 
 
 def steps_to_run(spec: ModelSpec, num_inference_steps: int, strength: float) -> int:

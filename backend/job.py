@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from PIL import Image
 
@@ -13,9 +14,7 @@ from backend.errors import BadSettingError
 from backend.logs import new_id
 from backend.message import Message
 from backend.models import ModelSpec
-
-if TYPE_CHECKING:
-    from backend.remote.user_endpoint import UserEndpoint
+from backend.token import Token
 
 VaeMode = Literal["auto", "whole", "tiled", "streamed", "remote", "tiny"]
 VAE_MODES: tuple[VaeMode, ...] = ("auto", "whole", "streamed", "tiled", "remote", "tiny")
@@ -52,10 +51,28 @@ MAX_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)
+class UserEndpoint:
+    """A VAE that a visitor added on the page, at up to two addresses. It lives in memory only; no recipe holds it."""
+
+    name: str
+    models: tuple[str, ...]
+    """Names of the models here whose latents it takes and gives."""
+    encode: str | None
+    decode: str | None
+    token: Token | None = field(default=None, repr=False)
+    public_only: bool = True
+    """Whether only public addresses may be called for it: always, unless nobody but the owner visits the page."""
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.encode or self.decode or "").netloc
+
+
+@dataclass(frozen=True)
 class VaeOptions:
     """Where a VAE stage should run, the sizes that the modes take (pixels), and what a remote one is sent.
 
-    `endpoint`, in the mode remote only, is a visitor's own in place of the model's; no recipe holds it.
+    `endpoint`, in the mode remote only, is a visitor's, used in place of the model's; no recipe holds it.
     """
 
     mode: str = "auto"

@@ -72,7 +72,9 @@ def load_latents(path: Path, models: Mapping[str, ModelSpec] = MODELS) -> Latent
     from safetensors import SafetensorError, safe_open
 
     if path.stat().st_size > MAX_FILE_BYTES:
-        raise BadLatentsError(f"This latents file is larger than {MAX_FILE_BYTES // 2**20} MB.")
+        raise BadLatentsError(
+            "This latents file is larger than {megabytes} MB.", megabytes=MAX_FILE_BYTES // 2**20
+        )
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
@@ -93,13 +95,17 @@ def load_latents(path: Path, models: Mapping[str, ModelSpec] = MODELS) -> Latent
     spec = model.latents
     if latents.ndim != 4 or latents.shape[1] != spec.channels or 0 in latents.shape:
         raise BadLatentsError(
-            f"This file says it is from {model.title}, but its shape {tuple(latents.shape)} does not fit."
+            "This file says it is from {model}, but its shape {shape} does not fit.",
+            model=model.title,
+            shape=str(tuple(latents.shape)),
         )
     pixels = latents.shape[0] * latents.shape[2] * latents.shape[3] * spec.downscale**2
     if pixels > MAX_PIXELS:
         raise BadLatentsError(
-            f"These latents are of a picture of {pixels / 1e6:.0f} million pixels.",
-            f"At most {MAX_PIXELS // 10**6} million work.",
+            "These latents are of a picture of {pixels:.0f} million pixels.",
+            "At most {millions} million work.",
+            pixels=pixels / 1e6,
+            millions=MAX_PIXELS // 10**6,
         )
     sound = latents.is_floating_point()
     if metadata.get("scaling_factor") != repr(spec.scaling_factor):
@@ -153,7 +159,7 @@ def channels_picture(latents: torch.Tensor, side: int = 192) -> Image.Image:
 
 
 def statistics(latents: torch.Tensor) -> dict[str, object]:
-    """Shape, dtype, mean and standard deviation, overall and for each channel."""
+    """Shape, dtype, mean and standard deviation of latents (B, C, h, w), overall and for each channel."""
     z = latents.detach().float().cpu()
     return {
         "shape": list(latents.shape),

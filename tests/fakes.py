@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter
 from backend.errors import Cancelled, LatentRelayError
 from backend.events import Event, Failed, InBatch, Result, StageDone, StageStarted, Step, Waiting
 from backend.job import Job, ResolvedJob, VaeOptions
+from backend.message import Message
 from backend.models import BUILTIN, MODELS, ModelSpec, find_model
 from backend.placement.estimate import Estimate
 from backend.remote.preflight import Preflight
@@ -58,11 +59,13 @@ class FakeStudio:
     def resolve(self, job: Job) -> ResolvedJob:
         return job.resolve(self.find_model(job.model))
 
-    def default_model(self) -> tuple[ModelSpec, str]:
+    def default_model(self) -> tuple[ModelSpec, Message]:
         return (
             MODELS["builtin"],
-            "No graphics card was found, so this page starts with its small built-in model: it is "
-            "quick, but it paints landscapes only.",
+            Message(
+                "No graphics card was found, so this page starts with its small built-in model: it is "
+                "quick, but it paints landscapes only."
+            ),
         )
 
     def routes(self) -> list[Any]:
@@ -123,9 +126,8 @@ class FakeStudio:
         yield Result(image, latents, (encoded, painted, decoded), resolved.recipe())
 
     def preflight(self, model: str, direction: str, options: VaeOptions) -> Preflight | None:
-        return Preflight(
-            "green", f"The endpoint at vae.example.org is ready: a tiny {direction} took 12 ms.", 0.012
-        )
+        sentence = "The endpoint at vae.example.org is ready: a tiny {direction} took 12 ms."
+        return Preflight("ready", Message(sentence, direction=direction), 0.012)
 
     def encode(
         self,

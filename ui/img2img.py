@@ -27,7 +27,7 @@ from ui.recipe import settings_in, settings_of
 from ui.render import Progress, cost_table, panel, story
 from ui.running import Bench, Changes, View, finish_another_way, follow, follow_series, with_seed
 from ui.runs import Runs
-from ui.text import T, locale_of, say, translated
+from ui.text import T, locale_of, say, say_message, translated
 from ui.theme import ASSETS
 from ui.user_endpoints import UserEndpoints
 from ui.widgets import (
@@ -139,7 +139,7 @@ def _form(spec: ModelSpec, why: str) -> tuple[Form, dict[str, Any]]:
             model = gr.Dropdown(
                 model_choices(), value=spec.name, label=T("model"), filterable=False, elem_id="lr-model"
             )
-            model_line = html(note(why), elem_id="lr-model-line")
+            model_line = html(note(str(why)), elem_id="lr-model-line")
             local(model_line, lambda locale: note(translated(why, locale)))
         with gr.Group(elem_classes="lr-plain"):
             mode = gr.Radio(
@@ -411,7 +411,7 @@ def _wire_form(own: UserEndpoints, form: Form, parts: dict[str, Any]) -> None:
             form.mode: gr.update(choices=modes, value=mode if mode in {key for _, key in modes} else "auto"),
             form.encode_mode: gr.update(choices=own_mode_choices(spec, mine, locale), value=AS_ABOVE),
             form.decode_mode: gr.update(choices=own_mode_choices(spec, mine, locale), value=AS_ABOVE),
-            parts["model_line"]: note(translated(spec.plain, locale)),
+            parts["model_line"]: note(say_message(spec.plain, locale)),
         }
 
     changed = [

@@ -13,6 +13,7 @@ from gradio.components import Component
 from backend.errors import LatentRelayError
 from backend.job import VaeOptions
 from backend.latents import load_latents
+from backend.message import Message
 from backend.report import Direction
 from backend.studio import Studio
 from ui.form import vae_options
@@ -21,14 +22,14 @@ from ui.user_endpoints import UserEndpoints
 from ui.widgets import Place
 
 if TYPE_CHECKING:
-    from backend.remote.preflight import Light
+    from backend.remote.preflight import Status
 
-_STATES: dict[str, str] = {"green": "up", "yellow": "waking", "red": "down"}
+_STATES: dict[str, str] = {"ready": "up", "starting": "waking", "broken": "down"}
 
 
-def shown(light: Light | None, sentence: str, locale: str) -> str:
+def shown(status: Status | None, sentence: Message | str, locale: str) -> str:
     """A light and its sentence; None while it is asked. A screen reader hears the sentence."""
-    state = "unknown" if light is None else _STATES[light]
+    state = "unknown" if status is None else _STATES[status]
     told = translated(sentence, locale)
     return (
         f'<p class="lr-ask" role="status"><i class="lr-light" data-state="{state}"></i>'
@@ -45,16 +46,16 @@ def ask(
         yield ""
         return
     yield shown(None, say(locale, "light_asking"), locale)
-    worst: tuple[Light, str] = ("green", say(locale, "light_own"))
+    worst: tuple[Status, Message | str] = ("ready", say(locale, "light_own"))
     for direction, options in remote:
         try:
             found = studio.preflight(model, direction, options)
         except LatentRelayError as error:
-            yield shown("red", error.sentence, locale)
+            yield shown("broken", error.sentence, locale)
             return
-        if found is not None and (found.light != "green" or worst[0] == "green"):
-            worst = found.light, found.sentence
-        if worst[0] == "red":
+        if found is not None and (found.status != "ready" or worst[0] == "ready"):
+            worst = found.status, found.message
+        if worst[0] == "broken":
             break
     yield shown(*worst, locale)
 
@@ -76,7 +77,7 @@ def wire(
             if options.mode == "remote" and file is not None and data[file]:
                 model = load_latents(Path(data[file])).model
         except LatentRelayError as error:
-            yield shown("red", error.sentence, locale)
+            yield shown("broken", error.sentence, locale)
             return
         yield from ask(studio, model, [(direction, options) for direction in directions], locale)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from backend.errors import ModelUnavailableError, UserError
-from backend.job import VaeOptions
+from backend.job import UserEndpoint, VaeOptions
 from backend.message import Message
 from backend.models import ModelSpec
 from backend.remote import net
@@ -22,8 +22,7 @@ from backend.settings import Settings
 from backend.token import Token
 
 if TYPE_CHECKING:
-    from backend.remote.user_endpoint import UserEndpoint
-    from backend.remote.vae import Remote
+    from backend.remote.vae import RemoteVae
 
 
 @dataclass(frozen=True)
@@ -116,15 +115,15 @@ def client(
     stop: threading.Event | None = None,
     notify: Callable[[Message], None] = lambda _: None,
     request_id: str | None = None,
-) -> Remote:
+) -> RemoteVae:
     """The VAE at `endpoint`, for the direction that `endpoint` was resolved for.
 
     A visitor's address is called over a session that refuses private addresses, unless the visitor is the owner.
     """
-    from backend.remote.vae import Remote  # imports torch
+    from backend.remote.vae import RemoteVae  # imports torch
 
     user = options.endpoint
-    return Remote(
+    return RemoteVae(
         spec.latents,
         endpoint.url,
         endpoint.url,
@@ -132,7 +131,7 @@ def client(
         timeout=settings.remote_timeout,
         token=endpoint.token,
         stop=stop,
-        notify=lambda text: notify(Message(text)),
+        notify=notify,
         transfer=options.transfer,
         request_id=request_id,
     )

@@ -1,4 +1,4 @@
-"""Number formats: the right one for a model and device, and the climb when one overflows."""
+"""Dtypes: the right one for a model and device, and a retry in a wider one after an overflow."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_processor_computes_half_precision_models_in_what_is_faster_there(
 ) -> None:
     monkeypatch.setattr(precision, "bfloat16_pays", lambda: pays)
     dtype, reason = precision.pick_dtype(SD_V1.dtype, CPU)
-    assert dtype == (torch.bfloat16 if pays else torch.float32) and reason.endswith(".")
+    assert dtype == (torch.bfloat16 if pays else torch.float32) and str(reason).endswith(".")
     assert precision.pick_dtype(BUILTIN.dtype, CPU)[0] == torch.float32, "whatever the processor"
 
 
@@ -81,7 +81,7 @@ def overflowing_vae() -> Any:
 
 
 @pytest.mark.parametrize("stage", ["encode", "decode"])
-def test_an_overflow_is_retried_wider_and_says_so(stage: Any) -> None:
+def test_an_overflow_is_retried_in_a_wider_dtype_and_reported(stage: Any) -> None:
     vae = overflowing_vae()
     tensor = torch.rand(1, 3, 32, 32) * 2 - 1 if stage == "encode" else torch.randn(1, 4, 4, 4)
     request = (encode_request if stage == "encode" else decode_request)(BUILTIN, tensor, WHOLE)
@@ -108,11 +108,11 @@ def test_a_single_bad_value_is_retried_up_to_float32_and_no_further(monkeypatch:
         return image
 
     monkeypatch.setattr(Whole, "_decode", decode)
-    ladder = [torch.float16, torch.bfloat16, torch.float32]
+    expected = [torch.float16, torch.bfloat16, torch.float32]
     request = decode_request(BUILTIN, torch.zeros(1, 4, 2, 2), WHOLE)
     hopeless = False
     _, report = run(request, tiny_vae().half())
-    assert report.dtype == "float32" and formats == ladder
+    assert report.dtype == "float32" and formats == expected
     assert "float16 overflowed" in str(report.reason) and "bfloat16 overflowed" in str(report.reason)
     hopeless = True
     with pytest.raises(NonFiniteError):
@@ -126,8 +126,8 @@ def test_a_denoiser_that_overflows_starts_again_wider(picture: Image.Image) -> N
     hook = pipeline.unet.register_forward_hook(
         lambda module, inputs, output: tuple(value.new_full(value.shape, torch.inf) for value in output)
     )
-    wish = Job(picture, "a lake", strength=0.5, num_inference_steps=4, seed=1, width=64, height=64)
-    *_, last = studio.img2img(replace(wish, encode=WHOLE, decode=WHOLE))
+    requested = Job(picture, "a lake", strength=0.5, num_inference_steps=4, seed=1, width=64, height=64)
+    *_, last = studio.img2img(replace(requested, encode=WHOLE, decode=WHOLE))
     hook.remove()
     assert isinstance(last, Result) and last.latents.isfinite().all()
     denoised = last.reports[1]

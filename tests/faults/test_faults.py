@@ -15,7 +15,7 @@ from PIL import Image
 from backend.errors import RemoteError
 from backend.events import Result
 from backend.remote.net import new_session
-from backend.remote.vae import Remote
+from backend.remote.vae import RemoteVae
 from backend.studio import Studio
 from tests.faults import server
 from tests.faults.matrix import FAULTS
@@ -59,7 +59,7 @@ def test_the_person_reads_what_is_wrong_and_what_to_do(outcomes: dict[str, Outco
         assert expected.phrase in found.error.sentence and found.error.hint
         # No secret of the address, no markup, no inner parts: a sentence that anybody may read.
         assert not re.search(r"token=|<|Traceback|urllib3|Errno|object at 0x", found.error.sentence)
-        assert found.error.run_id, "the run's id leads to its line in the log"
+        assert found.error.run_id, "the run's id leads to its entry in the log"
 
 
 @BY_TITLE
@@ -86,11 +86,11 @@ def test_auto_goes_on_here_and_says_why(outcomes: dict[str, Outcome], title: str
 
 
 @BY_TITLE
-def test_what_was_painted_survives(outcomes: dict[str, Outcome], finished: Result, title: str) -> None:
+def test_what_was_denoised_survives(outcomes: dict[str, Outcome], finished: Result, title: str) -> None:
     run = outcomes[title].run
     if run is None:
-        pytest.skip("found out before anything was painted")
-    assert torch.equal(run.painted, finished.latents)
+        pytest.skip("found out before the denoising")
+    assert torch.equal(run.denoised, finished.latents)
     assert run.rescued.tobytes() == finished.image.tobytes()
     assert (run.error is None) == (outcomes[title].fault.expected.kind is None)
 
@@ -100,7 +100,7 @@ def test_the_table_in_the_docs_is_what_came_back(outcomes: dict[str, Outcome]) -
     assert replaced(text, table(outcomes)) == text, "stale: run python -m tests.faults --write"
 
 
-def test_a_fault_that_comes_before_the_painting_stops_it_there(studio: Studio, picture: Image.Image) -> None:
+def test_a_fault_that_comes_before_the_denoising_stops_it_there(studio: Studio, picture: Image.Image) -> None:
     seen = []
     with server.refusing() as url, pytest.raises(RemoteError) as caught:
         for event in client(studio, url, 5.0).img2img(job(picture, decode=REMOTE)):
@@ -121,14 +121,14 @@ def test_the_certificate_was_all_that_was_wrong(
     spec = studio.default_model()[0].latents
     with spoiling(spoiler, authority.issue_cert("127.0.0.1")) as url:
         assert url.startswith("https://")
-        remote = Remote(spec, None, f"{url}/vae/builtin/decode", session=new_session(), timeout=30)
+        remote = RemoteVae(spec, None, f"{url}/vae/builtin/decode", session=new_session(), timeout=30)
         assert remote.decode(latents).shape == (1, 3, 32, 48)
 
 
 def test_the_endpoints_id_is_in_the_sentence_and_in_its_answer(studio: Studio) -> None:
     spec = studio.default_model()[0].latents
     with pytest.raises(RemoteError) as caught:
-        Remote(spec, None, f"{studio.self_url}/vae/nobody/decode", request_id="run-4711").decode(
+        RemoteVae(spec, None, f"{studio.self_url}/vae/nobody/decode", request_id="run-4711").decode(
             torch.zeros(1, 4, 8, 12)
         )
     assert caught.value.sentence.endswith("(Request run-4711)")

@@ -15,7 +15,7 @@ from backend.placement.cards import gpu_peak_bytes
 from backend.placement.learned import LearnedCosts, peak_bytes
 from backend.placement.shapes import cpu_peak_bytes
 from backend.request import StageRequest
-from backend.settings import Settings, cache_folder
+from backend.settings import Settings
 from backend.studio import Studio
 
 REQUEST = StageRequest("decode", SD_V1, 512, 512, VaeOptions())
@@ -91,11 +91,6 @@ def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     known = LearnedCosts(tmp_path / "file" / "calibration.json")
     known.learn(*PLAN, 1.0, None)
     assert known.expect(*PLAN).seconds == pytest.approx(1.0)
-
-
-def test_the_folder_follows_the_xdg_rule() -> None:
-    assert cache_folder({"XDG_CACHE_HOME": "/var/cache"}) == Path("/var/cache/latent-relay")
-    assert cache_folder({}).name == "latent-relay"
 
 
 def test_the_streamed_mode_brings_its_own_plan() -> None:

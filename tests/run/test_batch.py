@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from backend.errors import BadSettingError, Cancelled, RemoteError
 from backend.events import Failed, InBatch, Result, StageDone, StageStarted, Step
 from backend.job import Job, VaeOptions
-from backend.remote.vae import Remote
+from backend.remote.vae import RemoteVae
 from backend.settings import EndpointPair, Settings
 from backend.studio import Studio
 from tests.serving import serve
@@ -119,16 +119,16 @@ def test_this_apps_own_endpoint_shares_the_device_and_waits(picture: Image.Image
 def test_a_failed_decode_leaves_its_latents_and_the_others(
     studio: Studio, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, seen = Remote.decode, []
+    real, seen = RemoteVae.decode, []
 
-    def once_broken(self: Remote, latents: torch.Tensor) -> torch.Tensor:
+    def once_broken(self: RemoteVae, latents: torch.Tensor) -> torch.Tensor:
         if latents.shape[-1] == 24:
             seen.append(latents)
             if len(seen) == 2:
                 raise RemoteError("The endpoint broke.")
         return real(self, latents)
 
-    monkeypatch.setattr(Remote, "decode", once_broken)
+    monkeypatch.setattr(RemoteVae, "decode", once_broken)
     events = list(studio.batch(jobs(picture, REMOTE)))
     assert sorted(results(events)) == [0, 2]
     failed = [item for item in events if isinstance(item.event, Failed)]

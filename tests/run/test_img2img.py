@@ -23,7 +23,7 @@ from backend.job import Job, VaeOptions, vae_modes
 from backend.models import BUILTIN
 from backend.placement.choose import SAFE_SHARE
 from backend.quality import psnr
-from backend.remote.vae import Remote
+from backend.remote.vae import RemoteVae
 from backend.report import avoided_bytes
 from backend.run import stage
 from backend.run.remote_stage import check_remote
@@ -225,10 +225,10 @@ def test_a_remote_that_is_gone_leaves_the_latents(studio: Studio, picture: Image
 def test_an_endpoint_that_breaks_after_denoising_leaves_its_latents(
     studio: Studio, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: Remote, latents: torch.Tensor) -> torch.Tensor:
+    def broken(self: RemoteVae, latents: torch.Tensor) -> torch.Tensor:
         raise RemoteError("The endpoint broke.")
 
-    monkeypatch.setattr(Remote, "decode", broken)
+    monkeypatch.setattr(RemoteVae, "decode", broken)
     kept = []
     with pytest.raises(RemoteError, match="broke"):
         for event in studio.img2img(job(picture, decode=VaeOptions("remote"))):

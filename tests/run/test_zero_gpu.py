@@ -27,6 +27,7 @@ from backend.request import decode_request
 from backend.run.zero_gpu import LONGEST, SHORTEST, ZeroGpuExecutor, spaces_gpu
 from backend.settings import Settings
 from backend.studio import Studio
+from tests.fakes import wait_until
 
 WHOLE = VaeOptions("whole")
 
@@ -178,7 +179,8 @@ def test_stopping_gives_the_card_back(lent: Studio, lender: Lender, picture: Ima
         for event in lent.img2img(job(picture, num_inference_steps=100, strength=1.0), stop):
             if isinstance(event, Step):
                 stop.set()
-    assert lender.closed == 1 and lent.loader.queue.waiting == 0
+    assert lender.closed == 1
+    wait_until(lambda: lent.loader.queue.waiting == 0)
     with pytest.raises(Cancelled):
         raise_if_stopped(stop)
 

@@ -131,7 +131,7 @@ def test_painting_that_never_fits_ends_with_a_sentence_and_the_next_job_runs(
     paint(own, job(picture))
 
 
-def test_what_is_left_to_make_leaner(own: Studio) -> None:
+def test_what_can_still_be_taken_off_the_device(own: Studio) -> None:
     own.warm_up()
     assert str(own.loader.reduce_memory(BUILTIN)) == "the VAE was taken out of memory"
     assert [held.part for held in own.loader.loaded()] == ["denoiser"]
