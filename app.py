@@ -46,14 +46,14 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
     pictures, temp = folder / "pictures", folder / "temp"
     # Gradio reads it when it is imported: its copies of uploads and results are cleaned away with the rest.
     ours = os.environ.setdefault("GRADIO_TEMP_DIR", str(temp)) == str(temp)
-    from ui.cleaning import Keep
+    from ui.cleaning import Retention
     from ui.page import build_page, launch_options
     from ui.runs import Runs
 
     studio = Studio(settings, lend)
     if lend is not None:
         _warm_up(studio)  # the card's process is a fork of this one and finds what is loaded here
-    runs = Runs(pictures, Keep(settings.keep_days, settings.keep_gb), temp if ours else None)
+    runs = Runs(pictures, Retention(settings.keep_days, settings.keep_gb), temp if ours else None)
     page = build_page(studio, runs)
     _, local_url, _ = page.launch(
         server_name=settings.host,
@@ -67,7 +67,7 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
     studio.self_url = local_url
     if lend is None:
         threading.Thread(target=_warm_up, args=(studio,), name="warm-up", daemon=True).start()
-    threading.Thread(target=runs.tidy_forever, name="tidy", daemon=True).start()
+    threading.Thread(target=runs.cleanup_loop, name="cleanup", daemon=True).start()
     if block:
         page.block_thread()
     return studio, local_url

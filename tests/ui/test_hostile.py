@@ -14,10 +14,11 @@ import pytest
 import requests
 from PIL import Image
 
+from backend.models import MODELS
 from tests.serving import Scripted, scripted
 from ui import history
 from ui.form import Values, clean
-from ui.recipe import read_story, save_png, settings_in
+from ui.recipe import read_metadata, save_png, settings_in
 from ui.runs import Runs
 from ui.theme import ASSETS
 
@@ -263,9 +264,9 @@ def test_any_text_is_a_prompt_and_comes_back_in_the_recipe(app_url: str, prompt:
     picture = json.loads(told)[0]["path"]
     kept = tmp_path / "a.png"
     kept.write_bytes(requests.get(f"{app_url}/gradio_api/file={picture}", timeout=30).content)
-    story = read_story(kept)
-    assert story is not None
-    assert story.recipe["prompt"] == prompt.encode("utf-8", "replace").decode()
+    metadata = read_metadata(kept)
+    assert metadata is not None
+    assert metadata.recipe["prompt"] == prompt.encode("utf-8", "replace").decode()
 
 
 def test_ids_of_the_history_come_from_a_browser(tmp_path: Path) -> None:
@@ -297,10 +298,14 @@ def test_a_recipe_of_any_shape_fills_in_only_what_makes_sense(tmp_path: Path, va
         (*Values.__dataclass_fields__, "num_inference_steps", "guidance_scale", "encode_mode"), value
     )
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    assert "model" not in clean(recipe) and "scheduler" not in clean(recipe) and "mode" not in clean(recipe)
+    assert (
+        "model" not in clean(recipe, MODELS)
+        and "scheduler" not in clean(recipe, MODELS)
+        and "mode" not in clean(recipe, MODELS)
+    )
     path = tmp_path / "b.png"
     save_png(path, Image.new("RGB", (8, 8)), recipe | {"prompt": "x", "negative_prompt": "", "seed": 1}, [])
-    settings = settings_in(path)
+    settings = settings_in(path, MODELS)
     assert settings["prompt"] == "x" and not {"image", "model"} & settings.keys()
 
 

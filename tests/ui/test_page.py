@@ -215,7 +215,7 @@ def test_a_stop_in_the_middle_keeps_the_latents(tmp_path: Path) -> None:
     last = changes[-1]
     assert "Stopped" in last[view.panel]
     assert last[view.latents]["interactive"] is True
-    assert last[view.paint]["interactive"] is True
+    assert last[view.start]["interactive"] is True
 
 
 def test_no_message_of_a_run_alters_what_an_earlier_one_brought() -> None:

@@ -10,9 +10,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from backend.job import Job, VaeOptions
+from backend.models import MODELS
 from tests.fakes import report
 from ui.form import clean
-from ui.recipe import CHUNK, parameters_text, parse_parameters, read_story, save_png, settings_in
+from ui.recipe import CHUNK, parameters_text, parse_parameters, read_metadata, save_png, settings_in
 
 
 def recipe(**more: object) -> dict[str, object]:
@@ -29,22 +30,22 @@ def test_the_parameters_text_is_the_one_others_read() -> None:
 
 def test_a_picture_says_how_it_was_made_and_where_it_really_ran(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    save_png(path, Image.new("RGB", (8, 8)), recipe(), [report("encode", asked="auto")])
+    save_png(path, Image.new("RGB", (8, 8)), recipe(), [report("encode", requested="auto")])
     with Image.open(path) as image:
         assert image.text["parameters"] == parameters_text(recipe())  # type: ignore[attr-defined]
-        story = json.loads(image.text[CHUNK])  # type: ignore[attr-defined]
-    assert story["recipe"] == recipe()
-    assert (story["stages"][0]["mode"], story["stages"][0]["requested_mode"]) == ("whole", "auto")
+        metadata = json.loads(image.text[CHUNK])  # type: ignore[attr-defined]
+    assert metadata["recipe"] == recipe()
+    assert (metadata["stages"][0]["mode"], metadata["stages"][0]["requested_mode"]) == ("whole", "auto")
 
 
 def test_our_own_picture_gives_its_settings_and_reports_back(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     made = recipe(negative_prompt="people", encode=VaeOptions("tiled"), decode=VaeOptions("remote"))
-    reports = (report("encode", "tiled"), report("decode", "remote", asked="remote"))
+    reports = (report("encode", "tiled"), report("decode", "remote", requested="remote"))
     save_png(path, Image.new("RGB", (8, 8)), made, reports)
-    story = read_story(path)
-    assert story is not None and story.reports == reports and story.recipe == made
-    settings = settings_in(path)
+    metadata = read_metadata(path)
+    assert metadata is not None and metadata.reports == reports and metadata.recipe == made
+    settings = settings_in(path, MODELS)
     assert (settings["mode"], settings["encode_mode"], settings["decode_mode"]) == ("tiled", "same", "remote")
     assert (settings["prompt"], settings["negative_prompt"], settings["seed"]) == (
         "a lake, “quiet”",
@@ -77,12 +78,12 @@ def test_the_text_of_automatic1111_and_our_own_text_are_read() -> None:
 @pytest.mark.parametrize(
     "text", ["", "{}", "[]", '{"recipe": 1, "stages": []}', '{"recipe": {}, "stages": [{}]}', "\0"]
 )
-def test_a_broken_story_is_no_story(tmp_path: Path, text: str) -> None:
+def test_a_broken_metadata_is_no_metadata(tmp_path: Path, text: str) -> None:
     info = PngInfo()
     info.add_itxt(CHUNK, text)
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=info)
-    assert read_story(tmp_path / "a.png") is None
-    assert settings_in(tmp_path / "a.png") == {}
+    assert read_metadata(tmp_path / "a.png") is None
+    assert settings_in(tmp_path / "a.png", MODELS) == {}
 
 
 def test_what_makes_no_sense_is_left_out() -> None:
@@ -95,4 +96,4 @@ def test_what_makes_no_sense_is_left_out() -> None:
         "model": "dall-e",
         "prompt": 7,
     }
-    assert clean(raw) == {"guidance": 3.0}
+    assert clean(raw, MODELS) == {"guidance": 3.0}

@@ -12,7 +12,8 @@ from backend.errors import RemoteError
 from tests.fakes import FakeStudio
 from tests.following import page_view
 from ui.form import Values
-from ui.running import Bench, follow_series
+from ui.run_view import RunContext
+from ui.running import follow_series
 from ui.runs import Runs
 from ui.theme import ASSETS
 
@@ -27,7 +28,7 @@ def follow(studio: FakeStudio, runs: Runs, series: list[Values]) -> tuple[list[d
     view, changes = page_view(), []
     error = None
     try:
-        for change in follow_series(Bench(studio, runs, view, "en"), series, lambda v: f"seed {v.seed}"):  # type: ignore[arg-type]
+        for change in follow_series(RunContext(studio, runs, view, "en"), series, lambda v: f"seed {v.seed}"):  # type: ignore[arg-type]
             changes.append(change)
     except gr.Error as raised:
         error = raised
@@ -42,7 +43,7 @@ def test_each_picture_joins_the_history_and_all_end_on_one_sheet(tmp_path: Path)
     assert histories[-1][1:] == histories[-2]
     sheet = next(change for change in changes if "contact-sheet" in str(change.get(view.viewer)))
     assert "seed 0, seed 1, seed 2" in str(sheet[view.viewer])
-    assert changes[-1][view.paint]["interactive"] is True
+    assert changes[-1][view.start]["interactive"] is True
 
 
 def test_the_page_shows_the_picture_that_began_last(tmp_path: Path) -> None:
@@ -69,7 +70,7 @@ def test_one_that_fails_leaves_its_latents_and_the_others(tmp_path: Path) -> Non
     assert error is not None and "broke" in str(error)
     last = changes[-1]
     assert "broke" in last[view.panel] and last[view.finish]["visible"] is True
-    assert last[view.paint]["interactive"] is True
+    assert last[view.start]["interactive"] is True
     broken = runs.resume(last[view.run_id])
     assert broken is not None and (broken.folder / "denoise.safetensors").is_file()
     sheet = next(change for change in changes if "contact-sheet" in str(change.get(view.viewer)))
@@ -79,15 +80,15 @@ def test_one_that_fails_leaves_its_latents_and_the_others(tmp_path: Path) -> Non
 def test_the_stop_button_ends_the_whole_series(tmp_path: Path) -> None:
     studio, runs, view = FakeStudio(pause=0.01), Runs(tmp_path), page_view()
     changes = []
-    for change in follow_series(Bench(studio, runs, view, "en"), values(), lambda v: ""):  # type: ignore[arg-type]
+    for change in follow_series(RunContext(studio, runs, view, "en"), values(), lambda v: ""):  # type: ignore[arg-type]
         changes.append(change)
         if "step 2" in str(change.get(view.panel)):
             runs.stop(changes[0][view.run_id])
     assert len(studio.jobs) == 1 and "Stopped" in changes[-1][view.panel]
-    assert changes[-1][view.paint]["interactive"] is True
+    assert changes[-1][view.start]["interactive"] is True
 
 
 def test_without_a_picture_it_says_so_once(tmp_path: Path) -> None:
     series = [Values(None, "x"), Values(None, "x")]
     with pytest.raises(gr.Error):
-        list(follow_series(Bench(FakeStudio(), Runs(tmp_path), page_view(), "en"), series, lambda v: ""))  # type: ignore[arg-type]
+        list(follow_series(RunContext(FakeStudio(), Runs(tmp_path), page_view(), "en"), series, lambda v: ""))  # type: ignore[arg-type]
