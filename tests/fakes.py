@@ -47,11 +47,13 @@ _READY = {"where": "vae.example.org", "ms": 12}
 class FakeStudio:
     """`fail` maps a stage to the error that it raises once; `pause` is slept at each step."""
 
-    def __init__(self, *, fail: dict[str, LatentRelayError] | None = None, pause: float = 0.0) -> None:
+    def __init__(
+        self, *, fail: dict[str, LatentRelayError] | None = None, pause: float = 0.0, model: str = "builtin"
+    ) -> None:
         self.fail = fail or {}
         self.pause = pause
         self.jobs: list[Job] = []
-        self.settings = Settings(model="builtin")
+        self.settings = Settings(model=model)
         self.self_url: str | None = None
 
     models = MODELS

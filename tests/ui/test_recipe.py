@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,10 +13,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from backend.job import Job, VaeOptions
+from backend.message import Message, join, literal
 from backend.models import MODELS
 from tests.fakes import report
 from ui.form import clean
+from ui.languages import MESSAGES
 from ui.recipe import CHUNK, parameters_text, parse_parameters, read_metadata, save_png, settings_in
+from ui.text import say_message
+
+ROOT = Path(__file__).parents[2]
 
 
 def recipe(**more: object) -> dict[str, object]:
@@ -38,6 +46,14 @@ def test_a_picture_says_how_it_was_made_and_where_it_really_ran(tmp_path: Path) 
     assert (metadata["stages"][0]["mode"], metadata["stages"][0]["requested_mode"]) == ("whole", "auto")
 
 
+@pytest.fixture
+def translated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A language that has the sentences of `tests.fakes.report`."""
+    for message in (report("encode").reason, report("encode").where):
+        monkeypatch.setitem(MESSAGES["de"], message.key, f"Deutsch: {message.key}")
+
+
+@pytest.mark.usefixtures("translated")
 def test_our_own_picture_gives_its_settings_and_reports_back(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     made = recipe(negative_prompt="people", encode=VaeOptions("tiled"), decode=VaeOptions("remote"))
@@ -76,14 +92,108 @@ def test_the_text_of_automatic1111_and_our_own_text_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[]", '{"recipe": 1, "stages": []}', '{"recipe": {}, "stages": [{}]}', "\0"]
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        '{"recipe": 1, "stages": []}',
+        '{"recipe": {}, "stages": [{}]}',
+        "\0",
+        "[" * 60_000,
+        '{"recipe": {"prompt": ' + "[" * 30_000 + "]" * 30_000 + '}, "stages": []}',
+        '{"recipe": {"prompt": "x"}, "stages": []}' + " " * 70_000,
+    ],
+    ids=range(9),
 )
-def test_a_broken_metadata_is_no_metadata(tmp_path: Path, text: str) -> None:
+def test_broken_metadata_is_no_metadata(tmp_path: Path, text: str) -> None:
     info = PngInfo()
     info.add_itxt(CHUNK, text)
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=info)
     assert read_metadata(tmp_path / "a.png") is None
     assert settings_in(tmp_path / "a.png", MODELS) == {}
+
+
+READ = """
+import sys
+from pathlib import Path
+from backend.models import MODELS
+from ui.recipe import settings_in
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    settings_in(path, MODELS)
+    print(path.name)
+"""
+PARTS = (" ", '"', "\\", ",", ":", "a:", "a: ", 'a:"', '\\"', " -", "a,", "\t", '", ')
+
+
+def test_no_text_costs_more_than_its_length(tmp_path: Path) -> None:
+    """In a process of its own, because a regular expression that runs away cannot be stopped from outside."""
+    for index, part in enumerate(PARTS):
+        info = PngInfo()
+        info.add_text("parameters", "a" + part * (20_000 // len(part)) + "!Steps: 1", zip=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{index}.png", pnginfo=info)
+    command = [sys.executable, "-c", READ, str(tmp_path)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert run.returncode == 0 and len(run.stdout.split()) == len(PARTS), run.stderr
+
+
+def test_what_stands_behind_four_thousand_letters_is_not_read() -> None:
+    long = f"x\nSteps: 9, Version: {'v' * 4100}, Seed: 5"
+    assert parse_parameters(long) == {
+        "prompt": "x",
+        "negative_prompt": "",
+        "steps": 9,
+        "scheduler": "default",
+    }
+
+
+def with_messages(tmp_path: Path, messages: object, text: str) -> Message:
+    """The reason that is read from a picture whose report has these messages beside this English text."""
+    stage = report("encode").as_dict() | {"reason": text, "messages": messages}
+    info = PngInfo()
+    info.add_itxt(CHUNK, json.dumps({"recipe": {}, "stages": [stage]}))
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=info)
+    metadata = read_metadata(tmp_path / "a.png")
+    assert metadata is not None
+    return metadata.reports[0].reason
+
+
+@pytest.mark.usefixtures("translated")
+def test_a_sentence_is_read_back_in_any_language(tmp_path: Path) -> None:
+    said = join(report("encode").reason, report("encode").where)
+    data = {"reason": asdict(said)}
+    found = with_messages(tmp_path, data, str(said))
+    assert found == said and say_message(found, "de").startswith("Deutsch: ")
+
+
+@pytest.mark.usefixtures("translated")
+@pytest.mark.parametrize(
+    "message",
+    [
+        None,
+        [],
+        {"key": "{a.__class__}", "values": {"a": "x"}},
+        {"key": "{a:>99999999}", "values": {"a": "x"}},
+        {"key": "{part0.key} {part1}", "values": {"part0": "x", "part1": "y"}},
+        {"key": report("encode").reason.key, "values": {}},
+        {"key": report("encode").reason.key, "values": ["need"]},
+        {"key": report("encode").reason.key, "values": {"need": [1], "free": "y"}},
+        {"key": report("encode").reason.key, "values": {"need": {"key": "{a.b}", "values": {}}, "free": 1}},
+        {"key": report("encode").reason.key, "values": {"need": "another text", "free": "4.0 GB"}},
+        {"key": [1], "values": {}},
+        {"key": "{text}", "values": {"text": "another text"}},
+    ],
+    ids=range(12),
+)
+def test_a_forged_sentence_is_its_english_text(tmp_path: Path, message: object) -> None:
+    found = with_messages(tmp_path, {"reason": message}, "It fits, {a.__class__}.")
+    assert (
+        found == literal("It fits, {a.__class__}.") and say_message(found, "de") == "It fits, {a.__class__}."
+    )
+
+
+def test_a_picture_from_before_there_were_messages_shows_its_english_text(tmp_path: Path) -> None:
+    assert say_message(with_messages(tmp_path, None, "It fitted."), "de") == "It fitted."
 
 
 def test_what_makes_no_sense_is_left_out() -> None:
