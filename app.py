@@ -52,7 +52,7 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
 
     studio = Studio(settings, lend)
     if lend is not None:
-        _warm_up(studio)  # the card's process is a fork of this one and finds what is loaded here
+        _warm_up(studio)  # the process that has the GPU is a fork of this one and finds what is loaded here
     runs = Runs(pictures, Retention(settings.keep_days, settings.keep_gb), temp if ours else None)
     page = build_page(studio, runs)
     _, local_url, _ = page.launch(
@@ -74,7 +74,7 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
 
 
 def _warm_up(studio: Studio) -> None:
-    """The first picture should not wait for imports; a failure here is told again, properly, by the first job."""
+    """The first picture should not wait for imports; the first job reports a failure properly."""
     try:
         studio.warm_up()
     except LatentRelayError as error:

@@ -54,8 +54,7 @@ class Page(gr.Blocks):
 
 def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
     """The whole page. `runs` keeps what it makes; pass its folder to `launch_options`."""
-    own = UserEndpoints()
-    context = PageContext(studio, runs, own)
+    context = PageContext(studio, runs, UserEndpoints())
     with Page(title="Latent Relay", analytics_enabled=False) as page:
         local(html(header("en"), elem_id="lr-header"), header)
         with gr.Tabs(elem_id="lr-tabs", selected="img2img") as tabs:
@@ -64,9 +63,9 @@ def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
             with gr.Tab(T("tab_draw"), id="draw"):
                 wire_drawing = draw.build(runs)
             with gr.Tab(T("tab_encode"), id="encode"):
-                wire_encode, encode_places = encode.build(studio, runs, own)
+                wire_encode, encode_places = encode.build(studio, runs, context.endpoints)
             with gr.Tab(T("tab_decode"), id="decode"):
-                wire_decode, decode_places = decode.build(studio, runs, own, main.form.model)
+                wire_decode, decode_places = decode.build(studio, runs, context.endpoints, main.form.model)
             with gr.Tab(T("tab_compare"), id="compare"):
                 wire_compare = compare.build(studio, runs)
             with gr.Tab(T("tab_fit"), id="fit") as fit_tab:
@@ -74,7 +73,7 @@ def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
             with gr.Tab(T("tab_benchmark"), id="benchmark"):
                 wire_benchmark = benchmark.build(studio, runs)
             with gr.Tab(T("tab_endpoints"), id="endpoints"):
-                served = endpoints.build(studio, own, main.form.model)
+                served = endpoints.build(studio, context.endpoints, main.form.model)
         main.wire()
         wire_drawing(main, tabs)
         wire_encode()
@@ -85,7 +84,7 @@ def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
         served.wire((*main.mode_selects, *encode_places, *decode_places))
         api.build(studio, runs)
         _wire_loading(page, context, main, served)
-    # Jobs wait in the studio's queue, where they are told their place, or that it is busy. This bounds all the rest; a
+    # Jobs wait in the studio's queue, which tells them their place, or that it is busy. This bounds all the rest; a
     # whole crowd that comes at once must get through it to that queue.
     return page.queue(max_size=2 * studio.settings.queue, api_open=False)
 
@@ -131,7 +130,7 @@ def launch_options(folder: Path, studio: Studio) -> dict[str, Any]:
 
 
 def refusals() -> list[Route]:
-    """Routes of Gradio's that would fetch an address for whoever asks, taken before it can."""
+    """Routes in place of Gradio's that would fetch an address for anybody who asks."""
 
     def refuse(_: Request) -> PlainTextResponse:
         return PlainTextResponse("This app fetches nothing for others.", 403)

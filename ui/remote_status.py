@@ -46,7 +46,7 @@ def shown(status: str | None, sentence: Message | str, locale: str) -> str:
 def ask(
     studio: Studio, model: str, stages: Sequence[tuple[Direction, VaeOptions]], locale: str
 ) -> Iterator[str]:
-    """HTML, twice at most: that it is asked, then what was found. Empty if no stage goes to a remote."""
+    """One or two pieces of HTML: that it is asked, then what was found. Empty if no stage goes to a remote."""
     remote = [(direction, options) for direction, options in stages if options.mode == "remote"]
     if not remote:
         yield ""

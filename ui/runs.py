@@ -1,6 +1,6 @@
 """The runs people started: the stop button's registry, and a folder with what each run made.
 
-Ids are unguessable, because whoever knows one can see its picture. The page keeps ids only, never tensors.
+Ids are unguessable, because who knows one can see its picture. The page keeps ids only, never tensors.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Runs:
         return folder if RUN_ID.fullmatch(run_id) and folder.is_dir() else None
 
     def clean_up(self) -> None:
-        """Delete what is too old or too much, at most once in `_CLEANUP_SECONDS`."""
+        """Delete what is too old or too much, not more often than every `_CLEANUP_SECONDS`."""
         with self._lock:
             now = time.monotonic()
             if now - self._last_cleanup < _CLEANUP_SECONDS:
