@@ -8,8 +8,9 @@ BIN    := $(VENV)/bin
 run: $(VENV)/.app
 	$(BIN)/python app.py $(ARGS)
 
+# In two processes; tests/conftest.py says which tests stay together. ARGS="-n 0 …" runs them in one.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # Ray lives in an environment of its own: it is large, and only a cluster needs it.
 cluster-test: $(VENV)-cluster/.done

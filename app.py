@@ -22,7 +22,7 @@ for name, value in {
 
 from backend.errors import LatentRelayError
 from backend.logs import log_json_lines
-from backend.run.zero_gpu import decorator
+from backend.run.zero_gpu import spaces_gpu
 from backend.settings import Settings, read_settings
 from backend.studio import Studio
 
@@ -41,7 +41,7 @@ def main() -> int:
 
 def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
     """Open the page and the VAE routes; returns the studio and the local URL (at once if not `block`)."""
-    lend = decorator(os.environ)  # before anything imports torch
+    gpu = spaces_gpu(os.environ)  # before anything imports torch
     folder = (settings.folder or Path(__file__).parent / "runs").resolve()
     pictures, temp = folder / "pictures", folder / "temp"
     # Gradio reads it when it is imported: its copies of uploads and results are cleaned away with the rest.
@@ -50,8 +50,8 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
     from ui.page import build_page, launch_options
     from ui.runs import Runs
 
-    studio = Studio(settings, lend)
-    if lend is not None:
+    studio = Studio(settings, gpu)
+    if gpu is not None:
         _warm_up(studio)  # the process that has the GPU is a fork of this one and finds what is loaded here
     runs = Runs(pictures, Retention(settings.keep_days, settings.keep_gb), temp if ours else None)
     page = build_page(studio, runs)
@@ -65,7 +65,7 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
         **launch_options(pictures, studio),
     )
     studio.self_url = local_url
-    if lend is None:
+    if gpu is None:
         threading.Thread(target=_warm_up, args=(studio,), name="warm-up", daemon=True).start()
     threading.Thread(target=runs.cleanup_loop, name="cleanup", daemon=True).start()
     if block:

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from backend.device.availability import is_cached
 from backend.device.interrupt import interruptible, raise_if_stopped
-from backend.device.loading import Loader, is_cached
+from backend.device.loading import Loader
 from backend.device.measure import Meter, device_name, empty_device_cache
+from backend.device.precision import dtype_name
 from backend.errors import Cancelled, LatentRelayError, OutOfMemoryError
 from backend.models import ModelSpec
 from backend.report import Cost
-from backend.run.stage import local_vae
 
 if TYPE_CHECKING:
     import torch
@@ -103,6 +104,8 @@ class Bench:
     def _measure(self, case: Case, runs: int, stop: threading.Event | None) -> Measured:
         import torch
 
+        from backend.vae.modes import ModeOptions, local_vae
+
         device = self.loader.device
         dtype = self.dtype(case.model)
         weights = "real" if is_cached(case.model) else "random"
@@ -112,17 +115,18 @@ class Bench:
             str(device_name(device)),
             case.size,
             case.mode,
-            str(dtype).removeprefix("torch."),
+            dtype_name(dtype),
             weights,
             runs,
         )
 
         def measure() -> list[Cost]:
-            # Loading waits for its turn too: it may free what another's job is using.
+            # Loading waits in the queue too: it may free what another's job is using.
             module = self._module(case.model, weights)
             # Moves nothing unless the command line asked for another dtype than the loader's.
             module.to(dtype)
-            vae = local_vae(case.mode, module, case.model.latents, case.tile_size, case.tile_overlap, stop)
+            options = ModeOptions(case.tile_size, case.tile_overlap, stop)
+            vae = local_vae(case.mode, module, case.model.latents, options)
             work = _work(case, vae, torch.Generator().manual_seed(0))
             with interruptible(module, stop):
                 work()
@@ -166,7 +170,7 @@ def _cost(work: Callable[[], object], device: torch.device) -> Cost:
 
 
 def _need(cost: Cost) -> int | None:
-    """On a card all that was allocated, as in the published tables; in RAM what the work itself added."""
+    """Bytes: on a GPU all that was allocated, as in the published tables; in RAM what the work itself added."""
     return cost.peak_bytes if cost.memory_kind == "VRAM" else cost.added_bytes
 
 

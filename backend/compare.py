@@ -12,6 +12,7 @@ from PIL import Image
 from backend import quality
 from backend.errors import Cancelled, LatentRelayError
 from backend.job import VaeOptions
+from backend.message import Message, literal, mode_name
 from backend.report import StageReport
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _ROUNDING_DB = 60.0
 
 @dataclass(frozen=True)
 class Row:
-    """One mode's picture, cost and distance to `whole`; None for what could not be had, `error` says why."""
+    """One mode's picture, cost and distance to `whole`; None for what there is not, and `error` says why."""
 
     mode: str
     image: Image.Image | None = None
@@ -36,7 +37,7 @@ class Row:
     ssim: float | None = None
     colour_difference: float | None = None
     seam_score: float | None = None
-    error: str | None = None
+    error: Message | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -44,7 +45,7 @@ class Row:
 
     @property
     def peak_bytes(self) -> int | None:
-        """The most any of its stages needed: on a card all that was allocated, in RAM what came on top."""
+        """The maximum over its stages: on a GPU all that was allocated, in RAM what was added."""
         needs = [
             report.cost.added_bytes if report.cost.memory_kind == "RAM" else report.cost.peak_bytes
             for report in self.reports
@@ -75,7 +76,7 @@ class Row:
             "ssim": self.ssim,
             "colour_difference": self.colour_difference,
             "seam_score": self.seam_score,
-            "error": self.error,
+            "error": None if self.error is None else str(self.error),
         }
 
 
@@ -98,20 +99,20 @@ def compare(
     sizes = options or VaeOptions()
     reference: Image.Image | None = None
     for mode in dict.fromkeys(["whole", *modes]):
-        wish = replace(sizes, mode=mode)
+        requested = replace(sizes, mode=mode)
         reports: list[StageReport] = []
         try:
             if isinstance(source, Image.Image):
-                latents, report = studio.encode(source, model, wish, stop)
+                latents, report = studio.encode(source, model, requested, stop)
                 reports.append(report)
             else:
                 latents = source
-            image, report = studio.decode(latents, model, wish, stop)
+            image, report = studio.decode(latents, model, requested, stop)
             reports.append(report)
         except Cancelled:
             raise
         except LatentRelayError as error:
-            yield Row(mode, error=error.sentence)
+            yield Row(mode, error=error.full_message)
             continue
         if mode == "whole":
             reference = image
@@ -142,37 +143,62 @@ def _row(
     )
 
 
-def conclusion(rows: Sequence[Row]) -> str:
-    """One sentence in plain words: which mode a person would take, and what it buys."""
+_MODES = {
+    "tiled": Message("Tiled"),
+    "streamed": Message("Streamed"),
+    "tiny": Message("Tiny"),
+    "remote": Message("Remote"),
+    "auto": Message("Auto"),
+}
+_CLOSENESS = (
+    Message("the same picture"),
+    Message("nearly the same picture"),
+    Message("a visibly different picture"),
+)
+
+
+def conclusion(rows: Sequence[Row]) -> Message:
+    """One sentence in plain words: which mode a person would take, and what it costs."""
     whole = next((row for row in rows if row.mode == "whole"), None)
     others = [row for row in rows if row.mode != "whole" and row.image is not None]
     if whole is None or whole.image is None:
         working = [row.mode for row in others]
         if not working:
-            return "No mode could make this picture here."
-        return f"The whole picture did not fit, but “{working[0]}” made it."
+            return Message("No mode could make this picture here.")
+        return Message("The whole picture did not fit, but “{mode}” made it.", mode=mode_name(working[0]))
     if not others:
-        return "Only the whole picture was made, so there is nothing to compare it with."
+        return Message("Only the whole picture was made, so there is nothing to compare it with.")
     best = min(others, key=lambda row: (_closeness(row), row.peak_bytes or 2**63))
-    name, picture = best.mode.capitalize(), _closeness_words(best)
+    mode, picture = _MODES.get(best.mode, literal(best.mode.capitalize())), _CLOSENESS[_closeness(best)]
     if best.wire_bytes is not None:
-        return f"{name} gives {picture} for {best.wire_bytes / 1e6:.1f} MB over the network."
+        return Message(
+            "{mode} gives {picture} for {size:.1f} MB over the network.",
+            mode=mode,
+            picture=picture,
+            size=best.wire_bytes / 1e6,
+        )
     share = 100 * best.peak_bytes / whole.peak_bytes if best.peak_bytes and whole.peak_bytes else None
     times = best.seconds / whole.seconds if best.seconds and whole.seconds else None
     if share is not None and times is not None:
-        return f"{name} gives {picture} in {share:.0f} % of the memory and {times:.1f} times the time."
+        return Message(
+            "{mode} gives {picture} in {share:.0f} % of the memory and {times:.1f} times the time.",
+            mode=mode,
+            picture=picture,
+            share=share,
+            times=times,
+        )
     if share is not None:
-        return f"{name} gives {picture} in {share:.0f} % of the memory."
+        return Message(
+            "{mode} gives {picture} in {share:.0f} % of the memory.", mode=mode, picture=picture, share=share
+        )
     if times is not None:
-        return f"{name} gives {picture} in {times:.1f} times the time."
-    return f"{name} gives {picture}."
+        return Message(
+            "{mode} gives {picture} in {times:.1f} times the time.", mode=mode, picture=picture, times=times
+        )
+    return Message("{mode} gives {picture}.", mode=mode, picture=picture)
 
 
 def _closeness(row: Row) -> int:
     """0 the same to the eye, 1 close, 2 visibly different."""
     value = row.psnr if row.psnr is not None else 0.0
     return 0 if value >= SAME_DB else 1 if value >= CLOSE_DB else 2
-
-
-def _closeness_words(row: Row) -> str:
-    return ("the same picture", "nearly the same picture", "a visibly different picture")[_closeness(row)]

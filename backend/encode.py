@@ -24,8 +24,8 @@ from PIL import Image
 from backend import images
 from backend.errors import BadImageError, BadSettingError, LatentRelayError
 from backend.job import MAX_SIDE, VaeOptions
-from backend.models import MODELS, ModelSpec, find_model
-from backend.run.stage import Stages, Work
+from backend.models import MODELS, ModelSpec
+from backend.request import encode_request
 from backend.settings import Settings, merge_endpoints
 from backend.studio import Studio
 
@@ -82,7 +82,7 @@ def bucket(size: tuple[int, int], side: int, multiple: int) -> tuple[int, int]:
 
 
 def finished(out: Path) -> set[str]:
-    """Names of the pictures that lie in whole shards already."""
+    """Names of the pictures that are in complete shards already."""
     from safetensors import SafetensorError, safe_open
 
     names: set[str] = set()
@@ -91,12 +91,14 @@ def finished(out: Path) -> set[str]:
             with safe_open(str(path), framework="pt") as shard:
                 if (shard.metadata() or {}).get("format") != _FORMAT:
                     raise BadSettingError(
-                        f"{path} is not a shard of this command.", "Please choose an empty folder for --out."
+                        "{path} is not a shard of this command.",
+                        "Please choose an empty folder for --out.",
+                        path=str(path),
                     )
                 names.update(shard.keys())
         except SafetensorError as error:
             raise BadSettingError(
-                f"The shard {path} is damaged.", "Delete it, and its pictures are done again."
+                "The shard {path} is damaged.", "Delete it, and its pictures are done again.", path=str(path)
             ) from error
     return names
 
@@ -106,7 +108,7 @@ class BulkEncoder:
 
     def __init__(
         self,
-        stages: Stages,
+        studio: Studio,
         spec: ModelSpec,
         options: VaeOptions,
         *,
@@ -114,22 +116,23 @@ class BulkEncoder:
         batch: int | None = None,
         shard: int = 1000,
     ) -> None:
-        """`side`: of the square whose area pictures are brought to (the model's own if None); `batch` and `shard`:
-        pictures in one. A batch of None is one picture on a processor, where the maps of several no longer fit its
-        caches (eight at once: 15 pictures a second instead of 24, two cores), and eight on a card.
+        """`side`: of the square whose area pictures are resized to (the model's native size if None).
+
+        `batch` and `shard`: pictures in one. A batch of None is one picture on a CPU, where the maps of several no
+        longer fit its caches (eight at once: 15 pictures a second instead of 24, two cores), and eight on a GPU.
 
         Raises:
             BadSettingError: a number out of range.
         """
-        self.stages = stages
+        self.studio = studio
         self.spec = spec
         self.options = options.checked()
         self.side = side or spec.native_size
-        self.batch = (1 if stages.loader.device.type == "cpu" else 8) if batch is None else batch
+        self.batch = (1 if studio.loader.device.type == "cpu" else 8) if batch is None else batch
         self.shard = shard
         if not 64 <= self.side <= MAX_SIDE or self.batch < 1 or shard < 1:
             raise BadSettingError(
-                f"--size must be between 64 and {MAX_SIDE}, --batch and --shard at least 1."
+                "--size must be between 64 and {high}, --batch and --shard at least 1.", high=MAX_SIDE
             )
 
     def run(
@@ -146,7 +149,7 @@ class BulkEncoder:
             whole shards stay.
         """
         if not folder.is_dir():
-            raise BadSettingError(f"There is no folder {folder}.")
+            raise BadSettingError("There is no folder {folder}.", folder=str(folder))
         summary = Summary()
         pictures = {name: folder / name for name in find_pictures(folder)}
         for progress in self.each(pictures, out, summary, stop):
@@ -215,9 +218,9 @@ class BulkEncoder:
         import torch
 
         pictures = [images.to_tensor(picture) for _, picture, _ in group]
-        # Joining one would start a team of OpenMP helpers on this thread, beside that of the thread that computes.
+        # Concatenating one would start OpenMP workers on this thread, beside those of the thread that computes.
         image = pictures[0] if len(pictures) == 1 else torch.cat(pictures)
-        latents, _ = self.stages.run(Work("encode", self.spec, image, self.options), stop)
+        latents, _ = self.studio.executor.stage(encode_request(self.spec, image, self.options), stop)
         for (name, _, size), one in zip(group, latents, strict=True):
             yield name, one, size
 
@@ -272,9 +275,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say = logging.getLogger("backend.encode").info
     try:
         settings = Settings(device=options.device, endpoints=merge_endpoints(options.endpoint or []))
+        studio = Studio(settings)
         encoder = BulkEncoder(
-            Studio(settings).stages,
-            find_model(options.model),
+            studio,
+            studio.find_model(options.model),
             VaeOptions(options.vae_mode, options.tile_size, options.tile_overlap),
             side=options.size,
             batch=options.batch,

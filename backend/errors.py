@@ -2,9 +2,12 @@
 
     LatentRelayError            the message is one plain sentence; `hint` says what to do
     ├── Cancelled               the person pressed stop; not a failure
+    ├── BusyError               too many jobs or requests wait already, or the server is stopping (503)
     ├── OutOfMemoryError        a stage did not fit the device
     ├── NonFiniteError          a VAE produced NaN or infinite values
     ├── DiskFullError           no room to keep a file
+    ├── MismatchError           an answer that is not what the protocol says; a finding of `backend.conformance`
+    ├── SkippedCheck            a check of `backend.conformance` that does not apply; not a failure
     ├── UserError               something a person can fix; the page shows it word for word
     │   ├── BadImageError       a picture that cannot be read or is too large
     │   ├── BadLatentsError     a latents file that is broken or belongs to another model
@@ -18,7 +21,7 @@
     ├── EndpointError           a sound request that this endpoint does not serve (now)
     │   ├── TokenError          no token, or a wrong one (401)
     │   ├── UnknownVAEError     no VAE of that name (404)
-    │   ├── BusyError           the queue is full, or the server is stopping (503)
+    │   ├── MethodError         a method that an address does not take (405)
     │   └── DeadlineError       it took longer than allowed (503)
     └── RemoteError             the remote VAE could not do its part
         ├── RemoteUnreachableError  no connection, name, or certificate
@@ -41,16 +44,24 @@ class LatentRelayError(Exception):
 
     Both are given as English with gaps, and what goes into the gaps by name: `UserError("{name} is not a picture.",
     "Choose another file.", name=name)`. A finished `Message` is taken as it is. `str(error)` and `hint` are the two
-    in English.
+    in English. `retry_after`: seconds after which another try makes sense, None if nobody knows.
     """
 
     code: ClassVar[str] = "error"
     run_id: str | None = None
     """Of the run that failed, as its log line has it."""
 
-    def __init__(self, message: str | Message, hint: str | Message = "", **values: Any) -> None:
+    def __init__(
+        self,
+        message: str | Message,
+        hint: str | Message = "",
+        *,
+        retry_after: int | None = None,
+        **values: Any,
+    ) -> None:
         self.message = message if isinstance(message, Message) else Message(message, **values)
         self.advice = hint if isinstance(hint, Message) else Message(hint, **values)
+        self.retry_after = retry_after
         super().__init__(str(self.message))
 
     @property
@@ -73,6 +84,10 @@ class Cancelled(LatentRelayError):  # noqa: N818 - stopping is no error
     code = "cancelled"
 
 
+class BusyError(LatentRelayError):
+    code = "busy"
+
+
 class OutOfMemoryError(LatentRelayError):
     code = "out_of_memory"
 
@@ -83,6 +98,14 @@ class NonFiniteError(LatentRelayError):
 
 class DiskFullError(LatentRelayError):
     code = "disk_full"
+
+
+class MismatchError(LatentRelayError):
+    code = "mismatch"
+
+
+class SkippedCheck(LatentRelayError):  # noqa: N818 - not a failure
+    code = "skipped"
 
 
 class UserError(LatentRelayError):
@@ -126,20 +149,7 @@ class UnsupportedTypeError(WireError):
 
 
 class EndpointError(LatentRelayError):
-    """`retry_after`: seconds after which another try makes sense, None if none does."""
-
     code = "endpoint_failed"
-
-    def __init__(
-        self,
-        message: str | Message,
-        hint: str | Message = "",
-        *,
-        retry_after: int | None = None,
-        **values: Any,
-    ) -> None:
-        super().__init__(message, hint, **values)
-        self.retry_after = retry_after
 
 
 class TokenError(EndpointError):
@@ -150,8 +160,16 @@ class UnknownVAEError(EndpointError):
     code = "unknown_vae"
 
 
-class BusyError(EndpointError):
-    code = "busy"
+class MethodError(EndpointError):
+    """`allow` names the methods that the address takes, as HTTP's header of that name does."""
+
+    code = "method_not_allowed"
+
+    def __init__(
+        self, message: str | Message, hint: str | Message = "", *, allow: str = "", **values: Any
+    ) -> None:
+        super().__init__(message, hint, **values)
+        self.allow = allow
 
 
 class DeadlineError(EndpointError):

@@ -15,8 +15,6 @@ from backend.models import LatentSpec, ModelSpec
 if TYPE_CHECKING:
     import torch
 
-    from backend.job import ResolvedJob
-
 
 class VaeConfigStub:
     """In a pipeline's `vae` place: answers what may be asked about latents, holds no weights."""
@@ -44,17 +42,17 @@ def components_left_out(spec: ModelSpec) -> dict[str, Any]:
     return {}
 
 
-def guidance_arguments(job: ResolvedJob) -> dict[str, Any]:
+def guidance_arguments(spec: ModelSpec, guidance_scale: float, negative_prompt: str) -> dict[str, Any]:
     """Guidance and negative prompt as the family's pipeline takes them.
 
     Flux was distilled to work without classifier-free guidance. A negative prompt brings it back ("true" guidance,
-    two passes a step), with the job's guidance as its scale.
+    two passes a step), with `guidance_scale` as its scale.
     """
-    negative = job.job.negative_prompt or None
-    arguments: dict[str, Any] = {"guidance_scale": job.guidance_scale, "negative_prompt": negative}
-    if job.spec.family == "flux":
-        arguments["true_cfg_scale"] = job.guidance_scale if negative else 1.0
-        arguments["max_sequence_length"] = job.spec.prompt_tokens
+    negative = negative_prompt or None
+    arguments: dict[str, Any] = {"guidance_scale": guidance_scale, "negative_prompt": negative}
+    if spec.family == "flux":
+        arguments["true_cfg_scale"] = guidance_scale if negative else 1.0
+        arguments["max_sequence_length"] = spec.prompt_tokens
     return arguments
 
 
@@ -67,15 +65,18 @@ def size_arguments(latents: torch.Tensor, spec: ModelSpec) -> dict[str, int]:
 
 
 def unpack(latents: torch.Tensor, shape: torch.Size, spec: LatentSpec) -> torch.Tensor:
-    """The pipeline's latents as (B, C, h, w) = `shape`; packed ones come as tokens (B, h/2 * w/2, 4C).
+    """The pipeline's latents as (B, C, h, w) = `shape`; packed ones come as tokens (B, h/2 * w/2, 4C)."""
+    return unpack_tokens(latents, shape[2] // 2, shape[3] // 2) if spec.packed else latents
+
+
+def unpack_tokens(tokens: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Flux's tokens (B, rows * columns, 4C) as latents (B, C, 2 * rows, 2 * columns).
 
     A token is a patch of 2x2 latents, channel first: as `_pack_latents` of diffusers' Flux pipelines lays them out.
     """
-    if not spec.packed:
-        return latents
-    batch, channels, height, width = shape
-    patches = latents.view(batch, height // 2, width // 2, channels, 2, 2)
-    return patches.permute(0, 3, 1, 4, 2, 5).reshape(shape)
+    batch, _, features = tokens.shape
+    patches = tokens.reshape(batch, rows, columns, features // 4, 2, 2)
+    return patches.permute(0, 3, 1, 4, 2, 5).reshape(batch, features // 4, 2 * rows, 2 * columns)
 
 
 def steps_to_run(spec: ModelSpec, num_inference_steps: int, strength: float) -> int:

@@ -1,7 +1,7 @@
-"""Pictures in: whatever a person uploads becomes plain RGB; and to and from tensors.
+"""Uploaded pictures to plain RGB, and pictures to and from tensors.
 
-The arithmetic is NumPy's, because any thread may do it: torch's would start a team of OpenMP helpers for each one, and
-those slow down the team of the thread that computes.
+The arithmetic is NumPy's, because any thread may do it: torch's would start OpenMP workers for each thread, and those
+slow down the workers of the thread that computes.
 """
 
 from __future__ import annotations
@@ -32,20 +32,23 @@ BROKEN: tuple[type[Exception], ...] = (
     zlib.error,
     Image.DecompressionBombError,
 )
-"""What Pillow's readers raise for files that are broken or mean harm: it has no one class for that."""
+"""What Pillow's readers raise for broken or malicious files: it has no one class for that."""
 Fit = Literal["crop", "fit", "stretch"]
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL picture as RGB: turned as its EXIF says, first frame, transparency on white, 16 bit scaled to 8.
+    """Any PIL picture as RGB: rotated as its EXIF says, first frame, transparency on white, 16 bit scaled to 8.
 
     Raises:
         BadImageError: no pixels, too many, or data that cannot be decoded.
     """
     if min(image.size) < 1 or image.width * image.height > MAX_PIXELS:
         raise BadImageError(
-            f"This picture has {image.width} × {image.height} pixels.",
-            f"At most {MAX_PIXELS // 10**6} million work.",
+            "This picture has {width} × {height} pixels.",
+            "At most {millions} million work.",
+            width=image.width,
+            height=image.height,
+            millions=MAX_PIXELS // 10**6,
         )
     try:
         image.load()
@@ -66,7 +69,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF says; as it is where the EXIF is damaged, since the pixels may be sound."""
+    """Rotated as its EXIF says; as it is where the EXIF is damaged, since the pixels may be sound."""
     try:
         return ImageOps.exif_transpose(image)
     except BROKEN:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from PIL import Image
 
 from backend import families
 from backend.errors import BadSettingError
 from backend.logs import new_id
-from backend.models import ModelSpec, find_model
-
-if TYPE_CHECKING:
-    from backend.remote.user_endpoint import UserEndpoint
+from backend.message import Message
+from backend.models import ModelSpec
+from backend.token import Token
 
 VaeMode = Literal["auto", "whole", "tiled", "streamed", "remote", "tiny"]
 VAE_MODES: tuple[VaeMode, ...] = ("auto", "whole", "streamed", "tiled", "remote", "tiny")
@@ -51,10 +51,28 @@ MAX_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)
+class UserEndpoint:
+    """A VAE that a visitor added on the page, at up to two addresses. It lives in memory only; no recipe holds it."""
+
+    name: str
+    models: tuple[str, ...]
+    """Names of the models here whose latents it takes and gives."""
+    encode: str | None
+    decode: str | None
+    token: Token | None = field(default=None, repr=False)
+    public_only: bool = True
+    """Whether only public addresses may be called for it: always, unless nobody but the owner visits the page."""
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.encode or self.decode or "").netloc
+
+
+@dataclass(frozen=True)
 class VaeOptions:
     """Where a VAE stage should run, the sizes that the modes take (pixels), and what a remote one is sent.
 
-    `endpoint`, in the mode remote only, is a visitor's own in place of the model's; no recipe holds it.
+    `endpoint`, in the mode remote only, is a visitor's, used in place of the model's; no recipe holds it.
     """
 
     mode: str = "auto"
@@ -64,33 +82,43 @@ class VaeOptions:
     endpoint: UserEndpoint | None = None
 
     def checked(self) -> VaeOptions:
-        """Itself.
+        """Return self if valid.
 
         Raises:
             BadSettingError: an unknown mode, or sizes that make no sense.
         """
         if self.mode not in VAE_MODES:
             raise BadSettingError(
-                f"There is no VAE mode called “{self.mode}”.", f"The modes are {', '.join(VAE_MODES)}."
+                "There is no VAE mode called “{mode}”.",
+                "The modes are {known}.",
+                mode=self.mode,
+                known=", ".join(VAE_MODES),
             )
         if self.transfer not in TRANSFERS:
             raise BadSettingError(
-                f"Pictures do not travel as “{self.transfer}”.", f"They do as {', '.join(TRANSFERS)}."
+                "Pictures do not travel as “{transfer}”.",
+                "They do as {known}.",
+                transfer=self.transfer,
+                known=", ".join(TRANSFERS),
             )
         if not 64 <= self.tile_size <= MAX_SIDE:
             raise BadSettingError(
-                f"The tile size must be between 64 and {MAX_SIDE} pixels, not {self.tile_size}."
+                "The tile size must be between 64 and {max_side} pixels, not {size}.",
+                max_side=MAX_SIDE,
+                size=self.tile_size,
             )
         if not 0 <= self.tile_overlap <= self.tile_size // 2:
             raise BadSettingError(
-                f"The tile overlap must be between 0 and half a tile ({self.tile_size // 2}), not {self.tile_overlap}."
+                "The tile overlap must be between 0 and half a tile ({half}), not {overlap}.",
+                half=self.tile_size // 2,
+                overlap=self.tile_overlap,
             )
         return self
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image-to-image wish. None means "as the model likes it"."""
+    """One image-to-image job as a person asks for it. None means "as the model likes it"."""
 
     image: Image.Image
     prompt: str
@@ -107,64 +135,55 @@ class Job:
     encode: VaeOptions = VaeOptions()
     decode: VaeOptions = VaeOptions()
 
-    def resolved(self) -> ResolvedJob:
-        """The job with every open value filled in from its model, checked.
+    def resolve(self, spec: ModelSpec) -> ResolvedJob:
+        """The job checked and complete: every open value as `spec`, the model of that name, likes it.
 
         Raises:
-            UnknownModelError, BadSettingError: with a sentence saying which value and its range.
+            BadSettingError: with a sentence that says which value and its range.
         """
-        spec = find_model(self.model)
-        strength = _number("strength", self.strength, spec.strength, 0.0, 1.0)
-        steps = int(
-            _number("number of steps", self.num_inference_steps, spec.num_inference_steps, 1, MAX_STEPS)
+        strength = _number(Message("strength"), self.strength, spec.strength, 0.0, 1.0)
+        steps = _number(
+            Message("number of steps"), self.num_inference_steps, spec.num_inference_steps, 1, MAX_STEPS
         )
-        guidance = _number("guidance", self.guidance_scale, spec.guidance_scale, 0.0, 50.0)
+        guidance = _number(Message("guidance"), self.guidance_scale, spec.guidance_scale, 0.0, 50.0)
         seed = secrets.randbelow(MAX_SEED + 1) if self.seed is None or self.seed < 0 else self.seed
         if seed > MAX_SEED:
-            raise BadSettingError(f"The seed must be between 0 and {MAX_SEED}, not {seed}.")
-        if max(len(self.prompt), len(self.negative_prompt)) > MAX_PROMPT:
-            raise BadSettingError(f"The prompt is longer than {MAX_PROMPT} letters.", "Please shorten it.")
-        if any("\ud800" <= letter <= "\udfff" for letter in self.prompt + self.negative_prompt):
             raise BadSettingError(
-                "The prompt holds half a letter, which cannot be written.", "Please type it anew."
+                "The seed must be between 0 and {max_seed}, not {seed}.", max_seed=MAX_SEED, seed=seed
             )
-        if self.scheduler != "default" and self.scheduler not in SCHEDULERS:
-            raise BadSettingError(
-                f"There is no scheduler called “{self.scheduler}”.",
-                f"Known: default, {', '.join(SCHEDULERS)}.",
-            )
-        if self.scheduler not in spec.schedulers:
-            raise BadSettingError(
-                f"{spec.title} does not work with the scheduler {self.scheduler}.",
-                f"It takes {', '.join(spec.schedulers)}.",
-            )
+        for prompt in (self.prompt, self.negative_prompt):
+            _check_prompt(prompt)
+        _check_scheduler(self.scheduler, spec)
         width, height = fit_size(self.image.size, spec, self.width, self.height)
-        self.encode.checked()
-        self.decode.checked()
-        complete = replace(
-            self,
+        return ResolvedJob(
+            image=self.image,
+            prompt=self.prompt,
+            negative_prompt=self.negative_prompt,
+            model=spec.name,
             strength=strength,
-            num_inference_steps=steps,
+            num_inference_steps=int(steps),
             guidance_scale=guidance,
             seed=seed,
+            scheduler=self.scheduler,
             width=width,
             height=height,
+            encode=self.encode.checked(),
+            decode=self.decode.checked(),
+            spec=spec,
         )
-        return ResolvedJob(complete, spec, strength, steps, guidance, seed, width, height)
 
 
-@dataclass(frozen=True)
-class ResolvedJob:
+@dataclass(frozen=True, kw_only=True)
+class ResolvedJob(Job):
     """A checked job with nothing left open; this is what runs and what the recipe records."""
 
-    job: Job
-    spec: ModelSpec
     strength: float
     num_inference_steps: int
     guidance_scale: float
     seed: int
     width: int
     height: int
+    spec: ModelSpec
     run_id: str = field(default_factory=new_id)
     """New with each run; in its reports, its errors and the log."""
 
@@ -176,21 +195,21 @@ class ResolvedJob:
     def recipe(self) -> dict[str, Any]:
         """Everything needed to do it again, JSON-ready, without the picture."""
         return {
-            "prompt": self.job.prompt,
-            "negative_prompt": self.job.negative_prompt,
+            "prompt": self.prompt,
+            "negative_prompt": self.negative_prompt,
             "model": self.spec.name,
             "strength": self.strength,
             "num_inference_steps": self.num_inference_steps,
             "guidance_scale": self.guidance_scale,
             "seed": self.seed,
-            "scheduler": self.job.scheduler,
+            "scheduler": self.scheduler,
             "width": self.width,
             "height": self.height,
-            "encode_mode": self.job.encode.mode,
-            "decode_mode": self.job.decode.mode,
-            "tile_size": self.job.decode.tile_size,
-            "tile_overlap": self.job.decode.tile_overlap,
-            "transfer": self.job.decode.transfer,
+            "encode_mode": self.encode.mode,
+            "decode_mode": self.decode.mode,
+            "tile_size": self.decode.tile_size,
+            "tile_overlap": self.decode.tile_overlap,
+            "transfer": self.decode.transfer,
         }
 
 
@@ -207,7 +226,11 @@ def fit_size(
     grid = spec.size_multiple
     for side in (width, height):
         if side is not None and not 64 <= side <= MAX_SIDE:
-            raise BadSettingError(f"Width and height must be between 64 and {MAX_SIDE} pixels, not {side}.")
+            raise BadSettingError(
+                "Width and height must be between 64 and {max_side} pixels, not {side}.",
+                max_side=MAX_SIDE,
+                side=side,
+            )
     aspect = size[0] / size[1]
     if width is None and height is None:
         area = spec.native_size**2
@@ -224,9 +247,44 @@ def fit_size(
     return to_grid(width), to_grid(height)
 
 
-def _number(name: str, value: float | None, default: float, low: float, high: float) -> float:
+def _number(name: Message, value: float | None, default: float, low: float, high: float) -> float:
     if value is None:
         return default
     if not low <= value <= high:  # also refuses NaN
-        raise BadSettingError(f"The {name} must be between {low:g} and {high:g}, not {value:g}.")
+        raise BadSettingError(
+            "The {name} must be between {low:g} and {high:g}, not {value:g}.",
+            name=name,
+            low=low,
+            high=high,
+            value=value,
+        )
     return value
+
+
+def _check_prompt(text: str) -> None:
+    if len(text) > MAX_PROMPT:
+        raise BadSettingError(
+            "The prompt is longer than {max_letters} letters.", "Please shorten it.", max_letters=MAX_PROMPT
+        )
+    if any("\ud800" <= letter <= "\udfff" for letter in text):  # a lone surrogate
+        raise BadSettingError(
+            "The prompt holds half a letter, which cannot be written.", "Please type it anew."
+        )
+
+
+def _check_scheduler(name: str, spec: ModelSpec) -> None:
+    if name != "default" and name not in SCHEDULERS:
+        raise BadSettingError(
+            "There is no scheduler called “{name}”.",
+            "Known: default, {known}.",
+            name=name,
+            known=", ".join(SCHEDULERS),
+        )
+    if name not in spec.schedulers:
+        raise BadSettingError(
+            "{model} does not work with the scheduler {name}.",
+            "It takes {known}.",
+            model=spec.title,
+            name=name,
+            known=", ".join(spec.schedulers),
+        )

@@ -7,6 +7,7 @@ can be decoded later, elsewhere, by the right VAE.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,8 +62,8 @@ def save_latents(path: Path, latents: torch.Tensor, model: ModelSpec) -> None:
     path.write_bytes(save({"latents": latents.detach().cpu().contiguous()}, metadata))
 
 
-def load_latents(path: Path) -> LatentsFile:
-    """Read what `save_latents` wrote.
+def load_latents(path: Path, models: Mapping[str, ModelSpec] = MODELS) -> LatentsFile:
+    """Read what `save_latents` wrote for one of `models`.
 
     Raises:
         BadLatentsError: not such a file, too large, from an unknown model, or with values that are not numbers.
@@ -71,7 +72,9 @@ def load_latents(path: Path) -> LatentsFile:
     from safetensors import SafetensorError, safe_open
 
     if path.stat().st_size > MAX_FILE_BYTES:
-        raise BadLatentsError(f"This latents file is larger than {MAX_FILE_BYTES // 2**20} MB.")
+        raise BadLatentsError(
+            "This latents file is larger than {megabytes} MB.", megabytes=MAX_FILE_BYTES // 2**20
+        )
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
@@ -84,7 +87,7 @@ def load_latents(path: Path) -> LatentsFile:
         raise BadLatentsError(
             "This is not a latents file.", "Please choose a .safetensors file saved by Latent Relay."
         ) from error
-    model = MODELS.get(metadata.get("model", ""))
+    model = models.get(metadata.get("model", ""))
     if metadata.get("format") != _FORMAT or model is None:
         raise BadLatentsError(
             "This latents file does not say which model it belongs to.", "Please save it with Latent Relay."
@@ -92,13 +95,17 @@ def load_latents(path: Path) -> LatentsFile:
     spec = model.latents
     if latents.ndim != 4 or latents.shape[1] != spec.channels or 0 in latents.shape:
         raise BadLatentsError(
-            f"This file says it is from {model.title}, but its shape {tuple(latents.shape)} does not fit."
+            "This file says it is from {model}, but its shape {shape} does not fit.",
+            model=model.title,
+            shape=str(tuple(latents.shape)),
         )
     pixels = latents.shape[0] * latents.shape[2] * latents.shape[3] * spec.downscale**2
     if pixels > MAX_PIXELS:
         raise BadLatentsError(
-            f"These latents are of a picture of {pixels / 1e6:.0f} million pixels.",
-            f"At most {MAX_PIXELS // 10**6} million work.",
+            "These latents are of a picture of {pixels:.0f} million pixels.",
+            "At most {millions} million work.",
+            pixels=pixels / 1e6,
+            millions=MAX_PIXELS // 10**6,
         )
     sound = latents.is_floating_point()
     if metadata.get("scaling_factor") != repr(spec.scaling_factor):
@@ -152,7 +159,7 @@ def channels_picture(latents: torch.Tensor, side: int = 192) -> Image.Image:
 
 
 def statistics(latents: torch.Tensor) -> dict[str, object]:
-    """Shape, dtype, mean and standard deviation, overall and for each channel."""
+    """Shape, dtype, mean and standard deviation of latents (B, C, h, w), overall and for each channel."""
     z = latents.detach().float().cpu()
     return {
         "shape": list(latents.shape),

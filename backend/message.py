@@ -16,7 +16,7 @@ class Message:
     """`Message("{count} others wait.", count=3)`. Falsy when empty.
 
     `key`: English, with `str.format` fields. `values`: by field name; numbers, plain text that is shown as it is (a
-    file name, what a server answered), or messages, which are translated in their turn.
+    file name, what a server answered), or messages, which are translated as well.
     """
 
     key: str
@@ -51,6 +51,21 @@ class Message:
 def literal(text: str) -> Message:
     """Text that is the same in every language, such as the name of a graphics card or of a host."""
     return Message("{text}", text=text)
+
+
+_MODE_NAMES = {
+    "auto": Message("auto"),
+    "whole": Message("whole"),
+    "tiled": Message("tiled"),
+    "streamed": Message("streamed"),
+    "tiny": Message("tiny"),
+    "remote": Message("remote"),
+}
+
+
+def mode_name(mode: str) -> Message:
+    """A VAE mode as a word inside a sentence; one that is not in the table stays as it is."""
+    return _MODE_NAMES.get(mode, literal(mode))
 
 
 def join(*messages: Message) -> Message:

@@ -1,4 +1,4 @@
-"""How close two pictures are. Metrics come from scikit-image; this module only agrees on their conventions."""
+"""How close two pictures are. The metrics are scikit-image's; this module fixes their conventions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def ssim(image: Image.Image, reference: Image.Image) -> float:
 def _pair(image: Image.Image, reference: Image.Image) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     if image.size != reference.size:
         raise BadImageError(
-            f"Pictures of different sizes cannot be compared: {image.size} and {reference.size}."
+            "Pictures of different sizes cannot be compared: {size} and {other_size}.",
+            size=str(image.size),
+            other_size=str(reference.size),
         )
     return np.asarray(image.convert("RGB")), np.asarray(reference.convert("RGB"))
 

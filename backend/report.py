@@ -12,6 +12,9 @@ from typing import Any, Literal
 from backend.message import Message
 
 Stage = Literal["encode", "denoise", "decode"]
+Direction = Literal["encode", "decode"]
+"""Of a VAE."""
+MemoryKind = Literal["VRAM", "RAM"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Cost:
     """Seconds and memory of one piece of work. Bytes throughout."""
 
     seconds: float
-    memory_kind: Literal["VRAM", "RAM"]
+    memory_kind: MemoryKind
     """VRAM: what torch allocated on the card. RAM: the resident memory of this whole process."""
     peak_bytes: int | None = None
     baseline_bytes: int | None = None

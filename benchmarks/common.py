@@ -12,7 +12,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def machine() -> dict[str, Any]:
-    """Processor or card, cores, memory and versions: what a figure means nothing without."""
+    """CPU or GPU, cores, memory and versions: what a figure means nothing without."""
     import diffusers
     import psutil
     import torch

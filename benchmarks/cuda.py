@@ -48,42 +48,36 @@ def vae_cells(device: Any, sizes: list[int], runs: int) -> Iterator[dict[str, An
     """Both directions of the SD v1 and SDXL VAE at each size in each mode: median seconds, peak, forecast."""
     import torch
 
-    from backend.device.measure import device_name, empty_device_cache
+    from backend.device.measure import DeviceState, device_name, empty_device_cache, free_bytes
     from backend.errors import OutOfMemoryError
+    from backend.job import VaeOptions
     from backend.models import SD_V1, SDXL
-    from backend.placement.learned import Plan, peak_bytes
-    from backend.run.stage import local_vae
+    from backend.placement.learned import peak_bytes
+    from backend.request import StageRequest
     from backend.vae.architecture import random_vae
+    from backend.vae.modes import ModeOptions, local_vae
 
+    state = DeviceState("cuda", str(device_name(device)), "float16", free_bytes(device))
     for spec in (SD_V1, SDXL):
         module = random_vae(spec, torch.float16, device)
         for size in sizes:
             image = torch.rand(1, 3, size, size, device=device, dtype=torch.float16) * 2 - 1
             latents = torch.randn(1, 4, size // 8, size // 8, device=device, dtype=torch.float16)
             for mode in MODES:
-                vae = local_vae(mode, module, spec.latents, 512, 128)
+                vae = local_vae(mode, module, spec.latents, ModeOptions(512, 128))
                 work: dict[str, Callable[[], object]] = {
                     "encode": lambda vae=vae, image=image: vae.encode(image),
                     "decode": lambda vae=vae, latents=latents: vae.decode(latents),
                 }
                 for direction, run in work.items():
-                    plan = Plan(
-                        spec,
-                        direction,
-                        size,
-                        size,
-                        mode,
-                        "cuda",
-                        str(device_name(device)),
-                        "float16",  # type: ignore[arg-type]
-                    )
+                    request = StageRequest(direction, spec, size, size, VaeOptions(mode))  # type: ignore[arg-type]
                     cell = {"model": spec.name, "stage": direction, "size": size, "mode": mode}
                     try:
                         cell |= measured(run, device, runs)
                     except OutOfMemoryError:
                         empty_device_cache(device)
                         cell["error"] = "OOM"
-                    yield cell | {"forecast_bytes": peak_bytes(plan)}
+                    yield cell | {"forecast_bytes": peak_bytes(request, mode, state)}
 
 
 def channels_last_pairs(device: Any, runs: int) -> Iterator[dict[str, Any]]:

@@ -77,7 +77,7 @@ def bulk(pictures: Path, out: Path, model: str, batch: int | None) -> float:
     from backend.studio import Studio
 
     studio = _KEPT.setdefault("studio", Studio(Settings()))
-    encoder = BulkEncoder(studio.stages, find_model(model), VaeOptions("whole"), batch=batch)
+    encoder = BulkEncoder(studio, find_model(model), VaeOptions("whole"), batch=batch)
     begin = time.perf_counter()
     encoder.run(pictures, out)
     return time.perf_counter() - begin

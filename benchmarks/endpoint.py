@@ -2,7 +2,7 @@
 
     python -m benchmarks.endpoint [--runs 7] [--sd-runs 3] [--no-save]
 
-The server is a process of its own on loopback. Ratios are medians of pairs, one of each in turn, so that a machine
+The server is a process of its own on loopback. Ratios are medians of pairs, one of each alternately, so that a machine
 that drifts drifts for both. `sd` is an AutoencoderKL of Stable Diffusion v1's architecture with random weights.
 """
 
@@ -32,7 +32,7 @@ from diffusers.utils.remote_utils import remote_decode
 
 from backend.endpoint import Served, Service, build_app
 from backend.models import BUILTIN, SD_V1_LATENTS, LatentSpec
-from backend.remote.vae import Remote
+from backend.remote.vae import RemoteVae
 from backend.run.overlap import pipelined
 from backend.vae.whole import Whole
 from backend.wire import pixels_to_image
@@ -127,7 +127,7 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def paired(one: Callable[[], Any], other: Callable[[], Any], runs: int) -> dict[str, float]:
-    """Medians of both and of their ratio, each pair in turn, after one warm-up of each."""
+    """Medians of both and of their ratio, each pair one after the other, after one warm-up of each."""
     one()
     other()
     pairs = []
@@ -149,8 +149,8 @@ def latents(side: int, spec: LatentSpec = BUILTIN.latents, seed: int = 0) -> tor
     return torch.randn(1, spec.channels, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-def remote_for(url: str, name: str, spec: LatentSpec) -> Remote:
-    return Remote(spec, None, f"{url}/vae/{name}/decode", transfer="uint8", timeout=600)
+def remote_for(url: str, name: str, spec: LatentSpec) -> RemoteVae:
+    return RemoteVae(spec, None, f"{url}/vae/{name}/decode", transfer="uint8", timeout=600)
 
 
 def remote_over_local(url: str, name: str, local: Whole, runs: int) -> dict[str, float]:
@@ -219,9 +219,9 @@ def overhead(runs: int) -> dict[str, float]:
 
 
 def throughput(url: str, process: psutil.Process, rounds: int, total: int = 16) -> dict[str, Any]:
-    """Requests a second with 1, 4 and 16 clients, the counts taking turns; medians over rounds.
+    """Requests a second with 1, 4 and 16 clients, the counts alternating; medians over rounds.
 
-    The server's processor seconds a request are told as well: a busy machine cannot blur those.
+    The server's processor seconds a request are reported as well: a busy machine cannot blur those.
     """
     tensor = latents(256)
 
@@ -255,18 +255,18 @@ def memory(url: str, process: psutil.Process) -> dict[str, int]:
     tensor = latents(1024)
 
     def peak(clients: int) -> int:
-        most = process.memory_info().rss
+        peak = process.memory_info().rss
         with ThreadPoolExecutor(clients) as pool:
             jobs = [
                 pool.submit(remote_for(url, "builtin", BUILTIN.latents).decode, tensor)
                 for _ in range(clients)
             ]
             while not all(job.done() for job in jobs):
-                most = max(most, process.memory_info().rss)
+                peak = max(peak, process.memory_info().rss)
                 time.sleep(0.01)
             for job in jobs:
                 job.result()
-        return most
+        return peak
 
     idle = process.memory_info().rss
     return {"idle_bytes": idle, "1_client_bytes": peak(1), "16_clients_bytes": peak(16)}
@@ -275,7 +275,7 @@ def memory(url: str, process: psutil.Process) -> dict[str, int]:
 def overlap(runs: int) -> dict[str, float]:
     """Four pictures denoised here and decoded there, overlapped against one after the other; one core for each side.
 
-    With all cores on both sides of one machine there would be nothing to gain: they would only take turns.
+    With all cores on both sides of one machine there would be nothing to gain: both would only wait for each other.
     """
     unet = (
         UNet2DConditionModel.from_pretrained(BUILTIN.repository, subfolder="unet")

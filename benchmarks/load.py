@@ -5,7 +5,7 @@
 Starts the real app and the real endpoint, on the built-in model, each in a process of its own. `sessions` browsers'
 worth of gradio_client paint over the app, `clients` decode over the endpoint. Each of them has jobs that nobody else
 has; these are computed alone first, and every later result must be the same picture bit for bit and carry its own
-job's recipe. Both queues are smaller than the crowd, so that some are told "busy" and come again.
+job's recipe. Both queues are smaller than the crowd, so that some are refused as "busy" and come again.
 
 With --kill both processes are killed (-9) in mid-run and started again; everything that was reported finished before
 must then still be on the disk and downloadable.
@@ -29,6 +29,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -49,8 +50,8 @@ JOBS_EACH = 1
 """Different jobs of one session or client."""
 BUSY_SIGNS = ("busy", "too many", "queue is full")
 THINKING = 0.5
-"""Seconds, at most, between having a result and asking for the next. Without any, those who are inside would take every
-place again before those who were told "busy" come back."""
+"""Maximum seconds between having a result and asking for the next. Without any, those who are inside would take every
+place again before those who were refused come back."""
 PATIENCE = 180.0
 """Seconds after which an answer counts as lost."""
 Outcome = Literal["ok", "busy", "interrupted", "failed", "swapped", "lost"]
@@ -179,8 +180,8 @@ def run(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda _: None) 
     """The whole thing; gives the figures. Everything that is written lies in `folder`."""
     app, endpoint = servers(plan, folder)
     try:
-        app.start()
-        endpoint.start()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Server.start, (app, endpoint)))
         tell("computing every job alone")
         picture = folder / "in.png"
         sketch().save(picture)

@@ -2,15 +2,15 @@
 
     python -m benchmarks.streamed             SD v1, 512 and 1024 pixels, float32 and bfloat16 on a CPU
     python -m benchmarks.streamed --quick     256 pixels, float32, one run: a minute
-    python -m benchmarks.streamed --models sd-v1 sdxl flux --sizes 1024 2048 4096 --dtypes float16    on a card
+    python -m benchmarks.streamed --models sd-v1 sdxl flux --sizes 1024 2048 4096 --dtypes float16    on a GPU
     python -m benchmarks.streamed --lean --sizes 2048 --dtypes bfloat16    one run of each, its time alone
 
-Variants take turns (A B C A B C ...), so that a neighbour's load hits all alike; after one round of warm-up, which
+Variants alternate (A B C A B C ...), so that a neighbour's load hits all alike; after one round of warm-up, which
 also measures memory, the median counts. Ratios are to diffusers untiled in the same format. On a CPU the processor
 time of the process stands beside the time on the clock: on a shared machine it is the steadier one.
 
 `allocated` is the highest sum of torch allocations during the call, input and weights left out, by torch's profiler
-(CPU) or allocator (CUDA). `rss` is what the process grew by at most (Linux), library workspace and the heap's holes
+(CPU) or allocator (CUDA). `rss` is the maximum that the process grew by (Linux), library workspace and the heap's holes
 included. Weights are random with variances that keep signals alive; they exaggerate tiling's error. PSNR takes the
 range of the float32 reference as its peak.
 """
@@ -35,6 +35,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from backend.device.precision import dtype_name
 from backend.models import FLUX_LATENTS, SD_V1_LATENTS, SDXL_LATENTS, LatentSpec
 from backend.vae.base import LocalVAE
 from backend.vae.streamed import Streamed
@@ -64,8 +65,8 @@ LEAN_WARM_UP = 256
 """Pixels a side."""
 OPTIONS: dict[str, dict[str, Any]] = {
     "streamed": {},
-    "streamed, maps kept": {"replay": False},
-    "streamed, maps replayed": {"replay": True},
+    "streamed, maps kept": {"recompute": False},
+    "streamed, maps recomputed": {"recompute": True},
     "streamed, maps in host memory": {"host": True},
 }
 
@@ -171,7 +172,7 @@ def case(
     runs: dict[str, Run] = {}
     rows: dict[str, Row] = {}
     for variant in options.variants:
-        row = rows[variant] = Row(name, direction, size, str(dtype).removeprefix("torch."), variant)
+        row = rows[variant] = Row(name, direction, size, dtype_name(dtype), variant)
         vae = make(variant, module, spec, options.tile or min(tile, size // 2))
         if isinstance(vae, Streamed):
             row.planned_bytes = vae.plan(direction, 1, size, size).peak_bytes

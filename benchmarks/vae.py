@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from backend.bench import Bench, Case, Measured, table
 from backend.device.loading import Loader
 from backend.models import MODELS
-from backend.placement.published import DEFAULT_TILE
+from backend.placement.cards import DEFAULT_TILE
 from backend.settings import Settings
 from benchmarks.common import RESULTS, machine, publish
 

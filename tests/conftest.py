@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import socket
 import subprocess
@@ -9,6 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 # Before any library reads them: no telemetry, no hub, no chatter.
 os.environ.update(
@@ -20,22 +23,91 @@ os.environ.update(
     DIFFUSERS_VERBOSITY="error",
 )
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 # Tiny models gain nothing from threads, and threads that spin for each other on a busy machine lose a lot.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import pytest
 import requests
 from PIL import Image
 from starlette.applications import Starlette
+from xdist.scheduler import LoadScopeScheduling
 
 from backend.settings import Settings
 from backend.studio import Studio
 from tests.serving import serve
 
 ROOT = Path(__file__).parent.parent
+
+# -- several processes (`pytest -n 2 --dist loadfile`) ---------------------------------------------------------
+
+TOGETHER = {
+    "tests/browser/": "browser",
+    "tests/test_app.py": "app",
+    "tests/test_readme.py": "app",
+    "tests/ui/test_hostile.py": "app",
+}
+"""Files that share an expensive session fixture (a browser, the app in a process of its own) and so a process."""
+FIRST = ("browser", "app", "tests/faults/", "tests/test_training.py")
+"""The longest go first, so that no process is left with one of them at the end."""
+
+
+def group_of(nodeid: str) -> str:
+    """The tests that run in one process, one after the other: a file, or one of the groups above."""
+    file = nodeid.partition("::")[0]
+    return next((group for start, group in TOGETHER.items() if file.startswith(start)), file)
+
+
+class ByGroup(LoadScopeScheduling):
+    """Like `--dist loadfile`, but with the groups above, and in the order of collection."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByGroup | None:
+    if config.option.dist != "loadfile":
+        return None
+    config.option.loadscopereorder = False
+    return ByGroup(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long groups first, and last those that have the machine to themselves."""
+
+    def place(item: pytest.Item) -> int:
+        if item.get_closest_marker("serial"):
+            return len(FIRST) + 1
+        group = group_of(item.nodeid)
+        return next((n for n, start in enumerate(FIRST) if group.startswith(start)), len(FIRST))
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """With several processes, a test marked `serial` waits until the others' tests are over, and they for it."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    with machine(shared=not item.get_closest_marker("serial")):
+        return (yield)
+
+
+@contextlib.contextmanager
+def machine(*, shared: bool) -> Iterator[None]:
+    """Hold the machine, together with others or alone. Who wants it alone keeps the gate shut while it waits."""
+    with Path(__file__).open() as held, (ROOT / "pyproject.toml").open() as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        fcntl.flock(held, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        if shared:
+            fcntl.flock(gate, fcntl.LOCK_UN)
+        yield  # closing the files gives both back
+
+
+# -- fixtures --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")

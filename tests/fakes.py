@@ -32,16 +32,13 @@ def report(
     return StageReport(
         stage,
         mode,
-        reason=Message("The whole picture fits: about {need} of {free} free.", need="40 MB", free="4.0 GB"),
+        reason=Message("The whole picture fits: about {whole} of {free} free.", whole="40 MB", free="4.0 GB"),
         where=literal("vae.example.org") if remote else HERE,
         cost=Cost(seconds, "RAM", None if remote else 412_000_000, 380_000_000, 8_000_000_000),
         traffic=Traffic(104_000, 8_320, seconds * 0.7) if remote else None,
         requested_mode=requested or mode,
         **more,
     )
-
-
-_READY = {"where": "vae.example.org", "ms": 12}
 
 
 class FakeStudio:
@@ -62,7 +59,7 @@ class FakeStudio:
         return find_model(name)
 
     def resolve(self, job: Job) -> ResolvedJob:
-        return job.resolved()
+        return job.resolve(self.find_model(job.model))
 
     def default_model(self) -> tuple[ModelSpec, Message]:
         return (
@@ -77,11 +74,11 @@ class FakeStudio:
         return []
 
     def estimate(self, job: Job) -> Estimate:
-        job.resolved()
+        self.resolve(job)
         return Estimate(4.2, 40_000_000, 4_000_000_000, self._mode(job.encode), self._mode(job.decode))
 
     def img2img(self, job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
-        resolved = job.resolved()
+        resolved = self.resolve(job)
         self.jobs.append(job)
         return self._events(job, resolved, stop or threading.Event())
 
@@ -131,11 +128,8 @@ class FakeStudio:
         yield Result(image, latents, (encoded, denoised, decoded), resolved.recipe())
 
     def preflight(self, model: str, direction: str, options: VaeOptions) -> Preflight | None:
-        ready = {
-            "encode": Message("The endpoint at {where} is ready: a tiny encode took {ms} ms.", **_READY),
-            "decode": Message("The endpoint at {where} is ready: a tiny decode took {ms} ms.", **_READY),
-        }
-        return Preflight("ready", ready[direction], 0.012)
+        sentence = f"The endpoint at {{where}} is ready: a tiny {direction} took {{milliseconds:.0f}} ms."
+        return Preflight("ready", Message(sentence, where="vae.example.org", milliseconds=12), 0.012)
 
     def encode(
         self,

@@ -9,7 +9,7 @@ from backend.bench import OOM, Bench, Case, Measured, table
 from backend.device.loading import Loader
 from backend.errors import Cancelled
 from backend.models import BUILTIN, SD_V1, ModelSpec
-from backend.placement.published import CARDS, cells
+from backend.placement.cards import CARDS, cells
 from backend.settings import Settings
 from backend.vae.architecture import random_vae
 from backend.vae.whole import Whole

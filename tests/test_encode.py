@@ -39,9 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def encoder(studio: Studio, **changes: Any) -> BulkEncoder:
-    return BulkEncoder(
-        studio.stages, BUILTIN, VaeOptions("whole"), **{"side": 64, "batch": 2, "shard": 3} | changes
-    )
+    return BulkEncoder(studio, BUILTIN, VaeOptions("whole"), **{"side": 64, "batch": 2, "shard": 3} | changes)
 
 
 def contents(out: Path) -> dict[str, torch.Tensor]:

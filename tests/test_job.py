@@ -11,19 +11,21 @@ from PIL import Image
 from backend.errors import BadSettingError, UnknownModelError
 from backend.job import MAX_SEED, MAX_SIDE, Job, VaeOptions, fit_size
 from backend.models import BUILTIN, FLUX
+from backend.settings import Settings
+from backend.studio import Studio
 
 JOB = Job(Image.new("RGB", (300, 200)), "a lake")
 
 
 def test_open_values_come_from_the_model() -> None:
-    job = JOB.resolved()
+    job = JOB.resolve(BUILTIN)
     assert (job.strength, job.num_inference_steps, job.guidance_scale) == (
         BUILTIN.strength,
         BUILTIN.num_inference_steps,
         BUILTIN.guidance_scale,
     )
     assert 0 <= job.seed <= MAX_SEED
-    assert JOB.resolved().seed != JOB.resolved().seed, "an open seed is drawn anew each time"
+    assert JOB.resolve(BUILTIN).seed != JOB.resolve(BUILTIN).seed, "an open seed is drawn anew each time"
 
 
 @pytest.mark.parametrize(
@@ -47,18 +49,25 @@ def test_open_values_come_from_the_model() -> None:
 )
 def test_values_out_of_range_are_named_in_a_sentence(field: str, value: object) -> None:
     with pytest.raises(BadSettingError, match=r"\."):
-        replace(JOB, **{field: value}).resolved()
+        replace(JOB, **{field: value}).resolve(BUILTIN)
 
 
 def test_an_unknown_model_is_named() -> None:
     with pytest.raises(UnknownModelError):
-        replace(JOB, model="nobody").resolved()
+        Studio(Settings()).resolve(replace(JOB, model="nobody"))
+
+
+def test_a_resolved_job_is_a_complete_job() -> None:
+    job = JOB.resolve(BUILTIN)
+    assert isinstance(job, Job) and job.spec is BUILTIN and job.image is JOB.image
+    assert None not in vars(job).values()
+    assert job.run_id != JOB.resolve(BUILTIN).run_id
 
 
 def test_steps_follow_diffusers_rule() -> None:
-    assert replace(JOB, strength=0.5, num_inference_steps=30).resolved().steps_to_run == 15
-    assert replace(JOB, strength=0.01, num_inference_steps=30).resolved().steps_to_run == 0
-    assert replace(JOB, strength=1.0, num_inference_steps=7).resolved().steps_to_run == 7
+    assert replace(JOB, strength=0.5, num_inference_steps=30).resolve(BUILTIN).steps_to_run == 15
+    assert replace(JOB, strength=0.01, num_inference_steps=30).resolve(BUILTIN).steps_to_run == 0
+    assert replace(JOB, strength=1.0, num_inference_steps=7).resolve(BUILTIN).steps_to_run == 7
 
 
 sides = st.integers(1, 9000)
@@ -81,7 +90,7 @@ def test_one_given_side_decides_the_other() -> None:
 
 
 def test_the_recipe_does_it_again() -> None:
-    first = replace(JOB, seed=5, strength=0.5).resolved()
+    first = replace(JOB, seed=5, strength=0.5).resolve(BUILTIN)
     recipe = first.recipe()
     again = Job(
         JOB.image,
@@ -95,5 +104,5 @@ def test_the_recipe_does_it_again() -> None:
         recipe["scheduler"],
         recipe["width"],
         recipe["height"],
-    ).resolved()
+    ).resolve(BUILTIN)
     assert again.recipe() == recipe

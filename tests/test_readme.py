@@ -12,10 +12,13 @@ import pytest
 from PIL import Image
 
 from backend.models import MODELS
+from backend.settings import table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+OUTSIDE = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+"""The environment of an example: a person's, but with one thread, as all tests have."""
 MODULES = sorted(set(re.findall(r"python -m ([\w.]+)", README)))
 
 
@@ -27,7 +30,7 @@ def test_python_examples_run(code: str, app_url: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        env={**OUTSIDE, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=180,
@@ -58,6 +61,10 @@ def test_every_flag_in_the_table_is_a_flag() -> None:
     assert flags == set(re.findall(r"^  (--[\w-]+)", done.stdout, re.MULTILINE))
 
 
+def test_the_settings_table_is_the_one_the_app_reads() -> None:
+    assert table() in README, "print it with: python -c 'from backend.settings import table; print(table())'"
+
+
 def test_the_map_names_what_is_there() -> None:
     block = README.split("## Where things are")[1]
     folder = ROOT
@@ -69,6 +76,15 @@ def test_the_map_names_what_is_there() -> None:
             folder = ROOT / name if name.endswith("/") else ROOT
         else:
             assert (folder / name).exists(), f"{folder.name}/{name}"
+
+
+def test_the_architecture_names_what_is_there() -> None:
+    section = README.split("## Architecture")[1].split("## Where things are")[0]
+    names = set(re.findall(r"[\w/]+(?:\.py|/)(?=[`\s),])", section))
+    assert len(names) > 20
+    for name in names:
+        assert any((ROOT / folder / name).exists() for folder in (".", "backend")), name
+    assert len(section.splitlines()) < 50, "one screen"
 
 
 def test_every_model_is_in_the_table() -> None:

@@ -18,9 +18,10 @@ from backend.errors import LatentRelayError
 from backend.events import Result, StageDone
 from backend.job import Job, VaeOptions
 from backend.latents import save_latents
+from backend.message import Message
 from backend.models import BUILTIN
 from backend.remote.preflight import preflight
-from backend.remote.vae import Remote
+from backend.remote.vae import RemoteVae
 from backend.settings import EndpointPair, Settings, read_settings
 from backend.studio import Studio
 from tests.faults import server
@@ -50,8 +51,7 @@ def test_no_token_is_anywhere_but_on_its_way(studio: Studio, picture: Image.Imag
             tokens={"builtin": SERVE_ASCII},
             serve_token=SERVE_ASCII,
         )
-        client = Studio(settings)
-        client.loader = client.stages.loader = studio.loader
+        client = Studio(settings, loader=studio.loader)
         texts.add("settings", settings)
         for event in client.img2img(job(picture)):
             texts.add("event", event)
@@ -84,12 +84,17 @@ def test_no_token_is_anywhere_but_on_its_way(studio: Studio, picture: Image.Imag
 def test_no_error_of_the_client_tells_a_token(status: int) -> None:
     """Even where the endpoint hands it back, or the owner put it into the address."""
     texts = Texts()
-    told: list[str] = []
+    notices: list[Message] = []
     echo = json.dumps({"error": "no", "hint": "no", "code": "x"}).encode()
     answer = (status, {"location": f"http://x.example/?token={CALL}", "retry-after": "99"}, echo)
     with logged(texts), scripted(answer) as (script, url):
-        vae = Remote(
-            BUILTIN.latents, None, f"{url}/vae/decode?token={CALL}", token=CALL, timeout=5, notify=told.append
+        vae = RemoteVae(
+            BUILTIN.latents,
+            None,
+            f"{url}/vae/decode?token={CALL}",
+            token=CALL,
+            timeout=5,
+            notify=notices.append,
         )
         with pytest.raises(LatentRelayError) as caught:
             vae.decode(torch.zeros(1, 4, 8, 12))
@@ -97,14 +102,14 @@ def test_no_error_of_the_client_tells_a_token(status: int) -> None:
         texts.add("preflight", preflight(vae, "decode"))
     error = caught.value
     texts.add("error", f"{error} {error.sentence} {vars(error)} {error!r}")
-    texts.add("client", [vae.caller, vae.caller.token, told])
+    texts.add("client", [vae.client, vae.client.token, *map(str, notices), notices])
     assert texts.leaks([CALL]) == []
 
 
 def test_nor_when_the_connection_breaks() -> None:
     texts = Texts()
     with logged(texts), spoiling(Spoiler("http://127.0.0.1:9", server.reset)) as url:
-        vae = Remote(BUILTIN.latents, None, f"{url}/decode?token={CALL}", token=CALL, timeout=1)
+        vae = RemoteVae(BUILTIN.latents, None, f"{url}/decode?token={CALL}", token=CALL, timeout=1)
         with pytest.raises(LatentRelayError) as caught:
             vae.decode(torch.zeros(1, 4, 8, 12))
     texts.add("error", f"{caught.value.sentence} {vars(caught.value)}")

@@ -29,11 +29,11 @@ from training.painter.generic import KINDS, paint_generic
 from training.painter.scenes import choose, paint
 from training.photos import HELD_OUT, TRAINING_PHOTOS
 from training.preview import fit
+from training.process_group import ProcessGroup
 from training.progress import clock
 from training.settings import Budget, DataSettings, DenoiserSettings, Recipe, Run, VaeSettings
 from training.sketches import DRAWN, sketch
 from training.skyline import READER_LESSONS, correlation, land_of, train_reader
-from training.team import Team
 from training.trainer import Muon, Trainer
 from ui.looks import EXAMPLES, LOOKS
 
@@ -60,7 +60,7 @@ class TestPainter:
         assert not np.array_equal(first.pixels, paint(np.random.default_rng(8)).pixels)
 
     @pytest.mark.parametrize("terrain", TERRAINS)
-    def test_wishes_are_obeyed(self, terrain):
+    def test_requested_attributes_are_painted(self, terrain):
         painting = paint(np.random.default_rng(1), terrain=terrain, time="night", style="oil")
         assert painting.pixels.shape == (256, 256, 3)
         assert painting.pixels.dtype == np.uint8
@@ -81,7 +81,7 @@ class TestPainter:
         }
         assert means["night"] < means["day"] / 2
 
-    def test_unknown_wishes_are_refused(self):
+    def test_unknown_attributes_are_refused(self):
         with pytest.raises(ValueError, match="no such attribute: mood"):
             choose(np.random.default_rng(0), mood="merry")
         with pytest.raises(ValueError, match="time is one of day"):
@@ -150,10 +150,10 @@ def line_trainer(folder: Path, steps: int, die_at: int | None = None) -> torch.n
     module = torch.nn.Linear(4, 3)
     trainer = Trainer(
         stage="line",
-        team=Team(),
+        processes=ProcessGroup(),
         device="cpu",
         modules={"line": module},
-        optimisers=[torch.optim.AdamW([module.bias], 0.01), Muon([module.weight], 0.01, Team())],
+        optimisers=[torch.optim.AdamW([module.bias], 0.01), Muon([module.weight], 0.01, ProcessGroup())],
         budget=Budget(0, steps=steps),
         checkpoint=folder / "line.pt",
         ema=0.9,
@@ -186,7 +186,7 @@ class TestTrainer:
     def test_muon_makes_updates_orthogonal(self):
         weight = torch.nn.Parameter(torch.zeros(6, 16))
         weight.grad = torch.randn(6, 16)
-        optimiser = Muon([weight], 1.0, Team(), decay=0.0)
+        optimiser = Muon([weight], 1.0, ProcessGroup(), decay=0.0)
         optimiser.step()
         singular = torch.linalg.svdvals(weight.detach()) / (0.2 * 16**0.5)
         assert singular.min() > 0.5
@@ -326,7 +326,7 @@ class TestMeasures:
             return pixels, lines
 
         monkeypatch.setattr("training.skyline.painted", plain)
-        settings = replace(READER_LESSONS, pictures=16, epochs=30, batch=8)
+        settings = replace(READER_LESSONS, pictures=16, epochs=15, batch=4)
         reader = train_reader(tmp_path, settings)
         pictures, lines = plain(4, 99)
         for found, true in zip(reader.read(pictures), lines.reshape(4, 64, 4).mean(2) / 4, strict=True):

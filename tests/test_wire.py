@@ -33,7 +33,7 @@ def tensors(draw: st.DrawFn, dtypes: Any = (*FLOATS, torch.uint8), rank: int | N
 
 
 scalings = st.one_of(
-    st.sampled_from([wire.RAW, wire.OWN]),
+    st.sampled_from([wire.RAW, wire.CONFIGURED]),
     st.builds(
         wire.Scaling,
         st.floats(0.001, 100).filter(lambda value: value != 1.0),
@@ -179,12 +179,15 @@ LATENTS = [("shape", "1"), ("shape", "4"), ("shape", "1"), ("shape", "1"), ("dty
     ("more", "scaling"),
     [
         ({}, wire.RAW),  # today's diffusers with do_scaling=False
-        ({"do_scaling": "True"}, wire.OWN),
+        ({"do_scaling": "True"}, wire.CONFIGURED),
         ({"do_scaling": "False", "scaling_factor": "0.5"}, wire.RAW),
         ({"do_scaling": "True", "scaling_factor": "0.5"}, wire.Scaling(0.5)),
         ({"scaling_factor": "0.3611", "shift_factor": "0.1159"}, wire.Scaling(0.3611, 0.1159)),
         ({"shift_factor": "0.1"}, wire.Scaling(1.0, 0.1)),
-        ({"input_tensor_type": "binary"}, wire.OWN),  # a client of the first servers, whose default was True
+        (
+            {"input_tensor_type": "binary"},
+            wire.CONFIGURED,
+        ),  # a client of the first servers, whose default was True
         ({"input_tensor_type": "binary", "do_scaling": "false"}, wire.RAW),
     ],
 )
@@ -209,7 +212,7 @@ def test_legacy_base64_has_its_parameters_in_query_or_body() -> None:
     ):
         request = wire.parse_decode_request(pairs, {**headers, "accept": "tensor/base64"}, body)
         assert torch.equal(request.latents, latents)
-        assert request.scaling == wire.OWN and request.output == "unit" and request.base64_reply
+        assert request.scaling == wire.CONFIGURED and request.output == "unit" and request.base64_reply
 
 
 @pytest.mark.parametrize(
@@ -346,7 +349,7 @@ def test_nothing_a_client_sends_raises_anything_else(
         lambda: wire.parse_encode_request(query, headers, body),
         lambda: wire.peek_decode(query, headers),
         lambda: wire.peek_encode(query),
-        lambda: wire.guess_action(query, headers, body, 4),
+        lambda: wire.guess_direction(query, headers, body, 4),
     ):
         try:
             parse()

@@ -9,6 +9,18 @@ from contextlib import contextmanager
 from backend.device.queue import DeviceQueue
 
 
+class CountedWaits(threading.Event):
+    """A stop event whose timed waits are noted, in seconds, and are over at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout)
+        return self.is_set()
+
+
 @contextmanager
 def occupied(queue: DeviceQueue, *, begun: bool = True) -> Iterator[None]:
     """A piece of work that lasts as long as the `with` block, and with `begun` has begun when that is entered."""

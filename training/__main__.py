@@ -58,8 +58,8 @@ def make(run: Run, recipe: Recipe, out: Path, stages: tuple[str, ...] = STAGES) 
     """
     from training import data, denoiser, latents, text, vae
     from training.export import export
+    from training.process_group import launch
     from training.report import write_report
-    from training.team import train_together
 
     unknown = set(stages) - set(STAGES)
     if unknown:
@@ -70,10 +70,10 @@ def make(run: Run, recipe: Recipe, out: Path, stages: tuple[str, ...] = STAGES) 
         data.paint_all(recipe.data, work, run.workers)
     if "vae" in stages and not (work / "latents.npy").exists():
         # Once there are latents the VAE's encoder is settled; the decoder stage may still refine the rest.
-        train_together(vae.train_vae, run, recipe)
+        launch(vae.train_vae, run, recipe)
     if "latents" in stages and not (work / "latents.npy").exists():
-        train_together(latents.encode_scenes, run, recipe.denoiser.scenes)
-        latents.join_parts(work, run.team_size)
+        launch(latents.encode_scenes, run, recipe.denoiser.scenes)
+        latents.join_parts(work, run.process_count)
     if "tokenizer" in stages and not (work / "tokenizer").exists():
         if run.start:  # its text encoder knows these tokens and no others
             shutil.copytree(run.start / "tokenizer", work / "tokenizer")
@@ -84,9 +84,9 @@ def make(run: Run, recipe: Recipe, out: Path, stages: tuple[str, ...] = STAGES) 
                 captions, recipe.denoiser.vocabulary, recipe.denoiser.tokens, work / "tokenizer"
             )
     if "denoiser" in stages:
-        train_together(denoiser.train_denoiser, run, recipe)
+        launch(denoiser.train_denoiser, run, recipe)
     if "decoder" in stages:
-        train_together(vae.train_vae, run, recipe, True)
+        launch(vae.train_vae, run, recipe, True)
     if "export" in stages:
         print(f"export: {export(work, out):.1f} MB in {out.name}", flush=True)
     if "report" in stages:

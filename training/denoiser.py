@@ -16,8 +16,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from training.data import Pictures
 from training.latents import scaling_factor
+from training.process_group import ProcessGroup
 from training.settings import DenoiserSettings, Recipe, Run
-from training.team import Team
 from training.text import new_text_encoder, token_ids
 from training.trainer import Muon, Trainer, matrices_and_rest
 
@@ -156,7 +156,7 @@ def spread_times(count: int, device: str, until: float = 1.0, power: float = 1.0
     return (places**power * until * TIMES).long().clamp(0, TIMES - 1)
 
 
-def train_denoiser(run: Run, team: Team, recipe: Recipe) -> None:
+def train_denoiser(run: Run, processes: ProcessGroup, recipe: Recipe) -> None:
     settings: DenoiserSettings = recipe.denoiser
     torch.manual_seed(recipe.data.seed)
     device = run.device
@@ -178,12 +178,12 @@ def train_denoiser(run: Run, team: Team, recipe: Recipe) -> None:
     matrices, rest = matrices_and_rest(modules.values(), ("conv_in", "conv_out", "embedding", "time_emb"))
     trainer = Trainer(
         stage="denoiser",
-        team=team,
+        processes=processes,
         device=device,
         modules=modules,
         optimisers=[
             torch.optim.AdamW(rest, settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-2),
-            Muon(matrices, settings.matrix_learning_rate, team),
+            Muon(matrices, settings.matrix_learning_rate, processes),
         ],
         budget=settings.budget,
         checkpoint=run.work / "denoiser.pt",
@@ -191,7 +191,7 @@ def train_denoiser(run: Run, team: Team, recipe: Recipe) -> None:
         seed=recipe.data.seed + 1000,
         save_every=recipe.save_every,
     )
-    if team.leads:
+    if processes.is_leader:
         sizes = {name: sum(p.numel() for p in module.parameters()) / 1e6 for name, module in modules.items()}
         words = ", ".join(f"{name} {size:.2f} M" for name, size in sizes.items())
         print(f"denoiser: {len(latents)} latents, scaling factor {factor:.4f}, {words}", flush=True)

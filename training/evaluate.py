@@ -92,7 +92,7 @@ def prompt_for(attributes: Attributes) -> str:
     return " ".join(words)
 
 
-def wishes_of(attributes: Attributes) -> dict[str, str]:
+def labels_of(attributes: Attributes) -> dict[str, str]:
     return {name: getattr(attributes, name) for name in CHOICES}
 
 
@@ -104,7 +104,7 @@ def asked(count: int) -> list[Attributes]:
 def paint_asked(attributes: list[Attributes]) -> np.ndarray:
     """Real painter pictures of the same attributes."""
     rngs = (np.random.default_rng([SEED, 1, number]) for number in range(len(attributes)))
-    return np.stack([paint(rng, **wishes_of(one)).pixels for rng, one in zip(rngs, attributes, strict=True)])
+    return np.stack([paint(rng, **labels_of(one)).pixels for rng, one in zip(rngs, attributes, strict=True)])
 
 
 def in_batches(

@@ -7,9 +7,9 @@ import torch
 from diffusers import AutoencoderKL
 
 from training.data import Pictures
+from training.process_group import ProcessGroup
 from training.progress import Progress
 from training.settings import Run
-from training.team import Team
 from training.vae import to_tensor
 
 BATCH = 4
@@ -19,7 +19,7 @@ def part_path(folder: Path, rank: int) -> Path:
     return folder / f"latents-{rank}.npy"
 
 
-def encode_scenes(run: Run, team: Team, count: int) -> None:
+def encode_scenes(run: Run, processes: ProcessGroup, count: int) -> None:
     """Write this process's share of the first `count` scenes as (N, 4, 64, 64) float16, unscaled; every
     size-th batch is its own.
     """
@@ -27,15 +27,15 @@ def encode_scenes(run: Run, team: Team, count: int) -> None:
     vae = vae.to(run.device, memory_format=torch.channels_last).eval()
     scenes = Pictures(run.work, "scenes")
     count = min(count, len(scenes))
-    batches = range(team.rank * BATCH, count, BATCH * team.size)
-    progress, encoded = Progress("latents", silent=not team.leads), []
+    batches = range(processes.rank * BATCH, count, BATCH * processes.size)
+    progress, encoded = Progress("latents", silent=not processes.is_leader), []
     for done, start in enumerate(batches):
         pictures = np.stack([scenes[i] for i in range(start, min(start + BATCH, count))])
         with torch.inference_mode(), torch.autocast(run.device, torch.bfloat16):
             mean = vae.encode(to_tensor(pictures, run.device)).latent_dist.mode()
         encoded.append(mean.half().cpu().numpy())
         progress.show((done + 1) / len(batches))
-    path = part_path(run.work, team.rank)
+    path = part_path(run.work, processes.rank)
     partial = path.with_suffix(".partial")
     with partial.open("wb") as stream:
         np.save(stream, np.concatenate(encoded))

@@ -62,9 +62,9 @@ def training_photos() -> list[np.ndarray]:
     found = []
     for photo in TRAINING_PHOTOS:
         if photo.file is None:
-            found.append(scaled(as_rgb(getattr(data, photo.name)()), least=256))
+            found.append(scaled(as_rgb(getattr(data, photo.name)()), min_side=256))
         elif photo.file.exists():
-            found.append(scaled(np.asarray(Image.open(photo.file).convert("RGB")), most=LARGEST_SIDE))
+            found.append(scaled(np.asarray(Image.open(photo.file).convert("RGB")), max_side=LARGEST_SIDE))
     return found
 
 
@@ -92,11 +92,11 @@ def as_rgb(pixels: np.ndarray) -> np.ndarray:
     return np.repeat(pixels[..., None], 3, -1) if pixels.ndim == 2 else pixels[..., :3]
 
 
-def scaled(pixels: np.ndarray, least: int = 1, most: int = sys.maxsize) -> np.ndarray:
-    """Enlarged or reduced, where its shorter side is under `least` or over `most` pixels."""
+def scaled(pixels: np.ndarray, min_side: int = 1, max_side: int = sys.maxsize) -> np.ndarray:
+    """Enlarged or reduced, where its shorter side is under `min_side` or over `max_side` pixels."""
     height, width = pixels.shape[:2]
     shorter = min(height, width)
-    wanted = min(max(shorter, least), most)
+    wanted = min(max(shorter, min_side), max_side)
     if wanted == shorter:
         return pixels
     scale = wanted / shorter

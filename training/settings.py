@@ -93,6 +93,6 @@ class Run:
     start: Path | None = None
 
     @property
-    def team_size(self) -> int:
+    def process_count(self) -> int:
         """How many processes train."""
         return self.workers if self.device == "cpu" else 1

@@ -77,9 +77,9 @@ def land_of(skylines: np.ndarray) -> torch.Tensor:
     return functional.avg_pool2d(under[:, None], SIZE // SIDE)[:, 0]
 
 
-def painted(count: int, seed: int, **wishes: str) -> tuple[np.ndarray, np.ndarray]:
+def painted(count: int, seed: int, **requested: str) -> tuple[np.ndarray, np.ndarray]:
     """Pictures (B, 256, 256, 3) uint8 and their true skylines (B, 256); streams that no training stage draws from."""
-    paintings = [paint(np.random.default_rng([seed, 7, number]), **wishes) for number in range(count)]
+    paintings = [paint(np.random.default_rng([seed, 7, number]), **requested) for number in range(count)]
     return np.stack([p.pixels for p in paintings]), np.stack([p.skyline for p in paintings])
 
 
@@ -124,9 +124,9 @@ def correlation(ours: np.ndarray, theirs: np.ndarray) -> float | None:
     return float(np.corrcoef(ours, theirs)[0, 1]) if ours.std() > 0 else 0.0
 
 
-def check(reader: SkylineReader, count: int, seed: int, **wishes: str) -> float:
+def check(reader: SkylineReader, count: int, seed: int, **requested: str) -> float:
     """Mean correlation of what is read off unseen painted scenes with their true skylines."""
-    pictures, skylines = painted(count, seed, **wishes)
+    pictures, skylines = painted(count, seed, **requested)
     true = skylines.reshape(count, SIDE, -1).mean(2) * SIDE / SIZE
     found = [correlation(a, b) for a, b in zip(reader.read(pictures), true, strict=True)]
     return float(np.mean([value for value in found if value is not None]))

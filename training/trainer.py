@@ -9,26 +9,31 @@ import numpy as np
 import torch
 from torch import nn
 
+from training.process_group import ProcessGroup
 from training.progress import Progress
 from training.settings import Budget
-from training.team import Team
 
 
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is made orthogonal by five Newton-Schulz steps (Jordan et al. 2024, "Muon").
 
     For weight matrices (convolutions flattened to one). The update is scaled by 0.2 sqrt(longer side),
-    which gives it Adam's usual size (Liu et al. 2025, arXiv 2502.16982). Each process of a team
+    which gives it Adam's usual size (Liu et al. 2025, arXiv 2502.16982). Each process of a group
     orthogonalises its share.
     """
 
     COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], lr: float, team: Team, momentum=0.95, decay=0.01
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        processes: ProcessGroup,
+        momentum=0.95,
+        decay=0.01,
     ) -> None:
         super().__init__(list(parameters), {"lr": lr, "momentum": momentum, "decay": decay})
-        self.team = team
+        self.processes = processes
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # noqa: ARG002 (the base class names it)
@@ -39,10 +44,10 @@ class Muon(torch.optim.Optimizer):
                 if "momentum" not in state:
                     state["momentum"] = torch.zeros_like(weight)
                 state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-                mine = index % self.team.size == self.team.rank
+                mine = index % self.processes.size == self.processes.rank
                 ahead = weight.grad.lerp(state["momentum"], group["momentum"])
                 updates.append(self.orthogonal(ahead) if mine else torch.zeros_like(weight).reshape(-1))
-            flat = self.team.sum(torch.cat(updates))
+            flat = self.processes.sum(torch.cat(updates))
             for weight, update in zip(group["params"], flat.split([u.numel() for u in updates]), strict=True):
                 weight.mul_(1 - group["lr"] * group["decay"]).add_(update.view_as(weight), alpha=-group["lr"])
 
@@ -65,12 +70,12 @@ class Trainer:
     """Trains `parameters` until the budget is spent.
 
     State that must survive a kill is in `modules` (by name), their averages, the optimisers and the
-    clock; it is written to `checkpoint` every `save_every` seconds. Chance is drawn from (seed, step,
+    clock; it is written to `checkpoint` every `save_every` seconds. Randomness is drawn from (seed, step,
     rank), so that nothing else needs saving.
     """
 
     stage: str
-    team: Team
+    processes: ProcessGroup
     device: str
     modules: dict[str, nn.Module]
     optimisers: list[torch.optim.Optimizer]
@@ -108,11 +113,11 @@ class Trainer:
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.averages, self.step, self.seconds = state["averages"], state["step"], state["seconds"]
-        if self.team.leads:
+        if self.processes.is_leader:
             print(f"{self.stage}: continuing at step {self.step}, {self.seconds / 60:.1f} min in", flush=True)
 
     def save(self) -> None:
-        if not self.team.leads:
+        if not self.processes.is_leader:
             return
         state = {
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
@@ -125,9 +130,9 @@ class Trainer:
         torch.save(state, partial)
         partial.rename(self.checkpoint)
 
-    def chance(self) -> np.random.Generator:
+    def step_rng(self) -> np.random.Generator:
         """The generator of this step and process."""
-        return np.random.default_rng([self.seed, self.step, self.team.rank])
+        return np.random.default_rng([self.seed, self.step, self.processes.rank])
 
     def run(
         self,
@@ -139,16 +144,16 @@ class Trainer:
         """Train. `loss_of(share, rng)` -> loss, figures to print, pictures in it; `rate_of(share)` in
         [0, 1].
         """
-        progress = Progress(self.stage, silent=not self.team.leads)
+        progress = Progress(self.stage, silent=not self.processes.is_leader)
         share, saved, reviewed = self.share, self.seconds, self.seconds
         sums: dict[str, float] = {}
         pictures = steps = 0
         since = time.monotonic()
         while share < 1:
-            if self.team.orphaned:
+            if self.processes.orphaned:
                 raise SystemExit(1)
             began = time.monotonic()
-            rng = self.chance()
+            rng = self.step_rng()
             torch.manual_seed(int(rng.integers(2**31)))
             self.set_rates(rate_of(share))
             loss, figures, count = loss_of(share, rng)
@@ -159,7 +164,7 @@ class Trainer:
             self.seconds += time.monotonic() - began
             for name, value in figures.items():
                 sums[name] = sums.get(name, 0.0) + value
-            pictures, steps = pictures + count * self.team.size, steps + 1
+            pictures, steps = pictures + count * self.processes.size, steps + 1
             if progress.now() - progress.printed > progress.every:
                 words = " ".join(f"{name} {value / steps:.4f}" for name, value in sums.items())
                 speed = pictures / (time.monotonic() - since)
@@ -169,17 +174,17 @@ class Trainer:
             if self.seconds - saved > self.save_every:
                 self.save()
                 saved = self.seconds
-            if review and self.team.leads and self.seconds - reviewed > review_every:
+            if review and self.processes.is_leader and self.seconds - reviewed > review_every:
                 print(f"{self.stage}: {self.seconds / 60:.1f} min  {review()}", flush=True)
                 reviewed = self.seconds
         self.save()
-        if review and self.team.leads:
+        if review and self.processes.is_leader:
             print(f"{self.stage}: finished after {self.seconds / 60:.1f} min  {review()}", flush=True)
 
     def finish_step(self) -> float:
         """Average the gradients, update weights and their moving average; returns the share of the budget."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        share = self.team.mean(gradients, self.budget.share(self.seconds, self.step + 1))
+        share = self.processes.mean(gradients, self.budget.share(self.seconds, self.step + 1))
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimiser in self.optimisers:
             optimiser.step()

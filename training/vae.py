@@ -13,8 +13,8 @@ from training.autoencoder import new_autoencoder
 from training.data import Pictures
 from training.measures import psnr
 from training.photos import missing_photos, test_photos, training_photos
+from training.process_group import ProcessGroup
 from training.settings import Recipe, Run, VaeSettings
-from training.team import Team
 from training.trainer import Muon, Trainer, matrices_and_rest
 
 
@@ -109,7 +109,7 @@ def reconstruct(vae: AutoencoderKL, pictures: np.ndarray, device: str) -> np.nda
     return np.concatenate(made)
 
 
-def train_vae(run: Run, team: Team, recipe: Recipe, decoder_only: bool = False) -> None:
+def train_vae(run: Run, processes: ProcessGroup, recipe: Recipe, decoder_only: bool = False) -> None:
     """Train, or with `decoder_only` refine the decoder of a finished VAE whose latents must stay as
     they are.
     """
@@ -124,18 +124,18 @@ def train_vae(run: Run, team: Team, recipe: Recipe, decoder_only: bool = False) 
         vae.load_state_dict(AutoencoderKL.from_pretrained(run.start / "vae").state_dict())
     vae = vae.to(run.device, memory_format=torch.channels_last).train()
     crops = Crops(settings, Pictures(run.work, "scenes"), Pictures(run.work, "generic"), training_photos())
-    if team.leads and (missing := missing_photos()):
+    if processes.is_leader and (missing := missing_photos()):
         print(f"vae: training without the photographs {', '.join(missing)}", flush=True)
     keep_out = ("conv_in", "conv_out", "quant_conv")
     matrices, rest = matrices_and_rest([vae], keep_out)
     trainer = Trainer(
         stage="decoder" if decoder_only else "vae",
-        team=team,
+        processes=processes,
         device=run.device,
         modules={"vae": vae},
         optimisers=[
             torch.optim.AdamW(rest, settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4),
-            Muon(matrices, settings.matrix_learning_rate, team, decay=1e-3),
+            Muon(matrices, settings.matrix_learning_rate, processes, decay=1e-3),
         ],
         budget=settings.decoder_budget if decoder_only else settings.budget,
         checkpoint=run.work / ("decoder.pt" if decoder_only else "vae.pt"),

@@ -16,7 +16,7 @@ from backend.bench import OOM, Bench, Case, Measured
 from backend.errors import BadSettingError, Cancelled, LatentRelayError
 from backend.job import VAE_MODES
 from backend.models import find_model
-from backend.placement.published import DEFAULT_TILE, cells
+from backend.placement.cards import DEFAULT_TILE, cells
 from backend.studio import Studio
 from ui.render import figures, seconds, size
 from ui.runs import Runs

@@ -73,7 +73,7 @@ def encode_all(
     if not paths:
         raise BadImageError(say(locale, "bulk_needs"))
     pictures = _named(paths)
-    encoder = BulkEncoder(studio.stages, find_model(model), options, batch=1, shard=len(pictures))
+    encoder = BulkEncoder(studio, find_model(model), options, batch=1, shard=len(pictures))
     summary, out = Summary(), run.folder / "all"
     failure = ""
     steps = encoder.each(pictures, out, summary, run.stop)

@@ -14,9 +14,10 @@ import requests
 from gradio.components import Component
 
 from backend.errors import LatentRelayError
+from backend.job import UserEndpoint
 from backend.models import BUILTIN, MODELS, find_model
 from backend.remote import net
-from backend.remote.user_endpoint import UserEndpoint, look_up, try_out
+from backend.remote.user_endpoint import discover, probe
 from backend.studio import Studio
 from ui import remote_status
 from ui.render import seconds
@@ -304,21 +305,22 @@ def _wire_own(
         locale = locale_of(request)
         yield {parts["verdict"]: remote_status.shown(None, say(locale, "light_asking"), locale)}
         try:
-            endpoint = look_up(
+            endpoint = discover(
                 data[parts["address"]] or "",
                 data[parts["token"]] or "",
+                models=studio.models,
                 name=data[parts["name"]] or "",
                 model=data[parts["model"]] or None,
                 prefer=data[painter],
                 public_only=not settings.only_owner_visits,
             )
             first = data[painter] if data[painter] in endpoint.models else endpoint.models[0]
-            tried = try_out(endpoint, find_model(first))
+            tried = probe(endpoint, find_model(first))
         except LatentRelayError as error:
             yield {parts["verdict"]: remote_status.shown("broken", error.full_message, locale)}
             return
         if tried.endpoint is None:
-            yield {parts["verdict"]: remote_status.shown("broken", tried.found.message, locale)}
+            yield {parts["verdict"]: remote_status.shown("broken", tried.preflight.message, locale)}
             return
         own.add(request.session_hash or "", tried.endpoint)
         ways = "both" if tried.endpoint.encode and tried.endpoint.decode else None
@@ -329,9 +331,9 @@ def _wire_own(
             name=tried.endpoint.name,
             models=", ".join(MODELS[name].title for name in tried.endpoint.models),
         )
-        sentence = f"{say_message(tried.found.message, locale)} {added}"
+        sentence = f"{say_message(tried.preflight.message, locale)} {added}"
         yield {
-            parts["verdict"]: remote_status.shown(tried.found.status, sentence, locale),
+            parts["verdict"]: remote_status.shown(tried.preflight.status, sentence, locale),
             parts["address"]: "",
             parts["token"]: "",
             parts["name"]: "",

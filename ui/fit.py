@@ -8,7 +8,7 @@ from html import escape
 import gradio as gr
 
 from backend.models import find_model
-from backend.placement.cards import DIRECTIONS, Fit, card_choices, choose, fits_here, will_it_fit
+from backend.placement.fit import DIRECTIONS, Fit, advise, card_choices, will_it_fit
 from backend.studio import Studio
 from ui.render import figures, seconds
 from ui.text import T, locale_of, say, translated
@@ -50,7 +50,7 @@ def build(studio: Studio, tab: gr.Tab) -> Callable[[], None]:
     def forecast(card: str, memory: float, model: str, side: int, request: gr.Request) -> str:
         locale = locale_of(request)
         if card == THIS:
-            return _shown(fits_here(studio, find_model(model), int(side), int(side)), locale)
+            return _shown(studio.fits_here(model, int(side), int(side)), locale)
         if not memory or not 0 < memory <= 1000:
             raise failure(say(locale, "fit_bad_memory"))
         gpu = None if card == OWN else f"NVIDIA GeForce {card}"
@@ -80,7 +80,7 @@ def _shown(fits: Sequence[Fit], locale: str) -> str:
     """The choice for each direction in a sentence, and the table."""
     parts = []
     for direction in DIRECTIONS:
-        _, reason = choose(fits, direction)
+        _, reason = advise(fits, direction)
         said = say(
             locale, "fit_choice", stage=say(locale, f"stage_{direction}"), reason=translated(reason, locale)
         )

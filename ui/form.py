@@ -21,12 +21,12 @@ from backend.job import (
     VAE_MODES,
     Job,
     Transfer,
+    UserEndpoint,
     VaeOptions,
     fit_size,
 )
 from backend.message import Message
 from backend.models import ModelSpec
-from backend.remote.user_endpoint import UserEndpoint
 from backend.studio import Studio
 from ui.pictures import open_picture
 from ui.user_endpoints import PREFIX

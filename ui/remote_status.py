@@ -14,7 +14,7 @@ from backend.errors import LatentRelayError
 from backend.job import VaeOptions
 from backend.latents import load_latents
 from backend.message import Message
-from backend.placement.shapes import Direction
+from backend.report import Direction
 from backend.studio import Studio
 from ui.form import Values, vae_options
 from ui.text import locale_of, say, say_message

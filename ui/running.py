@@ -17,10 +17,9 @@ import gradio as gr
 
 from backend.errors import BadLatentsError, Cancelled, LatentRelayError
 from backend.events import Failed, Result, StageDone, StageStarted
-from backend.job import MAX_SEED
+from backend.job import MAX_SEED, UserEndpoint
 from backend.latents import load_latents
 from backend.message import Message, literal
-from backend.remote.user_endpoint import UserEndpoint
 from ui.contact_sheet import contact_sheet
 from ui.form import Changes, Values, vae_options
 from ui.pictures import data_uri, file_url

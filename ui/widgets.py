@@ -12,10 +12,9 @@ from gradio.components import Component
 from gradio_client.utils import is_http_url_like
 
 from backend.errors import LatentRelayError
-from backend.job import TRANSFERS, VAE_MODES, vae_modes
+from backend.job import TRANSFERS, VAE_MODES, UserEndpoint, vae_modes
 from backend.message import Message
 from backend.models import ModelSpec
-from backend.remote.user_endpoint import UserEndpoint
 from backend.studio import Studio
 from ui.text import T, locale_of, say, say_message
 from ui.theme import ASSETS

@@ -23,12 +23,13 @@ from backend.models import ModelSpec
 
 LOCK = Path(__file__).parents[1] / "revisions.json"
 MAIN = "main"
-_TELL_SECONDS = 0.5
+_REPORT_SECONDS = 0.5
+"""At least this long between two reports of progress."""
 _LEFT_OUT = ("vae", "vae_1_0", "safety_checker", "feature_extractor", "image_encoder")
 _CONFIGS = (".json", ".txt", ".model")
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
 
-Told = Callable[[Downloading], None]
+ProgressCallback = Callable[[Downloading], None]
 
 
 @cache
@@ -38,9 +39,9 @@ def pinned() -> Mapping[str, str]:
 
 
 def revision_of(spec: ModelSpec, repository: str) -> str:
-    """What the spec says of its own repository, else the lock file, else `main`."""
-    own = spec.revision if repository == spec.repository else None
-    return own or pinned_revision(repository)
+    """The commit, tag or branch that the spec names for its repository, else the lock file's, else `main`."""
+    specified = spec.revision if repository == spec.repository else None
+    return specified or pinned_revision(repository)
 
 
 def pinned_revision(repository: str) -> str:
@@ -63,13 +64,15 @@ def folder(repository: str, revision: str, subfolder: str | None) -> Path:
     return Path(found.removesuffix(name))
 
 
-def fetch(spec: ModelSpec, repository: str, subfolder: str | None, told: Told = lambda _: None) -> None:
-    """Bring what is missing into the cache: the folder's or VAE repository's weights, or (None) a pipeline's.
+def fetch(
+    spec: ModelSpec, repository: str, subfolder: str | None, on_progress: ProgressCallback = lambda _: None
+) -> None:
+    """Download what is missing into the cache: the weights in `subfolder`, or (None) a pipeline's.
 
-    `told` may raise to end the download; what is there stays, and the next one goes on from it.
+    `on_progress` may raise to end the download; what is there stays, and the next one goes on from it.
 
     Raises:
-        huggingface_hub.errors.HfHubHTTPError, OSError: as the hub, the network or the disk had it.
+        huggingface_hub.errors.HfHubHTTPError, OSError: from the hub, the network or the disk.
     """
     from huggingface_hub import HfApi, snapshot_download
 
@@ -80,11 +83,11 @@ def fetch(spec: ModelSpec, repository: str, subfolder: str | None, told: Told = 
     missing = [name for name in wanted if not _is_here(repository, info.sha or revision, name)]
     total = sum(sizes[name] for name in missing)
     if missing:
-        told(Downloading(spec.title, 0, total, None))
-    bar = _bar(spec.title, total, told)
+        on_progress(Downloading(spec.title, 0, total, None))
+    bar = _bar(spec.title, total, on_progress)
     snapshot_download(repository, revision=revision, allow_patterns=wanted, tqdm_class=bar)
     if missing:
-        told(Downloading(spec.title, total, total, 0.0))
+        on_progress(Downloading(spec.title, total, total, 0.0))
 
 
 def choose(names: Iterable[str], variant: str | None, subfolder: str | None) -> list[str]:
@@ -122,8 +125,8 @@ def _is_here(repository: str, revision: str, name: str) -> bool:
     return isinstance(try_to_load_from_cache(repository, name, revision=revision), str)
 
 
-def _bar(title: str, total: int, told: Told) -> type[Any]:
-    """A tqdm class for `snapshot_download` that draws nothing and tells `told` instead.
+def _bar(title: str, total: int, on_progress: ProgressCallback) -> type[Any]:
+    """A tqdm class for `snapshot_download` that draws nothing and calls `on_progress` instead.
 
     The hub shows several bars; those in bytes count the same download, on the wire and on the disk.
     """
@@ -147,12 +150,12 @@ def _bar(title: str, total: int, told: Told) -> type[Any]:
             with guard:
                 self._bytes += int(n)
                 now = time.monotonic()
-                if now - last < _TELL_SECONDS and self._bytes < total:
+                if now - last < _REPORT_SECONDS and self._bytes < total:
                     return None
                 last = now
             done = min(self._bytes, total)
             left = (now - begin) / done * (total - done) if done else None
-            told(Downloading(title, done, total, left))
+            on_progress(Downloading(title, done, total, left))
             return None
 
     return Bar

@@ -18,7 +18,7 @@ def raise_if_stopped(stop: threading.Event | None) -> None:
 
 @contextmanager
 def interruptible(module: Any, stop: threading.Event | None) -> Iterator[None]:
-    """While inside, every block of a torch module looks at `stop` before it computes.
+    """While inside, every block of a torch module checks `stop` before it computes.
 
     The blocks are the members of its ModuleLists (resnets, attentions, up and down blocks): fine enough to answer
     within a fraction of a step, few enough to cost nothing measurable.
@@ -28,11 +28,11 @@ def interruptible(module: Any, stop: threading.Event | None) -> Iterator[None]:
         return
     from torch.nn import ModuleList
 
-    def look(*_: object) -> None:
+    def check(*_: object) -> None:
         raise_if_stopped(stop)
 
     hooks = [
-        block.register_forward_pre_hook(look)
+        block.register_forward_pre_hook(check)
         for members in module.modules()
         if isinstance(members, ModuleList)
         for block in members

@@ -6,23 +6,23 @@ it never takes any memory here.
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from backend.device import hub
+from backend.device.availability import hub_answers, pick_device
+from backend.device.load_errors import map_load_errors
 from backend.device.measure import empty_device_cache
-from backend.device.precision import pick_dtype
+from backend.device.precision import dtype_name, pick_dtype
 from backend.device.queue import DeviceQueue
-from backend.errors import BadSettingError, ModelUnavailableError, UnsupportedVAEError
+from backend.errors import UnsupportedVAEError
 from backend.families import VaeConfigStub, components_left_out
 from backend.lazy_import import import_module_locked
-from backend.models import BUILTIN, SD_V1, ModelSpec
+from backend.message import Message
+from backend.models import ModelSpec
 from backend.settings import LOW_MEMORY, Settings
 
 if TYPE_CHECKING:
@@ -30,15 +30,16 @@ if TYPE_CHECKING:
 
 
 Part = Literal["denoiser", "VAE", "tiny VAE"]
-_LEANER_WORDS = {
-    "model": "only the network at work was kept on the card",
-    "group": "only the layer at work was kept on the card",
+_OFFLOADED = {
+    "model": Message("only the network at work was kept on the card"),
+    "group": Message("only the layer at work was kept on the card"),
 }
+"""What each `low_memory` did, for a report's reason."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """Something that is held in memory now."""
+    """A module or pipeline that is in memory now."""
 
     model: str
     part: Part
@@ -48,35 +49,36 @@ class Loaded:
 
 
 class Loader:
-    """Holds what is loaded, and the turns on the device. Thread-safe; loads each thing once.
+    """Holds what is loaded, and the queue of the device. Thread-safe; loads each thing once.
 
     One model is held at a time: loading another's denoiser frees all the rest. Only a VAE is so small that one of
-    another model may stay beside it, because others may use this app as their remote.
+    another model may stay beside it, because other machines may use this app as their remote.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.queue = DeviceQueue()
         self._loading = threading.RLock()
-        self._fetching = threading.Lock()
+        self._fetching: dict[tuple[str, str | None], threading.Lock] = {}
+        """One for each download, so that nobody waits for another's."""
         self._fetched: set[tuple[str, str | None]] = set()
         """What is known to be complete in the hub's cache: repository and folder in it."""
         self._device: torch.device | None = None
         self._parts: dict[tuple[str, Part], Any] = {}
         """The most recently used last."""
-        self._leaner: dict[str, str] = {}
+        self._low_memory_since: dict[str, str] = {}
         """Models that ran out of memory, and the `low_memory` that they are loaded with since."""
 
     @property
     def device(self) -> torch.device:
         """The device to compute on; asking for it imports torch."""
-        with self._loading:
-            if self._device is None:
-                self._device = pick_device(self.settings.device)
-            return self._device
+        # No lock: another thread would pick the same, and may be loading for minutes.
+        if self._device is None:
+            self._device = pick_device(self.settings.device)
+        return self._device
 
     def dtype(self, spec: ModelSpec) -> torch.dtype:
-        """The number format that `precision.pick_dtype` finds right for this model and device."""
+        """The dtype that `precision.pick_dtype` chooses for this model and device."""
         return pick_dtype(spec.dtype, self.device)[0]
 
     def has_vae(self, spec: ModelSpec, tiny: bool = False) -> bool:
@@ -106,40 +108,40 @@ class Loader:
             held = None
             return self._part(spec, "denoiser", lambda: self._load_denoiser(spec, dtype or self.dtype(spec)))
 
-    def reduce_memory(self, spec: ModelSpec) -> str | None:
-        """After painting ran out of memory: keep less on the device. What was done, in words; None if nothing is left.
+    def reduce_memory(self, spec: ModelSpec) -> Message | None:
+        """After denoising ran out of memory: keep less on the device. Returns what was done, None if nothing is left.
 
-        First everything but this model's denoiser goes (a VAE is loaded again when it is asked for), then, on a card,
-        the denoiser is loaded as the next `low_memory` says, and stays so. Whoever holds it must let it go first.
+        First everything but this model's denoiser is freed (a VAE is loaded again when it is asked for); then, on a
+        GPU, the denoiser is loaded with the next `low_memory`, now and later. The caller must drop its reference first.
         """
         with self._loading:
-            own: tuple[str, Part] = (spec.name, "denoiser")
-            others = [key for key in self._parts if key != own]
+            denoiser: tuple[str, Part] = (spec.name, "denoiser")
+            others = [key for key in self._parts if key != denoiser]
             if others:
                 self._drop(others)
-                return "the VAE was taken out of memory"
+                return Message("the VAE was taken out of memory")
             if self.device.type == "cpu":
                 return None
-            rung = LOW_MEMORY.index(self._low_memory(spec)) + 1
-            if rung == len(LOW_MEMORY):
+            following = LOW_MEMORY.index(self._low_memory(spec)) + 1
+            if following == len(LOW_MEMORY):
                 return None
-            self._leaner[spec.name] = LOW_MEMORY[rung]
-            self._drop([own])
-            return _LEANER_WORDS[LOW_MEMORY[rung]]
+            self._low_memory_since[spec.name] = LOW_MEMORY[following]
+            self._drop([denoiser])
+            return _OFFLOADED[LOW_MEMORY[following]]
 
     def _low_memory(self, spec: ModelSpec) -> str:
-        return self._leaner.get(spec.name, self.settings.low_memory)
+        return self._low_memory_since.get(spec.name, self.settings.low_memory)
 
     def loaded(self) -> tuple[Loaded, ...]:
         """What is held now, the most recently used last."""
         with self._loading:
             return tuple(
-                Loaded(model, part, str(held.dtype).removeprefix("torch."), _weight_bytes(held))
+                Loaded(model, part, dtype_name(held.dtype), _weight_bytes(held))
                 for (model, part), held in self._parts.items()
             )
 
     def free(self) -> None:
-        """Let go of everything."""
+        """Drop everything that is loaded."""
         with self._loading:
             self._drop(list(self._parts))
 
@@ -148,7 +150,7 @@ class Loader:
         with self._loading:
             if key not in self._parts:
                 self._make_room(spec, part)
-                self._parts[key] = _translated(spec, load)
+                self._parts[key] = map_load_errors(spec, load)
             self._parts[key] = self._parts.pop(key)
             return self._parts[key]
 
@@ -165,11 +167,11 @@ class Loader:
         if keys:
             empty_device_cache(self.device)
 
-    def fetch(self, spec: ModelSpec, part: Part, told: hub.Told) -> None:
-        """Download what `part` still misses, telling how far it is; to be called before the turn on the device.
+    def fetch(self, spec: ModelSpec, part: Part, on_progress: hub.ProgressCallback) -> None:
+        """Download what `part` still misses, reporting progress; to be called outside the device queue.
 
         Raises:
-            ModelUnavailableError: it cannot be had, with a sentence why. Whatever `told` raises ends the download.
+            ModelUnavailableError: it cannot be had, with a sentence why. What `on_progress` raises ends the download.
         """
         if (spec.name, part) in self._parts or (spec.is_checkpoint and part == "denoiser"):
             return
@@ -177,19 +179,24 @@ class Loader:
             source, subfolder = spec.repository, None
         else:
             source, subfolder = _vae_source(spec, part == "tiny VAE")
-        _translated(spec, lambda: self._here(spec, source, subfolder, told))
+        map_load_errors(spec, lambda: self._here(spec, source, subfolder, on_progress))
 
     def _here(
-        self, spec: ModelSpec, source: str, subfolder: str | None, told: hub.Told = lambda _: None
+        self,
+        spec: ModelSpec,
+        source: str,
+        subfolder: str | None,
+        on_progress: hub.ProgressCallback = lambda _: None,
     ) -> str:
         """A folder on this computer that holds it; the hub is asked once a run, unless it does not answer."""
         if Path(source).exists():
             return source
         key = (source, subfolder)
-        with self._fetching:
-            if key not in self._fetched and hub_answers():
-                hub.fetch(spec, source, subfolder, told)
-                self._fetched.add(key)
+        if key not in self._fetched:
+            with self._fetching.setdefault(key, threading.Lock()):
+                if key not in self._fetched and hub_answers():
+                    hub.fetch(spec, source, subfolder, on_progress)
+                    self._fetched.add(key)
         return str(hub.folder(source, hub.revision_of(spec, source), subfolder))
 
     def _load_vae(self, spec: ModelSpec, tiny: bool) -> Any:
@@ -250,7 +257,7 @@ def _vae_source(spec: ModelSpec, tiny: bool) -> tuple[str, str]:
     if tiny:
         if spec.tiny_vae is None:
             raise UnsupportedVAEError(
-                f"There is no tiny VAE for {spec.title}.", "Please choose another mode."
+                "There is no tiny VAE for {model}.", "Please choose another mode.", model=spec.title
             )
         return spec.tiny_vae, ""
     return (spec.repository, "vae") if spec.vae_repository is None else (spec.vae_repository, "")
@@ -282,153 +289,3 @@ def _weight_bytes(held: Any) -> int:
         if isinstance(part, Module)
         for weight in (*part.parameters(), *part.buffers())
     )
-
-
-def pick_device(name: str) -> torch.device:
-    """The torch device of that name; "auto" takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        BadSettingError: a device that does not exist here.
-    """
-    import torch
-
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", 0)
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise BadSettingError(
-            f"This computer has no device “{name}”.", "Start with --device auto, or --device cpu."
-        ) from error
-    return device
-
-
-def default_model(settings: Settings) -> tuple[ModelSpec, str]:
-    """The model the page opens with, and a friendly sentence saying why. Imports torch only if a GPU seems near.
-
-    SD v1.5 needs a CUDA card to be pleasant, and its weights from the hub or the cache; else the built-in model.
-    """
-    from backend.models import find_model
-
-    if settings.model != "auto":
-        spec = find_model(settings.model)
-        return spec, f"{spec.title}, as this app was started with it."
-    if not _cuda_usable(settings):
-        return BUILTIN, (
-            "No graphics card was found, so this page starts with its small built-in model: "
-            "it is quick, but it paints landscapes only."
-        )
-    if not is_cached(SD_V1) and not hub_answers():
-        return BUILTIN, (
-            "The model hub cannot be reached and Stable Diffusion is not on this computer yet, "
-            "so this page starts with its small built-in model."
-        )
-    return SD_V1, f"{SD_V1.title}, because this computer has a graphics card for it."
-
-
-def is_cached(spec: ModelSpec) -> bool:
-    """Whether the model's denoiser lies in a local folder or in the hub's cache."""
-    if spec.is_local:
-        return True
-    from huggingface_hub import try_to_load_from_cache
-
-    if spec.family == "flux":
-        weights = "transformer/diffusion_pytorch_model.safetensors.index.json"
-    else:
-        weights = f"unet/diffusion_pytorch_model{f'.{spec.variant}' if spec.variant else ''}.safetensors"
-    revision = hub.revision_of(spec, spec.repository)
-    return isinstance(try_to_load_from_cache(spec.repository, weights, revision=revision), str)
-
-
-def hub_answers(timeout: float = 3.0) -> bool:
-    """Whether the Hugging Face hub answers at all within `timeout` seconds."""
-    import requests
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    try:
-        requests.head(constants.ENDPOINT, timeout=timeout)
-    except requests.RequestException:
-        return False
-    return True
-
-
-def _cuda_usable(settings: Settings) -> bool:
-    """Importing torch takes seconds, so first look for signs of a card that cost nothing."""
-    if settings.device not in ("auto", "cuda") and not settings.device.startswith("cuda:"):
-        return False
-    if "SPACES_ZERO_GPU" in os.environ:
-        return True
-    if (
-        not Path("/dev/nvidia0").exists()
-        and not Path("/dev/dxg").exists()
-        and shutil.which("nvidia-smi") is None
-    ):
-        return False
-    import torch
-
-    return bool(torch.cuda.is_available())
-
-
-def _translated(spec: ModelSpec, load: Callable[[], Any]) -> Any:
-    """Run `load`, turning the hub's and the file system's errors into one sentence each."""
-    from huggingface_hub import errors as kinds
-
-    another = "Please choose the built-in model, or try again later."
-    try:
-        return load()
-    except kinds.GatedRepoError as error:
-        raise ModelUnavailableError(
-            f"{spec.title} asks everybody to accept its licence first.",
-            f"Do so on its page on the hub ({spec.repository}), set HF_TOKEN, and start again.",
-        ) from error
-    except kinds.RepositoryNotFoundError as error:
-        raise ModelUnavailableError(
-            f"{spec.title} was not found on the hub ({spec.repository}).",
-            "It may have moved, or HF_TOKEN may be wrong. " + another,
-        ) from error
-    except kinds.RevisionNotFoundError as error:
-        raise ModelUnavailableError(
-            f"The version of {spec.title} that this app is pinned to is no longer on the hub ({spec.repository}).",
-            "Pin the present ones with python -m backend.models --pin.",
-        ) from error
-    except (OSError, kinds.HfHubHTTPError) as error:
-        raise ModelUnavailableError(*_sentence(spec, error, another)) from error
-
-
-def _sentence(spec: ModelSpec, error: Exception, another: str) -> tuple[str, str]:
-    """(what happened, what to do). diffusers wraps the hub's and the disk's errors, so their causes count as well."""
-    for cause in _causes(error):
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            return (
-                f"The disk is full, so {spec.title} could not be stored.",
-                "Make room, or set HF_HOME to a folder on another disk, and start again.",
-            )
-        status = getattr(getattr(cause, "response", None), "status_code", None)
-        if status == 401:
-            return (
-                "The model hub does not accept this token.",
-                "Please set HF_TOKEN to a valid one, or unset it.",
-            )
-        if status == 429:
-            return "The model hub is asked too often just now.", "Please try again in a few minutes."
-    if spec.is_checkpoint and not Path(spec.repository).with_suffix("").is_dir() and not hub_answers():
-        return (
-            f"{spec.title} is a single file with weights only; its configs and tokenizer come from the model hub, "
-            "which cannot be reached.",
-            f"Put them into a folder {Path(spec.repository).with_suffix('')} in diffusers' format, or try again later.",
-        )
-    if spec.is_local:
-        return f"The files of {spec.title} in {spec.repository} are missing or damaged.", str(error)[:200]
-    return f"{spec.title} is not on this computer yet, and the model hub cannot be reached.", another
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    following: BaseException | None = error
-    while following is not None:
-        yield following
-        following = following.__cause__ or following.__context__

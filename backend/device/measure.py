@@ -1,6 +1,6 @@
 """Seconds and peak memory of a piece of work.
 
-On CUDA the peak is what torch's allocator handed out on the card, reset before the work, as in the published
+On CUDA the peak is what torch's allocator handed out on the GPU, reset before the work, as in the published
 tables. Elsewhere it is this process's resident memory, watched by a thread, and labelled RAM. The two are not the
 same quantity, so they are never mixed in one column.
 """
@@ -11,18 +11,24 @@ import ctypes
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import psutil
 
 from backend.message import Message, literal
-from backend.report import Cost
+from backend.report import Cost, MemoryKind
 
 if TYPE_CHECKING:
     import torch
 
 _SAMPLE_SECONDS = 0.005
+
+
+def memory_kind(device: torch.device) -> MemoryKind:
+    """What is measured on that device."""
+    return "VRAM" if device.type == "cuda" else "RAM"
 
 
 class Meter:
@@ -53,8 +59,20 @@ class Meter:
         self._cost = self._memory.stop(seconds)
 
 
+@dataclass(frozen=True)
+class DeviceState:
+    """What a placement depends on, as it is at one moment."""
+
+    type: str
+    """As torch calls it: cuda, mps, cpu."""
+    name: str
+    dtype: str
+    """What the model in question computes in there, such as float16."""
+    free_bytes: int
+
+
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done all it was given, so that a clock read next is true."""
+    """Wait until the device has done all queued work, so that the time read next includes it."""
     if device.type == "cpu":
         return
     import torch
@@ -66,7 +84,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def total_bytes(device: torch.device) -> int:
-    """All the memory of the card, or of this computer."""
+    """All the memory of the GPU, or of this computer, in bytes."""
     if device.type == "cuda":
         import torch
 
@@ -75,7 +93,7 @@ def total_bytes(device: torch.device) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """What work could still be given: free on the card plus what torch holds there unused, or available RAM."""
+    """Bytes that work could still get: free on the GPU plus what torch holds there unused, or available RAM."""
     if device.type == "cuda":
         import torch
 
@@ -86,7 +104,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def device_name(device: torch.device) -> Message:
-    """A device as a person would call it."""
+    """A device as a person would call it; a GPU by its product name."""
     if device.type == "cuda":
         import torch
 
@@ -99,7 +117,7 @@ def device_name(device: torch.device) -> Message:
 
 
 def empty_device_cache(device: torch.device) -> None:
-    """Drop what nobody holds any more, so that the next one starts with all there is."""
+    """Collect garbage and give torch's unused CUDA memory back to the device."""
     import gc
 
     import torch
@@ -110,7 +128,7 @@ def empty_device_cache(device: torch.device) -> None:
 
 
 class _VramPeak:
-    """torch's own peak counter. One per device, so stages on one device must not overlap (they hold its lock)."""
+    """torch's peak counter. There is one per device, so stages must not overlap; the device queue ensures that."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

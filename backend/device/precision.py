@@ -1,4 +1,4 @@
-"""Which number format a model computes in, and what to do when one overflows: float16 → bfloat16 → float32."""
+"""Which dtype a model computes in, and what to do when one overflows: float16 → bfloat16 → float32."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from backend.dtypes import dtype_name as dtype_name  # also for those who import it from here
 from backend.errors import NonFiniteError
+from backend.message import Message
 
 if TYPE_CHECKING:
     import torch
@@ -21,26 +23,26 @@ _WORTHWHILE = 0.8
 """bfloat16 keeps 8 bits of 24, so on a CPU it must save at least a fifth of the time."""
 
 
-def pick_dtype(wish: str, device: torch.device) -> tuple[torch.dtype, str]:
-    """(dtype, reason) for a model published in `wish` on `device`.
+def pick_dtype(requested: str, device: torch.device) -> tuple[torch.dtype, Message]:
+    """(dtype, reason) for a model published in the dtype named `requested`, on `device`.
 
-    A graphics card takes it as published. A processor computes in float32, unless the model was published in half
-    precision anyway and this processor is measurably faster in bfloat16.
+    A GPU computes in it as published. A CPU computes in float32, unless the model was published in half precision
+    anyway and this CPU is measurably faster in bfloat16.
     """
     import torch
 
-    published: torch.dtype = getattr(torch, wish)
+    published: torch.dtype = getattr(torch, requested)
     if published == torch.float32:
-        return published, "This model was made in float32."
+        return published, Message("This model was made in float32.")
     if device.type != "cpu":
-        return published, f"This model was published in {wish}."
+        return published, Message("This model was published in {dtype}.", dtype=requested)
     if bfloat16_pays():
-        return torch.bfloat16, "This processor computes faster in bfloat16."
-    return torch.float32, "This processor computes best in float32."
+        return torch.bfloat16, Message("This processor computes faster in bfloat16.")
+    return torch.float32, Message("This processor computes best in float32.")
 
 
 def next_wider_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype | None:
-    """The format to try after `dtype` overflowed; None after float32. bfloat16 has float32's range."""
+    """The dtype to try after `dtype` overflowed; None after float32. bfloat16 has float32's range."""
     import torch
 
     if dtype == torch.float16 and device.type != "mps":  # MPS knows bfloat16 only since macOS 14
@@ -49,13 +51,13 @@ def next_wider_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype | 
 
 
 def copy_in_dtype(module: Any, dtype: torch.dtype) -> Any:
-    """A copy in another format. The original stays, since from float16 to bfloat16 there is no exact way back."""
+    """A copy in another dtype. The original stays, since from float16 to bfloat16 there is no exact way back."""
     return copy.deepcopy(module).to(dtype)
 
 
-def dtype_name(dtype: torch.dtype) -> str:
-    """`float16` for `torch.float16`."""
-    return str(dtype).removeprefix("torch.")
+def overflow_message(dtype: str, wider: str) -> Message:
+    """What a report says of one retry."""
+    return Message("{dtype} overflowed, so it ran again in {wider}.", dtype=dtype, wider=wider)
 
 
 def retry_with_upcast(
@@ -64,7 +66,7 @@ def retry_with_upcast(
     """(result, dtype that gave it, dtypes that overflowed before): `compute(load(None))`, then in wider dtypes.
 
     `load(dtype)` gives something with `dtype` and `device`, such as a VAE or a pipeline, in that dtype; None is the
-    one it is held in. What was loaded before is let go of first.
+    one it is held in. The reference to what was loaded before is dropped first.
 
     Raises:
         NonFiniteError: also float32 overflowed.
@@ -86,7 +88,7 @@ def retry_with_upcast(
 
 @functools.cache
 def bfloat16_pays() -> bool:
-    """Whether this processor has bfloat16 instructions and a convolution of the usual kind is faster with them.
+    """Whether this CPU has bfloat16 instructions and a convolution of the usual kind is faster with them.
 
     Measured once, in pairs so that other work on the machine slows both alike, in a few tenths of a second.
     """
@@ -107,7 +109,7 @@ def _has_bfloat16() -> bool:
 
 
 def _convolution(dtype: str) -> Callable[[], object]:
-    """A layer such as a VAE's is made of, on its picture, already called once: the first call chooses a kernel."""
+    """A convolution of a VAE's usual size, already called once: the first call chooses a kernel."""
     import torch
 
     image = torch.zeros(1, 256, 48, 48, dtype=getattr(torch, dtype))

@@ -14,7 +14,7 @@ import uvicorn
 
 from backend.device.queue import DeviceQueue
 from backend.endpoint.app import build_app
-from backend.endpoint.service import MEBI, Limits, Service
+from backend.endpoint.service import MEBI, TOKEN_VARIABLE, Limits, Service
 from backend.endpoint.source import Source, parse_source
 from backend.errors import LatentRelayError
 from backend.logs import log_json_lines
@@ -22,11 +22,9 @@ from backend.models import BUILTIN
 
 log = logging.getLogger("backend.endpoint")
 
-TOKEN_VARIABLE = "LATENT_RELAY_SERVE_TOKEN"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until told to stop; 2 for settings that cannot be used."""
+    """Serve until SIGTERM or SIGINT; 2 for settings that cannot be used."""
     options = _parser().parse_args(arguments)
     log_json_lines(options.log_level)
     try:
@@ -45,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=int(options.deadline) + 5,
     )
-    # uvicorn finishes what is inside, then raises the signal anew for whoever was there before it; nobody was, and
-    # the default would end the process as if it had failed.
+    # uvicorn finishes what is inside, then raises the signal anew for the handler that was there before it; there was
+    # none, and the default would end the process as if it had failed.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     uvicorn.Server(config).run()
@@ -60,9 +58,9 @@ def build_service(options: argparse.Namespace) -> tuple[Service, list[Source]]:
     Raises:
         LatentRelayError: a VAE that cannot be served.
     """
-    turns = DeviceQueue()
+    queue = DeviceQueue()
     sources = [
-        Source(name, source, options.device, options.dtype, turns)
+        Source(name, source, options.device, options.dtype, queue)
         for name, source in (parse_source(text) for text in options.vae or [f"builtin={BUILTIN.repository}"])
     ]
     limits = Limits(
@@ -87,7 +85,6 @@ def _load_all(sources: list[Source]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    limits = Limits()
     parser = argparse.ArgumentParser(
         prog="python -m backend.endpoint",
         description="Serve VAEs over the Hybrid Inference protocol.",
@@ -113,6 +110,15 @@ def _parser() -> argparse.ArgumentParser:
         choices=("auto", "float32", "float16", "bfloat16"),
         help="Number format to compute in; auto is float16 on a GPU where the VAE bears it. (%(default)s)",
     )
+    _add_limits(parser)
+    parser.add_argument(
+        "--log-level", default="info", choices=("debug", "info", "warning", "error"), help="(%(default)s)"
+    )
+    return parser
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    limits = Limits()
     parser.add_argument(
         "--max-body",
         type=float,
@@ -144,10 +150,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--deadline", type=float, default=limits.deadline, help="Seconds one request may take. (%(default)g)"
     )
-    parser.add_argument(
-        "--log-level", default="info", choices=("debug", "info", "warning", "error"), help="(%(default)s)"
-    )
-    return parser
 
 
 if __name__ == "__main__":

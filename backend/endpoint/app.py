@@ -1,4 +1,4 @@
-"""The HTTP edge: routes, bodies, statuses, JSON errors. The event loop moves bytes here and computes nothing.
+"""The HTTP edge: routes, bodies, limits. The event loop moves bytes here and computes nothing.
 
 Every path answers JSON `{"error", "code", "hint", "request_id"}` when it fails, whatever happened: next to the page
 an unhandled exception would take the whole keep-alive connection down, and diffusers' client calls
@@ -26,46 +26,33 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backend import wire
+from backend.endpoint.compute import Served
 from backend.endpoint.openapi import describe_api
-from backend.endpoint.service import MEBI, Action, Reply, Served, Service
+from backend.endpoint.responses import (
+    SlotResponse,
+    error_response,
+    fault,
+    id_of,
+    not_found,
+    signed,
+    unexpected,
+)
+from backend.endpoint.service import Reply, Service
 from backend.errors import (
     BusyError,
     DeadlineError,
-    EndpointError,
     LatentRelayError,
-    ModelUnavailableError,
-    NonFiniteError,
-    OutOfMemoryError,
+    MethodError,
     TokenError,
     TooLargeError,
-    UnknownVAEError,
-    UnsupportedTypeError,
-    UserError,
     WireError,
 )
-from backend.logs import HEADER, clean_id, new_id
+from backend.message import Message
+from backend.report import Direction
 
 log = logging.getLogger(__name__)
-requests_log = logging.getLogger("backend.endpoint.requests")
-
-STATUSES: tuple[tuple[type[LatentRelayError], int], ...] = (
-    (TooLargeError, 413),
-    (UnsupportedTypeError, 415),
-    (WireError, 400),
-    (TokenError, 401),
-    (UnknownVAEError, 404),
-    (BusyError, 503),
-    (DeadlineError, 503),
-    (ModelUnavailableError, 503),
-    (UserError, 400),
-    (OutOfMemoryError, 507),
-    (NonFiniteError, 422),
-)
-"""The first class that fits gives the status; anything else of ours is a 500."""
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-LINGER_SECONDS = 2.0
-LINGER_BYTES = 64 * MEBI
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -75,14 +62,14 @@ def routes(service: Service, prefixes: tuple[str, ...] = ("", "/gradio_api")) ->
 
     They take every method, so that a wrong one is answered in JSON too.
     """
-    edge = Edge(service)
+    handlers = Handlers(service)
     table = []
     for prefix in prefixes:
         table += [
-            Route(f"{prefix}/vae", edge.guarded(edge.list), methods=METHODS),
-            Route(f"{prefix}/vae/{{model}}", edge.guarded(edge.describe), methods=METHODS),
-            Route(f"{prefix}/vae/{{model}}/encode", edge.guarded(edge.encode), methods=METHODS),
-            Route(f"{prefix}/vae/{{model}}/decode", edge.guarded(edge.decode), methods=METHODS),
+            Route(f"{prefix}/vae", handlers.guarded(handlers.list), methods=METHODS),
+            Route(f"{prefix}/vae/{{model}}", handlers.guarded(handlers.describe), methods=METHODS),
+            Route(f"{prefix}/vae/{{model}}/encode", handlers.guarded(handlers.encode), methods=METHODS),
+            Route(f"{prefix}/vae/{{model}}/decode", handlers.guarded(handlers.decode), methods=METHODS),
         ]
     return table
 
@@ -90,31 +77,31 @@ def routes(service: Service, prefixes: tuple[str, ...] = ("", "/gradio_api")) ->
 def build_app(service: Service) -> Starlette:
     """An app of its own: the VAE's routes, `POST /` as on the public endpoints, health, metrics, OpenAPI."""
     if service.metrics is None:
-        # Here and not at the top: next to the page nobody asks for them.
+        # Here and not at the top: next to the page nothing reads them, and the library takes its time.
         from backend.endpoint.metrics import Metrics
 
-        service.metrics = Metrics(service.lanes)
-    edge = Edge(service)
-    own = [
-        Route("/", edge.guarded(edge.root), methods=METHODS),
-        Route("/health", edge.guarded(edge.health), methods=METHODS),
-        Route("/ready", edge.guarded(edge.ready), methods=METHODS),
-        Route("/metrics", edge.guarded(edge.metrics), methods=METHODS),
-        Route("/openapi.json", edge.guarded(edge.openapi), methods=METHODS),
+        service.metrics = Metrics(service.queues)
+    handlers = Handlers(service)
+    table = [
+        Route("/", handlers.guarded(handlers.root), methods=METHODS),
+        Route("/health", handlers.guarded(handlers.health), methods=METHODS),
+        Route("/ready", handlers.guarded(handlers.ready), methods=METHODS),
+        Route("/metrics", handlers.guarded(handlers.metrics), methods=METHODS),
+        Route("/openapi.json", handlers.guarded(handlers.openapi), methods=METHODS),
     ]
     app = Starlette(
-        routes=[*own, *routes(service, ("",))],
-        exception_handlers={HTTPException: _not_found, Exception: _unexpected},
-        middleware=[Middleware(_Unheard)],
+        routes=[*table, *routes(service, ("",))],
+        exception_handlers={HTTPException: not_found, Exception: unexpected},
+        middleware=[Middleware(IgnoreLateResponse)],
     )
     # A redirect would go to whatever host the request names.
     app.router.redirect_slashes = False
     return app
 
 
-class _Unheard:
+class IgnoreLateResponse:
     """A client that breaks HTTP after its headers is answered by uvicorn itself; our answer then comes too late, and
-    that is no fault of ours to be logged as one."""
+    that is not to be logged as an error of the server."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -128,7 +115,7 @@ class _Unheard:
             log.debug("a client broke HTTP in the middle of its request")
 
 
-class Edge:
+class Handlers:
     """The handlers around one service."""
 
     def __init__(self, service: Service) -> None:
@@ -146,7 +133,7 @@ class Edge:
                     getattr(request.state, "action", ""),
                     response.status_code,
                 )
-            return _signed(request, response, time.perf_counter() - started)
+            return signed(request, response, time.perf_counter() - started)
 
         async def answer(request: Request) -> Response:
             try:
@@ -154,12 +141,12 @@ class Edge:
             except LatentRelayError as error:
                 return error_response(request, error)
             except ClientDisconnect:
-                # Nobody is there to read it; 499 is what proxies log for this.
+                # No client is left to read it; 499 is what proxies log for this.
                 return Response(status_code=499)
             except Exception:
-                # The edge: a fault of ours is logged for the owner and told without its inner parts.
+                # The edge: a fault of ours is logged for the owner and answered without its inner parts.
                 log.exception("unexpected error", extra={"request_id": id_of(request)})
-                return _fault(request)
+                return fault(request)
 
         return guard
 
@@ -181,7 +168,7 @@ class Edge:
         only(request, "GET", "HEAD")
         loading = [served.name for served in self.service.all() if not served.is_ready()]
         if loading:
-            raise BusyError(f"Still loading: {', '.join(loading)}.", retry_after=5)
+            raise BusyError("Still loading: {names}.", retry_after=5, names=", ".join(loading))
         return JSONResponse({"status": "ready"})
 
     async def metrics(self, request: Request) -> Response:
@@ -201,7 +188,7 @@ class Edge:
         return await self._work(request, "decode", request.path_params["model"])
 
     async def root(self, request: Request) -> Response:
-        """The public endpoints' address: which way it goes is read from the request itself."""
+        """The public endpoints' address: the direction is found out from the request itself."""
         if request.method in ("GET", "HEAD"):
             return await self.list(request)
         return await self._work(request, None, None)
@@ -213,84 +200,106 @@ class Edge:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
             raise TokenError(
-                "This endpoint wants a token." if not given else "The token is not the right one.",
+                Message("The token is not the right one.")
+                if given
+                else Message("This endpoint wants a token."),
                 "Send it as “Authorization: Bearer …”.",
             )
 
-    async def _work(self, request: Request, action: Action | None, name: str | None) -> Response:
+    async def _work(self, request: Request, direction: Direction | None, name: str | None) -> Response:
+        """Encode or decode with the VAE called `name`; a direction of None is found out from the request."""
         only(request, "POST")
         self._authorise(request)
         service = self.service
         served = service.find(name)
-        request.state.vae, request.state.action = served.name, action or ""
+        request.state.vae, request.state.action = served.name, direction or ""
         deadline = asyncio.get_running_loop().time() + service.limits.deadline
         query = wire.parse_query(request.scope["query_string"].decode("latin-1"))
         headers = {key.lower(): value for key, value in request.headers.items()}
         size = _declared_size(headers, service.limits.max_body_bytes)
-        if action is not None:
-            self._check_unread(served, action, query, headers, size)
-        lane = service.lane(served)
-        lane.enter(size or 0)
-        with ExitStack() as place:
-            place.callback(lane.leave, size or 0)
+        if direction is not None:
+            self._check_unread(served, direction, query, headers, size)
+        queue = service.queue_of(served)
+        # A chunked body may grow as large as any, so it counts as that until it is there.
+        reserved = service.limits.max_body_bytes if size is None else size
+        queue.acquire(reserved)
+        with ExitStack() as slot:
+            slot.callback(lambda: queue.release(reserved))
             try:
                 async with asyncio.timeout_at(deadline):
                     body = await read_body(request, service.limits.max_body_bytes)
-                    if action is None:
-                        action = wire.guess_action(query, headers, body, served.spec.channels)
-                        request.state.action = action
-                    gone = asyncio.create_task(_gone(request))
-                    try:
-                        reply = await self._answer(served, action, query, headers, body, gone)
-                    finally:
-                        gone.cancel()
+                    queue.resize(reserved, len(body))
+                    reserved = len(body)
+                    reply = await self._answer(
+                        request, served, direction, wire.HttpRequest(query, headers, body)
+                    )
             except TimeoutError:
                 raise DeadlineError(
-                    f"It took longer than the {service.limits.deadline:g} s that one request may take.",
+                    "It took longer than the {seconds:g} s that one request may take.",
                     "Try again later, or send a smaller picture.",
                     retry_after=5,
+                    seconds=service.limits.deadline,
                 ) from None
-            if service.metrics is not None:
-                service.metrics.count_work(served.name, action, len(body), reply)
             # The place is kept until the reply has left, so that slow readers count as well.
-            return HeldResponse(reply, place.pop_all(), service.limits.deadline)
+            return SlotResponse(reply, slot.pop_all(), service.limits.deadline)
 
     def _check_unread(
         self,
         served: Served,
-        action: Action,
+        direction: Direction,
         query: tuple[tuple[str, str], ...],
         headers: Mapping[str, str],
         size: int | None,
     ) -> None:
         """All that can be refused before the body is read."""
-        peek = wire.peek_decode(query, headers) if action == "decode" else wire.peek_encode(query)
-        self.service.check(served, action, peek)
+        peek = wire.peek_decode(query, headers) if direction == "decode" else wire.peek_encode(query)
+        self.service.check(served, direction, peek)
         exact = None if wire.may_be_json(headers, peek.parameters) else peek.body_bytes
         if exact is not None and size is not None and size != exact:
             raise WireError(
-                f"Shape and dtype say {exact} bytes, but the body has {size}.", "Check shape and dtype."
+                "Shape and dtype say {expected} bytes, but the body has {size}.",
+                "Check shape and dtype.",
+                expected=exact,
+                size=size,
             )
 
     async def _answer(
-        self,
-        served: Served,
-        action: Action,
-        query: tuple[tuple[str, str], ...],
-        headers: Mapping[str, str],
-        body: bytes,
-        gone: asyncio.Task[None],
+        self, request: Request, served: Served, direction: Direction | None, received: wire.HttpRequest
     ) -> Reply:
+        """Parsed, computed and packed, each on a thread of its kind.
+
+        Raises:
+            ClientDisconnect: the client hung up; what had not begun is not done.
+        """
         service = self.service
-        started = time.perf_counter()
-        parsed = await _unless_gone(
-            service.in_pool(lambda: service.parse(served, action, query, headers, body)), gone
-        )
-        parse_seconds = time.perf_counter() - started
-        done = await _unless_gone(service.submit(served, parsed), gone)
-        reply: Reply = await _unless_gone(
-            service.in_pool(lambda: service.pack(parsed, done, parse_seconds)), gone
-        )
+        gone = asyncio.create_task(_gone(request))
+        try:
+            if direction is None:
+                guessing = service.in_pool(
+                    lambda: wire.guess_direction(
+                        received.query, received.headers, received.body, served.spec.channels
+                    )
+                )
+                direction = request.state.action = await _unless_gone(guessing, gone)
+            known: Direction = direction
+            started = time.perf_counter()
+            parsing = service.in_pool(lambda: service.parse(served, known, received))
+            parsed = await _unless_gone(parsing, gone)
+            parse_seconds = time.perf_counter() - started
+            done = await _unless_gone(service.submit(served, parsed), gone)
+            packing = service.in_pool(lambda: service.pack(parsed, done, parse_seconds))
+            reply: Reply = await _unless_gone(packing, gone)
+        finally:
+            gone.cancel()
+        if service.metrics is not None:
+            service.metrics.count_work(
+                served.name,
+                direction,
+                reply.stages,
+                received=len(received.body),
+                sent=len(reply.body),
+                cost=reply.cost,
+            )
         return reply
 
 
@@ -298,39 +307,40 @@ def only(request: Request, *methods: str) -> None:
     """Refuse other methods.
 
     Raises:
-        HTTPException: 405 with the allowed ones.
+        MethodError: with the allowed ones.
     """
     if request.method not in methods:
         raise MethodError(
-            f"{request.method} is not served at this address.", f"Use {methods[0]}.", allow=", ".join(methods)
+            "{method} is not served at this address.",
+            "Use {allowed}.",
+            allow=", ".join(methods),
+            method=request.method,
+            allowed=methods[0],
         )
 
 
-class MethodError(EndpointError):
-    """A method that an address does not take; `allow` names those that it does."""
-
-    code = "method_not_allowed"
-
-    def __init__(self, message: str, hint: str, *, allow: str) -> None:
-        super().__init__(message, hint)
-        self.allow = allow
-
-
-def _declared_size(headers: Mapping[str, str], most: int) -> int | None:
+def _declared_size(headers: Mapping[str, str], limit: int) -> int | None:
     """The body's length as announced, None for a chunked one.
 
     Raises:
         TooLargeError: announced too large; nothing of it has been read.
     """
     text = headers.get("content-length", "")
-    size = int(text) if text.isascii() and text.isdigit() else None
-    if size is not None and size > most:
-        raise TooLargeError(f"The body has {size} bytes, more than the {most} allowed.", "Send it in parts.")
+    if not text.isascii() or not text.isdigit():
+        return None if "transfer-encoding" in headers else 0
+    size = int(text)
+    if size > limit:
+        raise TooLargeError(
+            "The body has {size} bytes, more than the {limit} allowed.",
+            "Send it in parts.",
+            size=size,
+            limit=limit,
+        )
     return size
 
 
-async def read_body(request: Request, most: int) -> bytes:
-    """The body, given up on as soon as it is longer than `most` bytes.
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body, given up on as soon as it is longer than `limit` bytes.
 
     Raises:
         TooLargeError: longer than that. ClientDisconnect: the client left.
@@ -338,17 +348,13 @@ async def read_body(request: Request, most: int) -> bytes:
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size > most:
-            raise TooLargeError(f"The body has more than the {most} bytes allowed.", "Send it in parts.")
+        if size > limit:
+            raise TooLargeError(
+                "The body has more than the {limit} bytes allowed.", "Send it in parts.", limit=limit
+            )
         chunks.append(chunk)
     request.state.body_is_read = True
     return b"".join(chunks)
-
-
-def _has_unread_body(request: Request) -> bool:
-    """Whether a client may still be sending."""
-    announced = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
-    return announced and not getattr(request.state, "body_is_read", False)
 
 
 async def _gone(request: Request) -> None:
@@ -371,122 +377,4 @@ async def _unless_gone(future: Future[Any], gone: asyncio.Task[None]) -> Any:
         return waiting.result()
     finally:
         if not waiting.done():
-            waiting.cancel()  # also cancels `future`, so that a lane skips it
-
-
-def status_of(error: LatentRelayError) -> int:
-    """The HTTP status that says the same."""
-    if isinstance(error, MethodError):
-        return 405
-    return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
-
-
-def id_of(request: Request) -> str:
-    """The request's id: the client's own where that is a plain word, so that both sides' logs agree."""
-    if not hasattr(request.state, "id"):
-        request.state.id = clean_id(request.headers.get(HEADER)) or new_id()
-    return str(request.state.id)
-
-
-def _signed(request: Request, response: Response, seconds: float) -> Response:
-    """The response with its id, and its line in the log. Neither query nor body nor address is logged."""
-    response.headers[HEADER] = id_of(request)
-    path = request.url.path
-    told: dict[str, Any] = {
-        "request_id": id_of(request),
-        "method": request.method[:16],
-        "path": path[:160],
-        "status": response.status_code,
-        "seconds": round(seconds, 6),
-        "bytes_received": request.headers.get("content-length", "")[:20],
-        "bytes_sent": len(response.body),
-    }
-    for name in ("vae", "action", "code"):
-        if value := getattr(request.state, name, ""):
-            told[name] = value
-    # A probe that asks every few seconds would drown the rest.
-    quiet = path in ("/health", "/ready", "/metrics") and response.status_code < 500
-    requests_log.log(logging.DEBUG if quiet else logging.INFO, "request", extra=told)
-    return response
-
-
-def error_response(request: Request, error: LatentRelayError) -> Response:
-    """An error of ours as JSON with its status."""
-    headers: dict[str, str] = {}
-    if isinstance(error, EndpointError) and error.retry_after is not None:
-        headers["retry-after"] = str(error.retry_after)
-    if isinstance(error, TokenError):
-        headers["www-authenticate"] = "Bearer"
-    if isinstance(error, MethodError):
-        headers["allow"] = error.allow
-    return _json_error(request, status_of(error), str(error), error.code, error.hint, headers)
-
-
-def _fault(request: Request) -> Response:
-    return _json_error(
-        request, 500, "Something went wrong inside the server.", "internal", "Its log says what."
-    )
-
-
-def _json_error(
-    request: Request,
-    status: int,
-    message: str,
-    code: str,
-    hint: str = "",
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    request.state.code = code
-    kind = LingeringResponse if _has_unread_body(request) else JSONResponse
-    document = {"error": message, "code": code, "hint": hint, "request_id": id_of(request)}
-    return kind(document, status_code=status, headers=dict(headers or {}))
-
-
-class LingeringResponse(JSONResponse):
-    """An answer that may come before the request was read to its end.
-
-    Closing at once would reset the connection, and the client would see that instead of the answer; so, like nginx,
-    what still comes is thrown away for a moment.
-    """
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        headers = [*self.raw_headers, (b"connection", b"close")]
-        await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
-        await send({"type": "http.response.body", "body": self.body, "more_body": True})
-        dropped = 0
-        try:
-            async with asyncio.timeout(LINGER_SECONDS):
-                while (message := await receive()).get("more_body") and dropped < LINGER_BYTES:
-                    dropped += len(message["body"])
-        except TimeoutError:
-            log.debug("a client kept sending after it was refused")
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-class HeldResponse(Response):
-    """A reply that gives its place in the lane back once it has left, or after `timeout` seconds of sending."""
-
-    def __init__(self, reply: Reply, place: ExitStack, timeout: float) -> None:
-        super().__init__(reply.body, headers=dict(reply.headers))
-        self._place = place
-        self._timeout = timeout
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._place:
-            try:
-                async with asyncio.timeout(self._timeout):
-                    await super().__call__(scope, receive, send)
-            except TimeoutError:
-                log.warning("a client did not take its reply in %g s", self._timeout)
-
-
-async def _not_found(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 404
-    where = request.url.path[:120]
-    response = _json_error(request, status, f"There is nothing at {where}.", "not_found", "See /vae.")
-    return _signed(request, response, 0.0)
-
-
-async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("unexpected error", exc_info=error, extra={"request_id": id_of(request)})
-    return _signed(request, _fault(request), 0.0)
+            waiting.cancel()  # also cancels `future`, so that the queue skips it

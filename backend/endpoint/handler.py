@@ -14,7 +14,7 @@ from PIL import Image
 
 from backend import wire
 from backend.device.queue import DeviceQueue
-from backend.endpoint.service import compute_alone
+from backend.endpoint.compute import compute_alone
 from backend.endpoint.source import Source
 from backend.images import to_rgb, to_tensor
 
@@ -41,7 +41,7 @@ class EndpointHandler:
             scaling = wire.parse_scaling(query)
             return self._reply(wire.EncodeRequest(to_tensor(to_rgb(inputs)), scaling))
         body = json.dumps({"inputs": inputs, "parameters": parameters}).encode()
-        if wire.guess_action((), _JSON, body, self.served.spec.channels) == "encode":
+        if wire.guess_direction((), _JSON, body, self.served.spec.channels) == "encode":
             return self._reply(
                 wire.parse_encode_request((), _JSON, body, multiple=self.served.spec.downscale)
             )

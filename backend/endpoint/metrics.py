@@ -1,9 +1,11 @@
-"""What `/metrics` tells Prometheus. Names of VAEs come from the owner, never from a request, so series are bounded."""
+"""The figures at `/metrics`, for Prometheus.
+
+Names of VAEs come from the owner, never from a request, so the number of series is bounded.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -17,20 +19,18 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from backend.endpoint.batching import Lane
-
-if TYPE_CHECKING:
-    from backend.endpoint.service import Reply
+from backend.endpoint.batching import BatchingQueue
+from backend.report import Cost
 
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
 class Metrics:
-    """A registry of its own for each service, so that two in one process do not mix."""
+    """One registry a service, so that two in one process do not mix. The label `action` is the direction."""
 
     content_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, lanes: Callable[[], Sequence[Lane]]) -> None:
+    def __init__(self, queues: Callable[[], Sequence[BatchingQueue]]) -> None:
         self._registry = CollectorRegistry()
         prefix = "latent_relay_"
         self._requests = Counter(
@@ -52,29 +52,39 @@ class Metrics:
             ["vae", "action", "kind"],
             registry=self._registry,
         )
-        self._registry.register(_Queues(lanes))
+        self._registry.register(_QueueCollector(queues))
 
     def count_request(self, vae: str, action: str, status: int) -> None:
         self._requests.labels(vae, action, str(status)).inc()
 
-    def count_work(self, vae: str, action: str, received: int, reply: Reply) -> None:
-        for stage, seconds in reply.stages.items():
+    def count_work(
+        self,
+        vae: str,
+        action: str,
+        stages: Mapping[str, float],
+        *,
+        received: int,
+        sent: int,
+        cost: Cost,
+    ) -> None:
+        """One request that was computed: seconds by stage, bytes of both bodies, and its peak memory."""
+        for stage, seconds in stages.items():
             self._seconds.labels(vae, action, stage).observe(seconds)
         self._bytes.labels(vae, action, "received").inc(received)
-        self._bytes.labels(vae, action, "sent").inc(len(reply.body))
-        if reply.cost.peak_bytes is not None:
-            self._peak.labels(vae, action, reply.cost.memory_kind).set(reply.cost.peak_bytes)
+        self._bytes.labels(vae, action, "sent").inc(sent)
+        if cost.peak_bytes is not None:
+            self._peak.labels(vae, action, cost.memory_kind).set(cost.peak_bytes)
 
     def text(self) -> bytes:
         """The exposition, in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
-class _Queues(Collector):
-    """Read when asked for, so that nothing must be kept in step."""
+class _QueueCollector(Collector):
+    """The queues' lengths at the moment they are asked for."""
 
-    def __init__(self, lanes: Callable[[], Sequence[Lane]]) -> None:
-        self._lanes = lanes
+    def __init__(self, queues: Callable[[], Sequence[BatchingQueue]]) -> None:
+        self._queues = queues
 
     def collect(self) -> Iterable[Metric]:
         waiting = GaugeMetricFamily(
@@ -83,7 +93,7 @@ class _Queues(Collector):
         inside = GaugeMetricFamily(
             "latent_relay_places_taken", "Requests inside, in any stage.", labels=["device"]
         )
-        for index, lane in enumerate(self._lanes()):
-            waiting.add_metric([str(index)], lane.waiting)
-            inside.add_metric([str(index)], lane.occupied)
+        for index, queue in enumerate(self._queues()):
+            waiting.add_metric([str(index)], queue.waiting)
+            inside.add_metric([str(index)], queue.in_flight)
         return [waiting, inside]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from backend.wire import PICTURE_TYPES
-from backend.wire.tensors import DTYPES
-
-if TYPE_CHECKING:
-    from backend.endpoint.service import Service
+from backend.endpoint.service import Service
+from backend.wire import DTYPES, PICTURE_TYPES
 
 _ERRORS = {
     400: "A parameter or body that makes no sense",
@@ -17,14 +14,14 @@ _ERRORS = {
     405: "A method that this address does not take",
     413: "Too many bytes, pixels or pictures",
     415: "A body of a kind that is not served",
-    422: "The VAE overflowed, also in the widest number format",
+    422: "The VAE overflowed, also in the widest dtype",
     503: "Busy, loading or stopping; Retry-After tells when to come back",
-    507: "Out of memory, also in a leaner mode",
+    507: "Out of memory, also in a mode that needs less",
 }
 
 
 def describe_api(service: Service) -> dict[str, Any]:
-    """The description, JSON-ready; names of VAEs and limits are this server's own."""
+    """The description, JSON-ready; with the names of this server's VAEs."""
     names = [served.name for served in service.all()]
     model = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": names}}
     paths: dict[str, Any] = {
@@ -142,9 +139,7 @@ def _responses(content: dict[str, Any]) -> dict[str, Any]:
             "Server-Timing": header("parse, queue, compute and encode in milliseconds"),
             "X-Peak-Memory": header("Bytes, then kind=VRAM or kind=RAM"),
             "X-VAE-Mode": header("How it was computed: whole, or tiled if memory ran out"),
-            "X-VAE-DType": header(
-                "The number format it was computed in, then overflowed=… for those tried before"
-            ),
+            "X-VAE-DType": header("The dtype it was computed in, then overflowed=… for those tried before"),
             "X-Request-Id": header(
                 "The client's own if it sent one, else a new one; also in the server's log"
             ),

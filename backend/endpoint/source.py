@@ -1,21 +1,24 @@
 """A folder or hub repository with an AutoencoderKL or AutoencoderTiny → a VAE to serve.
 
-The config alone tells what is served, so the list is right from the start; the weights come later, in a thread.
+The config is read at once, so the list of what is served is right from the start; the weights come later, in a thread.
 """
 
 from __future__ import annotations
 
 import json
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.device.hub import pinned_revision
 from backend.device.queue import DeviceQueue
-from backend.endpoint.service import Served
+from backend.endpoint.compute import Served
 from backend.errors import BadSettingError, ModelUnavailableError, UnsupportedVAEError
+from backend.message import literal
 from backend.models import MODELS, LatentSpec
 from backend.models.local import is_name
+from backend.pairs import split_pair
 
 if TYPE_CHECKING:
     import torch
@@ -31,19 +34,23 @@ def parse_source(text: str) -> tuple[str, str]:
     Raises:
         BadSettingError: not of that form, or a name that does not fit a URL.
     """
-    name, separator, source = text.partition("=")
-    if not separator or not source:
+    pair = split_pair(text)
+    if pair is None:
         raise BadSettingError(
-            f"A VAE is given as NAME=FOLDER_OR_REPO, not as “{text}”.",
+            "A VAE is given as NAME=FOLDER_OR_REPO, not as “{text}”.",
             "For example: --vae sd-v1=stabilityai/sd-vae-ft-mse",
+            text=text,
         )
+    name, source = pair
     if not is_name(name):
-        raise BadSettingError(f"“{name}” cannot be a VAE's name.", "Use letters, digits, “-”, “_” and “.”.")
+        raise BadSettingError(
+            "“{name}” cannot be a VAE's name.", "Use letters, digits, “-”, “_” and “.”.", name=name
+        )
     return name, source
 
 
 class Source:
-    """One VAE's files and, once loaded, its module. `served` is what the service takes."""
+    """One VAE's files and, once loaded, its module. `served` is the entry for a `Service`."""
 
     def __init__(self, name: str, source: str, device: str, dtype: str, queue: DeviceQueue) -> None:
         """Reads the config only.
@@ -59,7 +66,11 @@ class Source:
         self.kind = str(config.get("_class_name"))
         if self.kind not in KINDS:
             raise UnsupportedVAEError(
-                f"{source} holds a {self.kind}, which cannot be served.", f"Served kinds: {', '.join(KINDS)}."
+                "{source} holds a {kind}, which cannot be served.",
+                "Served kinds: {kinds}.",
+                source=source,
+                kind=self.kind,
+                kinds=", ".join(KINDS),
             )
         self.spec = spec_from_config(config)
         self.force_upcast = bool(config.get("force_upcast"))
@@ -73,23 +84,23 @@ class Source:
         return Served(
             name=self.name,
             spec=self.spec,
-            load=self.whole,
+            load=partial(self.vae, "whole"),
             queue=self._queue,
-            load_low_memory=self.tiled if self.kind == "AutoencoderKL" else None,
+            load_low_memory=partial(self.vae, "tiled") if self.kind == "AutoencoderKL" else None,
             is_ready=lambda: self._module is not None,
             title=known.title if known else self.source if not Path(self.source).exists() else self.name,
             fixed_scale=self.kind == "AutoencoderTiny",
         )
 
-    def whole(self) -> VAE:
-        from backend.vae.whole import Whole
+    def vae(self, mode: str) -> VAE:
+        """The VAE in a local mode, loaded if need be.
 
-        return Whole(self.module(), self.spec)
+        Raises:
+            ModelUnavailableError: weights missing or broken. BadSettingError: no such device.
+        """
+        from backend.vae.modes import local_vae
 
-    def tiled(self) -> VAE:
-        from backend.vae.tiled import Tiled
-
-        return Tiled(self.module(), self.spec)
+        return local_vae(mode, self.module(), self.spec)
 
     def module(self) -> Any:
         """The VAE in eval mode on its device, loaded once.
@@ -105,7 +116,7 @@ class Source:
     def _load(self) -> Any:
         import diffusers
 
-        from backend.device.loading import pick_device
+        from backend.device.availability import pick_device
 
         device = pick_device(self.device)
         options = {"subfolder": self.subfolder} if self.subfolder else {}
@@ -119,7 +130,10 @@ class Source:
             )
         except OSError as error:
             raise ModelUnavailableError(
-                f"The weights of “{self.name}” ({self.source}) cannot be had.", str(error)[:200]
+                "The weights of “{name}” ({source}) cannot be had.",
+                literal(str(error)[:200]),
+                name=self.name,
+                source=self.source,
             ) from error
         return module.to(device).eval().requires_grad_(False)
 
@@ -147,11 +161,13 @@ def read_config(source: str) -> tuple[str | None, dict[str, Any]]:
         try:
             config = json.loads(path.read_bytes())
         except (ValueError, RecursionError) as error:
-            raise ModelUnavailableError(f"{name} in {source} is no JSON.") from error
+            raise ModelUnavailableError("{file} in {source} is no JSON.", file=name, source=source) from error
         if subfolder is not None or str(config.get("_class_name", "")).startswith("Autoencoder"):
             return subfolder, config
     raise ModelUnavailableError(
-        f"No VAE was found at {source}.", "It must be a folder or hub repository with a VAE's config.json."
+        "No VAE was found at {source}.",
+        "It must be a folder or hub repository with a VAE's config.json.",
+        source=source,
     )
 
 
@@ -164,7 +180,9 @@ def _from_hub(repository: str, name: str) -> Path | None:
         return None
     except (OSError, errors.HfHubHTTPError) as error:
         raise ModelUnavailableError(
-            f"{repository} is no folder here, and the model hub cannot give it.", str(error)[:200]
+            "{repository} is no folder here, and the model hub cannot give it.",
+            literal(str(error)[:200]),
+            repository=repository,
         ) from error
 
 

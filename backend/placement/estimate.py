@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from backend.device.measure import free_bytes
-from backend.job import ResolvedJob
-from backend.placement.shapes import Direction
-from backend.run.stage import Stages
+from backend.job import ResolvedJob, VaeOptions
+from backend.placement.choose import Candidate
+from backend.placement.learned import ExpectedCost
+from backend.report import Direction
+from backend.request import StageRequest
 
 
 @dataclass(frozen=True)
@@ -27,29 +29,29 @@ class Estimate:
         return None if self.peak_bytes is None else self.peak_bytes <= self.free_bytes
 
 
-def estimate(job: ResolvedJob, stages: Stages) -> Estimate:
-    """The job's expectation on this machine as it is now; nothing is loaded and nothing runs."""
-    seconds: list[float | None] = [stages.expect_painting(job)]
-    peaks: list[int | None] = []
-    modes: list[str] = []
-    directions: tuple[Direction, Direction] = ("encode", "decode")
-    for direction in directions:
-        options = job.job.encode if direction == "encode" else job.job.decode
-        mode = stages.choices(job.spec, direction, job.width, job.height, options)[0].mode
-        modes.append(mode)
-        if mode == "remote":
-            seconds.append(None)  # another machine, over a network
-            peaks.append(0)
-            continue
-        expected = stages.expect(job.spec, direction, job.width, job.height, mode, options)
-        seconds.append(expected.seconds)
-        peaks.append(expected.peak_bytes)
-    known_seconds = [value for value in seconds if value is not None]
-    known_peaks = [value for value in peaks if value is not None]
+def estimate(
+    job: ResolvedJob,
+    free_bytes: int,
+    candidates: Callable[[StageRequest], Sequence[Candidate]],
+    expect: Callable[[StageRequest, str], ExpectedCost],
+    denoise_seconds: float | None,
+) -> Estimate:
+    """The two VAE stages in the first mode of their `candidates`, and the denoising, together."""
+
+    def stage(direction: Direction, options: VaeOptions) -> tuple[str, ExpectedCost]:
+        request = StageRequest(direction, job.spec, job.width, job.height, options)
+        mode = candidates(request)[0].mode
+        # Another machine, over a network: no memory here, and nobody knows how long.
+        return mode, ExpectedCost(0, None) if mode == "remote" else expect(request, mode)
+
+    encode_mode, encode = stage("encode", job.encode)
+    decode_mode, decode = stage("decode", job.decode)
+    seconds = (encode.seconds, denoise_seconds, decode.seconds)
+    peaks = (encode.peak_bytes, decode.peak_bytes)
     return Estimate(
-        seconds=sum(known_seconds) if len(known_seconds) == len(seconds) else None,
-        peak_bytes=max(known_peaks) if len(known_peaks) == len(peaks) else None,
-        free_bytes=free_bytes(stages.loader.device),
-        encode_mode=modes[0],
-        decode_mode=modes[1],
+        seconds=None if None in seconds else sum(value for value in seconds if value is not None),
+        peak_bytes=None if None in peaks else max(value for value in peaks if value is not None),
+        free_bytes=free_bytes,
+        encode_mode=encode_mode,
+        decode_mode=decode_mode,
     )

@@ -11,127 +11,108 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from backend.models import ModelSpec
-from backend.placement import shapes as forecast
-from backend.placement.shapes import Direction
+from backend.device.measure import DeviceState
+from backend.errors import UnsupportedVAEError
+from backend.job import ResolvedJob
+from backend.placement import shapes
+from backend.placement.cards import gpu_peak_bytes
+from backend.request import StageRequest
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _FORMAT = 1
 _WEIGHT = 0.3
 """How much a new run counts against what is known: the first one in a process is slower, and others may disturb."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """One VAE stage, as far as its cost depends on it. Sizes in pixels of the picture."""
-
-    spec: ModelSpec
-    direction: Direction
-    width: int
-    height: int
-    mode: str
-    device_type: str
-    device_name: str
-    dtype: str
-    tile_size: int = 512
-    tile_overlap: int = 128
-
-    @property
-    def element_bytes(self) -> int:
-        return 4 if self.dtype == "float32" else 2
-
-    @property
-    def tile(self) -> int | None:
-        return self.tile_size if self.mode == "tiled" else None
-
-
-@dataclass(frozen=True)
-class Expectation:
+class ExpectedCost:
     """Bytes on top of what is in use, and rough seconds; None where nothing is known yet."""
 
     peak_bytes: int | None
     seconds: float | None
+    measured_seconds: float | None = None
+    """`seconds`, but only from runs of this very model and mode."""
 
 
-class Calibration:
+class LearnedCosts:
     """What past stages took. Thread-safe. `path` None keeps it in memory only."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
         self._rates: dict[str, float] = {}
         """Multiply-adds a second."""
         self._peaks: dict[str, float] = {}
         """Measured peak as a multiple of the forecast."""
         self._read()
 
-    def expect(self, plan: Plan) -> Expectation:
-        """What `plan` will take; costs no more than a millisecond, except for the streamed mode's own plan."""
-        peak = peak_bytes(plan)
-        work = _work(plan)
-        with self._guard:
-            rate = self._known(self._rates, plan)
-            ratio = self._peaks.get(_key(plan), 1.0)
-        return Expectation(
-            None if peak is None else round(peak * ratio), None if rate is None else work / rate
+    def expect(self, request: StageRequest, mode: str, device: DeviceState) -> ExpectedCost:
+        """What `request` will take in `mode`; needs no more than a millisecond, except for the streamed mode's plan."""
+        peak = peak_bytes(request, mode, device)
+        work = _work(request, mode)
+        key = _key(request, mode, device)
+        with self._lock:
+            measured, ratio = self._rates.get(key), self._peaks.get(key, 1.0)
+            rate = self._similar_rate(key, mode) if measured is None else measured
+        return ExpectedCost(
+            None if peak is None else round(peak * ratio),
+            None if rate is None else work / rate,
+            None if measured is None else work / measured,
         )
 
-    def measured_seconds(self, plan: Plan) -> float | None:
-        """Like `expect`, but only from runs of this very model and mode; None if there were none."""
-        with self._guard:
-            rate = self._rates.get(_key(plan))
-        return None if rate is None else _work(plan) / rate
-
-    def expect_painting(
-        self, device: str, dtype: str, model: str, guided: bool, pixel_steps: float
-    ) -> float | None:
-        """Seconds of denoising so many steps times pixels; None before the model has painted here."""
-        with self._guard:
-            rate = self._rates.get(_painting_key(device, dtype, model, guided))
-        return None if rate is None else pixel_steps / rate
-
-    def learn_painting(
-        self, device: str, dtype: str, model: str, guided: bool, pixel_steps: float, seconds: float
+    def learn(
+        self,
+        request: StageRequest,
+        mode: str,
+        device: DeviceState,
+        seconds: float,
+        added_bytes: int | None,
     ) -> None:
-        """Remember a finished denoising; `guided` steps compute everything twice."""
-        if seconds <= 0 or pixel_steps <= 0:
+        """Remember a finished stage that ran here."""
+        if seconds <= 0:
             return
-        with self._guard:
-            _blend(self._rates, _painting_key(device, dtype, model, guided), pixel_steps / seconds)
-            self._write()
-
-    def learn(self, plan: Plan, seconds: float, added_bytes: int | None) -> None:
-        """Remember a finished stage."""
-        if seconds <= 0 or plan.mode == "remote":
-            return
-        key = _key(plan)
-        with self._guard:
-            _blend(self._rates, key, _work(plan) / seconds)
+        key = _key(request, mode, device)
+        with self._lock:
+            _blend(self._rates, key, _work(request, mode) / seconds)
             # Only where it is used: for the streamed mode this would make a whole plan.
-            learns_peak = plan.device_type == "cuda" and plan.mode != "streamed" and added_bytes
-            expected = peak_bytes(plan) if learns_peak else None
+            learns_peak = device.type == "cuda" and mode != "streamed" and added_bytes
+            expected = peak_bytes(request, mode, device) if learns_peak else None
             if added_bytes and expected:
                 _blend(self._peaks, key, added_bytes / expected)
             self._write()
 
-    def _known(self, table: Mapping[str, float], plan: Plan) -> float | None:
-        """This very case, else the same arithmetic in another mode or for another model, as a rough guess."""
-        key = _key(plan)
-        if key in table:
-            return table[key]
-        if plan.mode == "tiny":  # another architecture: nothing else tells
+    def expect_denoise(self, job: ResolvedJob, device: DeviceState) -> float | None:
+        """Seconds of the job's denoising: 0 without steps, None before the model has denoised here."""
+        if job.steps_to_run == 0:
+            return 0.0
+        with self._lock:
+            rate = self._rates.get(_denoise_key(job, device))
+        return None if rate is None else _pixel_steps(job) / rate
+
+    def learn_denoise(self, job: ResolvedJob, device: DeviceState, seconds: float) -> None:
+        """Remember a finished denoising."""
+        if seconds <= 0 or job.steps_to_run == 0:
+            return
+        with self._lock:
+            _blend(self._rates, _denoise_key(job, device), _pixel_steps(job) / seconds)
+            self._write()
+
+    def _similar_rate(self, key: str, mode: str) -> float | None:
+        """Of the same arithmetic in another mode or for another model, as a rough guess."""
+        if mode == "tiny":  # another architecture: nothing else is like it
             return None
         start = key.rsplit("|", 2)[0] + "|"
-        alike = [
-            rate for name, rate in table.items() if name.startswith(start) and not name.endswith("|tiny")
+        similar = [
+            rate
+            for name, rate in self._rates.items()
+            if name.startswith(start) and not name.endswith("|tiny")
         ]
-        return median(alike) if alike else None
+        return median(similar) if similar else None
 
     def _read(self) -> None:
         if self._path is None or not self._path.exists():
@@ -142,7 +123,7 @@ class Calibration:
                 self._rates, self._peaks = _table(data["rates"]), _table(data["peaks"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             # Only a memory of speeds: a damaged one is forgotten and learned again.
-            _log.warning("The calibration in %s cannot be read and starts anew: %s", self._path, error)
+            log.warning("The calibration in %s cannot be read and starts anew: %s", self._path, error)
 
     def _write(self) -> None:
         if self._path is None:
@@ -154,73 +135,73 @@ class Calibration:
             part.write_text(json.dumps(data, indent=1))
             part.replace(self._path)
         except OSError as error:
-            _log.warning("The calibration cannot be kept in %s: %s", self._path, error)
+            log.warning("The calibration cannot be kept in %s: %s", self._path, error)
             self._path = None
 
 
-def cache_folder(environ: Mapping[str, str]) -> Path:
-    """Where this app keeps what it learns: by the XDG rule, `~/.cache/latent-relay` if nothing else is said."""
-    return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latent-relay"
-
-
-def peak_bytes(plan: Plan) -> int | None:
+def peak_bytes(request: StageRequest, mode: str, device: DeviceState) -> int | None:
     """From shapes: what the stage will allocate at its peak on top of the weights. None where no plan is possible."""
-    channels = plan.spec.vae_block_out_channels
-    size = (plan.width, plan.height)
-    if plan.mode == "streamed":
-        return _streamed_peak_bytes(plan)
-    if plan.mode == "tiny":
-        return forecast.tiny_peak_bytes(*size, plan.element_bytes)
-    if plan.mode not in ("whole", "tiled"):
+    channels = request.spec.vae_block_out_channels
+    size = (request.width, request.height)
+    element_bytes = 4 if device.dtype == "float32" else 2
+    tile = request.options.tile_size if mode == "tiled" else None
+    if mode == "streamed":
+        return _streamed_peak_bytes(request, device)
+    if mode == "tiny":
+        return shapes.tiny_peak_bytes(*size, element_bytes)
+    if mode not in ("whole", "tiled"):
         return 0
-    if plan.device_type == "cuda":
-        from backend.placement.cards import gpu_peak_bytes
-
-        half = gpu_peak_bytes(plan.spec, plan.direction, *size, plan.tile)
-        return half * plan.element_bytes // 2
-    return forecast.cpu_peak_bytes(
-        channels, plan.direction, *size, plan.element_bytes, plan.tile, plan.tile_overlap
+    if device.type == "cuda":
+        return gpu_peak_bytes(request.spec, request.direction, *size, tile) * element_bytes // 2
+    return shapes.cpu_peak_bytes(
+        channels, request.direction, *size, element_bytes, tile, request.options.tile_overlap
     )
 
 
-def _streamed_peak_bytes(plan: Plan) -> int | None:
+def _streamed_peak_bytes(request: StageRequest, device: DeviceState) -> int | None:
     """The streamed mode plans its run to the byte."""
     import torch
 
-    from backend.errors import UnsupportedVAEError
     from backend.vae.architecture import weightless_vae
-    from backend.vae.streamed import plan as streamed_plan
+    from backend.vae.streamed import plan
 
     try:
-        return streamed_plan(
-            weightless_vae(plan.spec),
-            plan.height,
-            plan.width,
-            direction=plan.direction,
-            dtype=getattr(torch, plan.dtype),
-            device=plan.device_type,
+        return plan(
+            weightless_vae(request.spec),
+            request.height,
+            request.width,
+            direction=request.direction,
+            dtype=getattr(torch, device.dtype),
+            device=device.type,
         ).peak_bytes
     except UnsupportedVAEError:
         return None
 
 
-def _work(plan: Plan) -> float:
+def _work(request: StageRequest, mode: str) -> float:
     """Multiply-adds; for the tiny VAE in units of its own."""
-    if plan.mode == "tiny":
-        return float(plan.width * plan.height)
-    whole = forecast.multiply_adds(plan.spec.vae_block_out_channels, plan.direction, plan.width, plan.height)
-    if plan.mode != "tiled":
+    width, height = request.width, request.height
+    if mode == "tiny":
+        return float(width * height)
+    whole = shapes.multiply_adds(request.spec.vae_block_out_channels, request.direction, width, height)
+    if mode != "tiled":
         return whole
-    pixels = forecast.tiled_pixels(plan.width, plan.height, plan.tile_size, plan.tile_overlap)
-    return whole * pixels / (plan.width * plan.height)
+    tile, overlap = request.options.tile_size, request.options.tile_overlap
+    return whole * shapes.tiled_pixels(width, height, tile, overlap) / (width * height)
 
 
-def _key(plan: Plan) -> str:
-    return "|".join((plan.device_name, plan.dtype, plan.direction, plan.spec.name, plan.mode))
+def _key(request: StageRequest, mode: str, device: DeviceState) -> str:
+    return "|".join((device.name, device.dtype, request.direction, request.spec.name, mode))
 
 
-def _painting_key(device: str, dtype: str, model: str, guided: bool) -> str:
-    return "|".join((device, dtype, "denoise", model, "guided" if guided else "plain"))
+def _denoise_key(job: ResolvedJob, device: DeviceState) -> str:
+    """Guided steps compute everything twice."""
+    guided = "guided" if job.guidance_scale > 1 else "plain"
+    return "|".join((device.name, device.dtype, "denoise", job.spec.name, guided))
+
+
+def _pixel_steps(job: ResolvedJob) -> float:
+    return float(job.steps_to_run * job.width * job.height)
 
 
 def _blend(table: dict[str, float], key: str, value: float) -> None:

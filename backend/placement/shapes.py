@@ -7,9 +7,7 @@ full-resolution level is the peak. For SD v1 that is 768 and 512 elements a pixe
 
 from __future__ import annotations
 
-from typing import Literal
-
-Direction = Literal["encode", "decode"]
+from backend.report import Direction
 
 
 def elements_per_pixel(block_out_channels: tuple[int, ...], direction: Direction) -> int:

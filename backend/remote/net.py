@@ -26,7 +26,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _UNICAST = ipaddress.ip_network("2000::/3")
 """All that is handed out for the open internet of IPv6 (RFC 4291); the rest is local, special or unused."""
-_CARRIERS = tuple(
+_IPV4_EMBEDDED = tuple(
     ipaddress.ip_network(prefix)
     for prefix in (
         "::/96",  # IPv4-compatible (RFC 4291), deprecated
@@ -80,12 +80,12 @@ def redact_url(url: str) -> str:
 def is_public(address: Address) -> bool:
     """Whether an address is on the open internet: not loopback, private, link-local (cloud metadata), multicast…
 
-    IPv6 forms that carry an IPv4 address are judged by that one.
+    An IPv6 address with an IPv4 address inside is judged by that one.
     """
     if isinstance(address, ipaddress.IPv6Address):
-        carried = _carried(address)
-        if carried is not None:
-            return is_public(carried)
+        embedded = _embedded_ipv4(address)
+        if embedded is not None:
+            return is_public(embedded)
         if address not in _UNICAST:
             return False
     if any(address.version == network.version and address in network for network in _SPECIAL):
@@ -93,11 +93,11 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast
 
 
-def _carried(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+def _embedded_ipv4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     """The IPv4 address inside, None if there is none."""
     inner = address.sixtofour or (address.teredo[1] if address.teredo else None)
     is_isatap = int(address) >> 32 & 0xFDFFFFFF == 0x5EFE  # RFC 5214, with and without its universal bit
-    if inner is None and (is_isatap or any(address in network for network in _CARRIERS)):
+    if inner is None and (is_isatap or any(address in network for network in _IPV4_EMBEDDED)):
         inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return inner
 
@@ -114,9 +114,10 @@ def check_visitor_url(url: str) -> None:
         _public_addresses(host, parts.port or (443 if parts.scheme == "https" else 80))
     except (OSError, UnicodeError) as error:
         raise RemoteUnreachableError(
-            f"No computer called {host} was found.",
+            "No computer called {host} was found.",
             "Check the address for a typing mistake.",
             url=redact_url(url),
+            host=host,
         ) from error
 
 
@@ -147,34 +148,34 @@ _current = threading.local()
 
 
 class AbortHandle:
-    """Remembers the connection that this thread's request uses, so that another thread can cut it."""
+    """Remembers the connection of the request that a thread sends within the `with` block, for another to abort it."""
 
     def __init__(self) -> None:
         self.connection: HTTPConnection | None = None
 
     def __enter__(self) -> AbortHandle:
-        _current.watched = self
+        _current.handle = self
         return self
 
     def __exit__(self, *_: object) -> None:
-        _current.watched = None
+        _current.handle = None
 
-    def cut(self) -> None:
-        """End the request: its thread gets an error, and the server sees that nobody waits any more."""
+    def abort(self) -> None:
+        """End the request: its thread gets an error, and the server sees the connection close."""
         sock = getattr(self.connection, "sock", None)
         if sock is not None:
             try:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:
-                return  # already gone, which is all that was wanted
+                return  # already closed
 
 
-class _Checked(HTTPConnection):
+class _Connection(HTTPConnection):
     public_only = False
 
     def _new_conn(self) -> socket.socket:
-        """With `public_only` the name is looked up here, once, and the very address that was found good is called:
-        a second look-up might find another, and even knocking at a private one tells whether somebody is there.
+        """With `public_only` the name is looked up here, once, and the connection goes to the address that was checked:
+        a second look-up might give another, and even a refused connection to a private one tells that it exists.
         """
         if not self.public_only:
             return super()._new_conn()
@@ -185,34 +186,34 @@ class _Checked(HTTPConnection):
             raise NameResolutionError(name, self, error) from error
         except (OSError, UnicodeError) as error:
             raise NewConnectionError(self, str(error)) from error
-        last: NewConnectionError | None = None
+        last_error: NewConnectionError | None = None
         for number in numbers:
             self._dns_host = number
             try:
                 return super()._new_conn()
             except NewConnectionError as error:
-                last = error
+                last_error = error
             finally:
                 self._dns_host = name  # the certificate is the name's
-        assert last is not None, "there is at least one address"
-        raise last
+        assert last_error is not None, "there is at least one address"
+        raise last_error
 
     def request(self, *args: Any, **options: Any) -> None:
-        watched: AbortHandle | None = getattr(_current, "watched", None)
-        if watched is not None:
-            watched.connection = self
+        handle: AbortHandle | None = getattr(_current, "handle", None)
+        if handle is not None:
+            handle.connection = self
         super().request(*args, **options)
 
 
-class _CheckedTLS(_Checked, HTTPSConnection):
+class _TLSConnection(_Connection, HTTPSConnection):
     pass
 
 
-class _Public(_Checked):
+class _PublicConnection(_Connection):
     public_only = True
 
 
-class _PublicTLS(_CheckedTLS):
+class _PublicTLSConnection(_TLSConnection):
     public_only = True
 
 
@@ -223,24 +224,26 @@ def _pool(base: Any, connection: type[HTTPConnection]) -> Any:
 class _Adapter(HTTPAdapter):
     def __init__(self, *, public_only: bool) -> None:
         self._public_only = public_only
-        self.answered: set[str] = set()
+        self.seen_origins: set[str] = set()
         super().__init__(pool_connections=8, pool_maxsize=32, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         super().init_poolmanager(*args, **options)
         self.poolmanager.pool_classes_by_scheme = {
-            "http": _pool(HTTPConnectionPool, _Public if self._public_only else _Checked),
-            "https": _pool(HTTPSConnectionPool, _PublicTLS if self._public_only else _CheckedTLS),
+            "http": _pool(HTTPConnectionPool, _PublicConnection if self._public_only else _Connection),
+            "https": _pool(
+                HTTPSConnectionPool, _PublicTLSConnection if self._public_only else _TLSConnection
+            ),
         }
 
 
 def new_session(*, public_only: bool = False) -> requests.Session:
-    """A session whose connections are kept and can be cut; with `public_only` they refuse private addresses."""
+    """A session whose connections are kept and can be aborted; with `public_only` they refuse private addresses."""
     session = requests.Session()
     adapter = _Adapter(public_only=public_only)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
-    session.auth = _add_nothing  # else requests would look for passwords in ~/.netrc
+    session.auth = _no_credentials  # else requests would look for passwords in ~/.netrc
     session.headers["Accept-Encoding"] = "identity"
     if public_only:
         session.trust_env = False  # a proxy would look up the name a second time, out of our sight
@@ -248,16 +251,20 @@ def new_session(*, public_only: bool = False) -> requests.Session:
 
 
 def seen_origins(session: requests.Session) -> set[str]:
-    """Origins that have answered on this session, whatever they said; for the caller to add to."""
+    """The origins that a reply of any status came from on this session; the client adds to the set."""
     adapter = session.get_adapter("http://")
-    return adapter.answered if isinstance(adapter, _Adapter) else set()
+    return adapter.seen_origins if isinstance(adapter, _Adapter) else set()
 
 
-def _add_nothing(request: requests.PreparedRequest) -> requests.PreparedRequest:
+def _no_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-@cache
 def shared_session(public_only: bool = False) -> requests.Session:
-    """The process's own two sessions, so that connections outlive one stage."""
+    """One of the two sessions of this process, so that connections outlive one stage."""
+    return _shared_session(public_only)
+
+
+@cache  # by the argument as it is given, so it must be given always and in one way
+def _shared_session(public_only: bool) -> requests.Session:
     return new_session(public_only=public_only)

@@ -1,6 +1,6 @@
-"""A picture too large for one request, sent in overlapping parts and blended.
+"""A tensor too large for one request, computed in overlapping parts that are blended.
 
-Like any tiling this is not exact: each part has its own GroupNorm statistics, so the report says that it was done.
+Like any tiling this is not exact: each part has its own GroupNorm statistics, so the report says how many there were.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ from itertools import pairwise
 import torch
 
 OVERLAP = 32
-"""Latents that neighbouring parts share; 256 pixels for a downscale of 8."""
+"""What neighbouring parts share along a side, in latents; 256 pixels for a downscale of 8."""
 
 
-def starts(length: int, most: int, overlap: int) -> tuple[int, list[int]]:
-    """(part length, where each part starts) to cover `length` by equal parts of at most `most`."""
-    if length <= most:
+def starts(length: int, max_length: int, overlap: int) -> tuple[int, list[int]]:
+    """(part length, where each part starts) to cover `length` by equal parts of at most `max_length`."""
+    if length <= max_length:
         return length, [0]
-    overlap = min(overlap, most // 4)
-    count = -(-(length - overlap) // (most - overlap))
+    overlap = min(overlap, max_length // 4)
+    count = -(-(length - overlap) // (max_length - overlap))
     size = -(-(length + (count - 1) * overlap) // count)
     return size, [round(index * (length - size) / (count - 1)) for index in range(count)]
 
 
 def ramp(size: int, overlap: int, first: bool, last: bool) -> torch.Tensor:
-    """Weights of one part along one side: rising at an inner start, falling at an inner end, never 0."""
+    """Blending weights (size,) in (0, 1] of one part along one side: rising where another part overlaps its
+    start, falling where one overlaps its end, else 1."""
     weights = torch.ones(size)
     rise = torch.arange(1, overlap + 1) / (overlap + 1)
     if not first:
@@ -38,19 +39,19 @@ def ramp(size: int, overlap: int, first: bool, last: bool) -> torch.Tensor:
 def in_parts(
     tensor: torch.Tensor,
     work: Callable[[torch.Tensor], torch.Tensor],
-    most: int,
+    max_length: int,
     *,
     unit: int,
     factor: float,
 ) -> tuple[torch.Tensor, int]:
-    """`work` over overlapping parts of `tensor` (B, C, H, W), none longer than `most`, and how many there were.
+    """`work` over overlapping parts of `tensor` (B, C, H, W), none longer than `max_length`, and how many there were.
 
-    Parts start and end on whole `unit`s of the input. `factor` is what `work` does to a side: 8 for a decode, 1/8
-    for an encode.
+    The result is float32 (B, C', H * factor, W * factor). Parts start and end at multiples of `unit` in the input.
+    `factor` is what `work` multiplies a side by: 8 for a decode, 1/8 for an encode.
     """
-    heights = starts(tensor.shape[2] // unit, most // unit, OVERLAP)
-    widths = starts(tensor.shape[3] // unit, most // unit, OVERLAP)
-    scale = unit * factor  # what one unit is in the output
+    heights = starts(tensor.shape[2] // unit, max_length // unit, OVERLAP)
+    widths = starts(tensor.shape[3] // unit, max_length // unit, OVERLAP)
+    scale = unit * factor  # one unit, measured in the output
     total: torch.Tensor | None = None
     weights = torch.zeros(0)
     for row, top in enumerate(heights[1]):
@@ -73,7 +74,8 @@ def in_parts(
     return total / weights, len(heights[1]) * len(widths[1])
 
 
-def _weights(plan: tuple[int, list[int]], index: int, scale: float, size: int) -> torch.Tensor:
-    length, begins = plan
+def _weights(layout: tuple[int, list[int]], index: int, scale: float, size: int) -> torch.Tensor:
+    """Weights (size,) of part number `index` along one side, whose layout `starts` has given."""
+    length, begins = layout
     shared = length - min((after - before for before, after in pairwise(begins)), default=length)
     return ramp(size, round(shared * scale), index == 0, index == len(begins) - 1)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-import requests
 import torch
 
 from backend import wire
 from backend.errors import (
+    Cancelled,
     LatentRelayError,
     RemoteError,
     RemoteRefusedError,
@@ -23,13 +23,18 @@ from backend.errors import (
     RemoteUnreachableError,
     WireError,
 )
+from backend.message import Message, join
 from backend.models import LatentSpec
-from backend.remote.client import Caller
+from backend.remote import description
+from backend.remote.client import EndpointClient
+from backend.remote.failures import RETRIABLE
 from backend.remote.net import redact_url, seen_origins
-from backend.remote.vae import Remote
+from backend.remote.vae import NO_URL, RemoteVae
+from backend.report import Direction
 from backend.token import origin
 
-Light = Literal["green", "yellow", "red"]
+Status = Literal["ready", "starting", "broken"]
+"""It works; it may work later; it cannot work."""
 
 SECONDS = 10.0
 _SIDE = 4
@@ -40,70 +45,103 @@ _TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was found. `sentence` is for a person; green works, yellow may work later, red cannot work."""
+    """What was found out about an endpoint, and a message about it for a person."""
 
-    light: Light
-    sentence: str
+    status: Status
+    message: Message
     latency: float | None = None
     """Seconds of one tiny round trip."""
     max_pixels: int | None = None
-    """The endpoint's own limit, where it tells."""
+    """The endpoint's own limit, where it gives one."""
 
 
-def preflight(remote: Remote, direction: Literal["encode", "decode"], timeout: float = SECONDS) -> Preflight:
+def preflight(remote: RemoteVae, direction: Direction, timeout: float = SECONDS) -> Preflight:
     """Try `remote` with a tiny picture; never raises for what is wrong out there.
 
     Raises:
-        Cancelled: the remote's stop was set.
+        Cancelled: the remote's stop was set. BadSettingError: a visitor's address that turns out to be private.
     """
-    url = remote.encode_url if direction == "encode" else remote.decode_url
+    url = remote.url(direction)
     if url is None:
-        return Preflight("red", f"No endpoint is set that could {direction}.")
+        return Preflight("broken", NO_URL[direction])
     where = redact_url(url)
-    caller = replace(remote.caller, timeout=timeout, retries=remote.caller.retries.new(connect=0, status=0))
+    client = replace(remote.client, timeout=timeout, retries=remote.client.retries.new(connect=0, status=0))
     try:
-        told = _description(remote, url, timeout)
-        if told is not None and (problem := mismatch(remote.spec, told)):
-            return Preflight("red", f"The endpoint at {where} serves another model. {problem}")
-        probe = _Probe(remote.spec, caller)
+        found = _describe(url, client)
+        if found is not None and (problem := description.mismatch(remote.spec, found)):
+            sentence = Message("The endpoint at {where} serves another model.", where=where)
+            return Preflight("broken", join(sentence, problem))
+        probe = _Probe(remote.spec, client)
         started = time.perf_counter()
         ours = probe.encode(url) if direction == "encode" else probe.decode(url)
         latency = time.perf_counter() - started
         if direction == "decode" and float((ours - probe.decode_as_served(url)).abs().mean()) > _TOLERANCE:
-            return Preflight(
-                "red",
-                f"The endpoint at {where} answers, but scales latents in another way than this model "
-                f"(scaling_factor {remote.spec.scaling_factor:g}): it serves another model's VAE.",
-                latency,
+            sentence = Message(
+                "The endpoint at {where} answers, but scales latents in another way than this model "
+                "(scaling_factor {scaling_factor:g}): it serves another model's VAE.",
+                where=where,
+                scaling_factor=remote.spec.scaling_factor,
             )
+            return Preflight("broken", sentence, latency)
     except RemoteTimeoutError:
-        return Preflight(
-            "yellow", f"The endpoint at {where} did not answer within {timeout:g} s; it may be waking up."
+        sentence = Message(
+            "The endpoint at {where} did not answer within {seconds:g} s; it may be waking up.",
+            where=where,
+            seconds=timeout,
         )
-    except RemoteRefusedError as error:
-        light: Light = "yellow" if error.status in (429, 502, 503, 504) else "red"
-        return Preflight(light, error.sentence)
-    except RemoteUnreachableError as error:
-        restarting = origin(url) in seen_origins(caller.session)
-        return Preflight("yellow" if restarting else "red", error.sentence)
+        return Preflight("starting", sentence)
     except RemoteError as error:
-        return Preflight("red", error.sentence)
-    limit = told.get("limits", {}).get("max_pixels") if told else None
-    limits = f", up to {limit / 1e6:.1f} million pixels" if isinstance(limit, int) else ""
-    return Preflight(
-        "green",
-        f"The endpoint at {where} is ready: a tiny {direction} took {latency * 1000:.0f} ms{limits}.",
-        latency,
-        limit if isinstance(limit, int) else None,
-    )
+        starting = (
+            error.status in RETRIABLE
+            if isinstance(error, RemoteRefusedError)
+            else isinstance(error, RemoteUnreachableError) and origin(url) in seen_origins(client.session)
+        )
+        return Preflight("starting" if starting else "broken", error.full_message)
+    max_pixels = found.max_pixels if found is not None else None
+    return Preflight("ready", _ready(where, direction, latency, max_pixels), latency, max_pixels)
+
+
+_READY: dict[tuple[Direction, bool], Message] = {
+    ("encode", False): Message("The endpoint at {where} is ready: a tiny encode took {milliseconds:.0f} ms."),
+    ("decode", False): Message("The endpoint at {where} is ready: a tiny decode took {milliseconds:.0f} ms."),
+    ("encode", True): Message(
+        "The endpoint at {where} is ready: a tiny encode took {milliseconds:.0f} ms, "
+        "up to {megapixels:.1f} million pixels."
+    ),
+    ("decode", True): Message(
+        "The endpoint at {where} is ready: a tiny decode took {milliseconds:.0f} ms, "
+        "up to {megapixels:.1f} million pixels."
+    ),
+}
+"""By direction, and whether the limit is known."""
+
+
+def _ready(where: str, direction: Direction, latency: float, max_pixels: int | None) -> Message:
+    template = _READY[direction, max_pixels is not None]
+    return Message(template.key, where=where, milliseconds=latency * 1000, megapixels=(max_pixels or 0) / 1e6)
+
+
+def _describe(url: str, client: EndpointClient) -> description.EndpointDescription | None:
+    """What the endpoint says about the VAE whose direction is served at `url`; None if it does not."""
+    base, slash, last = url.rstrip("/").rpartition("/")
+    if not slash or last not in ("encode", "decode"):
+        return None
+    once = replace(client, timeout=min(client.timeout, description.SECONDS))
+    try:
+        found = description.fetch(base, once)
+    except Cancelled:
+        raise
+    except LatentRelayError:
+        return None  # the tiny request that follows finds out why, and says it
+    return next((one for one in found if one.url == base), None)
 
 
 class _Probe:
     """Tiny requests whose replies are checked like any other."""
 
-    def __init__(self, spec: LatentSpec, caller: Caller) -> None:
+    def __init__(self, spec: LatentSpec, client: EndpointClient) -> None:
         self.spec = spec
-        self.caller = caller
+        self.client = client
         self.latents = torch.randn(1, spec.channels, _SIDE, _SIDE, generator=torch.Generator().manual_seed(0))
 
     def encode(self, url: str) -> torch.Tensor:
@@ -115,50 +153,19 @@ class _Probe:
 
     def decode_as_served(self, url: str) -> torch.Tensor:
         """With the factors of the server's own VAE."""
-        message = wire.pack_decode_request(wire.DecodeRequest(self.latents, wire.OWN, "uint8"))
-        answer = self.caller.post(url, message, 2**20)
+        message = wire.pack_decode_request(wire.DecodeRequest(self.latents, wire.CONFIGURED, "uint8"))
+        reply = self.client.post(url, message, 2**20)
         try:
-            return wire.parse_decode_reply(answer.headers, answer.body, "uint8")
+            return wire.parse_decode_reply(reply.headers, reply.body, "uint8")
         except WireError as error:
-            where = redact_url(url)
-            raise RemoteReplyError(f"The answer of {where} cannot be used. {error}", url=where) from error
+            raise RemoteReplyError(
+                "The answer of {where} cannot be used. {error}",
+                url=reply.url,
+                where=reply.url,
+                error=error.message,
+            ) from error
 
-    def _remote(self, url: str) -> Remote:
-        remote = Remote(self.spec, url, url)
-        remote.caller = self.caller
+    def _remote(self, url: str) -> RemoteVae:
+        remote = RemoteVae(self.spec, url, url)
+        remote.client = self.client
         return remote
-
-
-def _description(remote: Remote, url: str, timeout: float) -> dict[str, Any] | None:
-    """What a Latent Relay endpoint tells of itself at …/vae/NAME; None from servers that have no such page."""
-    base, slash, last = url.rstrip("/").rpartition("/")
-    if not slash or last not in ("encode", "decode"):
-        return None
-    token = remote.caller.token.for_url(base) if remote.caller.token else None
-    headers = {"authorization": f"Bearer {token}"} if token else {}
-    try:
-        with remote.caller.session.get(
-            base, headers=headers, timeout=min(timeout, 5.0), allow_redirects=False, stream=True
-        ) as response:
-            if response.status_code != 200 or "json" not in response.headers.get("Content-Type", ""):
-                return None
-            document = wire.read_json(next(response.iter_content(65536), b""))
-    except (requests.RequestException, OSError, LatentRelayError):
-        return None  # the tiny request that follows finds out why, and says it
-    return document if isinstance(document, dict) and "channels" in document else None
-
-
-def mismatch(spec: LatentSpec, told: dict[str, Any]) -> str | None:
-    """One sentence about the first thing that does not fit, None if all does."""
-    if told.get("channels") != spec.channels:
-        return f"Its latents have {told.get('channels')} channels, this model's {spec.channels}."
-    if told.get("downscale") not in (None, spec.downscale):
-        return f"Its VAE shrinks by {told.get('downscale')}, this model's by {spec.downscale}."
-    factor = told.get("scaling_factor")
-    if told.get("fixed_scale") or not isinstance(factor, int | float):
-        return None
-    if abs(factor - spec.scaling_factor) > 1e-3 * spec.scaling_factor:
-        return f"Its scaling_factor is {factor:g}, this model's {spec.scaling_factor:g}."
-    if abs((told.get("shift_factor") or 0.0) - (spec.shift_factor or 0.0)) > 1e-3:
-        return f"Its shift_factor is {told.get('shift_factor')}, this model's {spec.shift_factor}."
-    return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import requests
@@ -13,19 +14,32 @@ import torch
 from backend import wire
 from backend.errors import RemoteRefusedError, RemoteReplyError, UserError, WireError
 from backend.job import LOSSLESS, Transfer
+from backend.message import Message
 from backend.models import LatentSpec
-from backend.remote.client import Answer, Caller
-from backend.remote.net import redact_url, shared_session
+from backend.remote.client import EndpointClient, HttpReply
+from backend.remote.net import shared_session
 from backend.remote.parts import in_parts
-from backend.report import Traffic
+from backend.report import Direction, Traffic
 from backend.token import Token
 from backend.vae.base import check_image, check_latents
 
 MAX_SIDE = 2048
 """What the known endpoints take in one request: 2048 × 2048 pixels."""
 
+NO_URL: dict[Direction, Message] = {
+    "encode": Message("No endpoint is set that could encode."),
+    "decode": Message("No endpoint is set that could decode."),
+}
+
+_WRONG_VAE = Message("It serves another model's VAE; check its address.")
+_OVERFLOWS = Message(
+    "Its VAE overflows in its number format; your latents are kept, so another place can be tried."
+)
+
 _MIN_SIDE = 128
 """Parts are not made smaller than this, in pixels: an endpoint that refuses them refuses something else."""
+_EXTRA_BYTES = 2**16
+"""What a reply may have beyond its tensor as float32."""
 _OUTPUTS: dict[Transfer, wire.Output] = {
     "uint8": "uint8",
     "float32": "pt",
@@ -35,22 +49,16 @@ _OUTPUTS: dict[Transfer, wire.Output] = {
 }
 
 
-@dataclass(frozen=True)
-class _Sent:
-    answer: Answer
-    where: str
-
-
-class Remote:
-    """Encodes and decodes at two URLs; either may be None if it is not used. After a call `traffic` tells its cost.
+class RemoteVae:
+    """A VAE that encodes and decodes at two URLs; either may be None if it is not used.
 
     Args:
-        spec: what the model's latents mean; it is said in every request.
+        spec: what the model's latents mean; sent with every request.
         session: requests' session to use; by default the process's own, with kept connections.
         timeout: seconds for one call altogether, retries included.
-        token: sent as a bearer token; a plain string goes to the hosts of these two URLs, and it is never logged.
+        token: sent as a bearer token, and never logged; a plain string goes to the origins of these two URLs.
         stop: setting it ends a call with `Cancelled`, and the server sees the connection close.
-        notify: gets a sentence whenever the wait has a reason worth telling.
+        notify: gets a message before each wait for another try.
         transfer: the form pictures travel in.
         max_side: a picture with a longer side is sent in overlapping parts, in pixels.
         request_id: sent with every request, for the endpoint's log.
@@ -68,7 +76,7 @@ class Remote:
         timeout: float = 120.0,
         token: str | Token | None = None,
         stop: threading.Event | None = None,
-        notify: Callable[[str], None] = lambda _: None,
+        notify: Callable[[Message], None] = lambda _: None,
         transfer: Transfer = "uint8",
         max_side: int = MAX_SIDE,
         request_id: str | None = None,
@@ -79,11 +87,14 @@ class Remote:
         self.transfer = transfer
         self.max_side = max_side
         self.traffic: Traffic | None = None
+        """What the latest call sent and received."""
         self.computed: tuple[str, tuple[str, ...]] | None = None
-        """The number format that the endpoint says it computed in, and those that overflowed before."""
+        """The dtype that the endpoint says it computed in, and those that overflowed before."""
         if isinstance(token, str):
             token = Token.bound_to(token, encode_url, decode_url)
-        self.caller = Caller(session or shared_session(), timeout, token, stop, notify, request_id=request_id)
+        self.client = EndpointClient(
+            session or shared_session(), timeout, token, stop, notify, request_id=request_id
+        )
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) in [-1, 1] to scaled latents (B, C, H/f, W/f), float32 on the CPU.
@@ -105,6 +116,9 @@ class Remote:
         factor = self.spec.downscale
         return self._in_parts(latents, self._decode_part, unit=1, factor=factor, pixels=factor)
 
+    def url(self, direction: Direction) -> str | None:
+        return self.encode_url if direction == "encode" else self.decode_url
+
     @property
     def scaling(self) -> wire.Scaling:
         return wire.Scaling(self.spec.scaling_factor, self.spec.shift_factor or 0.0)
@@ -118,25 +132,25 @@ class Remote:
         factor: float,
         pixels: int,
     ) -> torch.Tensor:
-        """`work` on the whole or, over the endpoint's cap, on parts; halved again if it still says "too large"."""
-        self._forget()
-        most = self.max_side
-        longest = max(tensor.shape[2:]) * pixels
+        """`work` on the whole or, over `max_side`, on parts; halved as long as the endpoint says "too large"."""
+        self._reset()
+        max_side, longest = self.max_side, max(tensor.shape[2:]) * pixels
         while True:
             try:
-                if longest <= most:
+                if longest <= max_side:
                     return work(tensor)
-                result, parts = in_parts(tensor, work, most // pixels, unit=unit, factor=factor)
+                result, parts = in_parts(tensor, work, max_side // pixels, unit=unit, factor=factor)
             except RemoteRefusedError as error:
-                if error.status != 413 or min(most, longest) // 2 < _MIN_SIDE:
+                half = min(max_side, longest) // 2
+                if error.status != 413 or half < _MIN_SIDE:
                     raise
-                most = min(most, longest) // 2 // self.spec.downscale * self.spec.downscale
+                max_side = half // self.spec.downscale * self.spec.downscale
                 continue
             assert self.traffic is not None
             self.traffic = replace(self.traffic, parts=parts)
             return result
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self.traffic = None
         self.computed = None
 
@@ -152,18 +166,16 @@ class Remote:
         batch, _, height, width = image.shape
         factor = self.spec.downscale
         expected = (batch, self.spec.channels, height // factor, width // factor)
-        most = 4 * batch * expected[1] * expected[2] * expected[3] + 65536
-        sent = self._post(self.encode_url, "encode", message, most, transfer)
-        latents = self._read(sent, lambda: wire.parse_tensor_reply(sent.answer.headers, sent.answer.body))
-        if tuple(latents.shape) != expected or not latents.is_floating_point():
-            raise RemoteReplyError(
-                f"The endpoint at {sent.where} sent latents of shape {list(latents.shape)}, "
-                f"but this model's have {list(expected)}.",
-                "It serves another model's VAE; check its address.",
-                url=sent.where,
-                request_id=sent.answer.request_id,
-            )
-        return self._finite(latents.float(), sent)
+        reply = self._post("encode", message, expected, transfer)
+        latents = _parse(reply, lambda: wire.parse_tensor_reply(reply.headers, reply.body))
+        problem = Message(
+            "The endpoint at {where} sent latents of shape {shape}, but this model's have {expected}.",
+            where=reply.url,
+            shape=list(latents.shape),
+            expected=list(expected),
+        )
+        _expect(tuple(latents.shape) == expected and latents.is_floating_point(), reply, problem, _WRONG_VAE)
+        return _finite(latents.float(), reply)
 
     def _decode_part(self, latents: torch.Tensor) -> torch.Tensor:
         batch, _, height, width = latents.shape
@@ -174,58 +186,63 @@ class Remote:
         message = wire.pack_decode_request(wire.DecodeRequest(sent_latents, self.scaling, output))
         factor = self.spec.downscale
         expected = (batch, 3, height * factor, width * factor)
-        most = 4 * batch * 3 * expected[2] * expected[3] + 65536
-        sent = self._post(self.decode_url, "decode", message, most, transfer)
-        image = self._read(
-            sent, lambda: wire.parse_decode_reply(sent.answer.headers, sent.answer.body, output)
+        reply = self._post("decode", message, expected, transfer)
+        image = _parse(reply, lambda: wire.parse_decode_reply(reply.headers, reply.body, output))
+        problem = Message(
+            "The endpoint at {where} sent a picture of {width} × {height} pixels, "
+            "but {expected_width} × {expected_height} were asked for.",
+            where=reply.url,
+            width=image.shape[3],
+            height=image.shape[2],
+            expected_width=expected[3],
+            expected_height=expected[2],
         )
-        if tuple(image.shape) != expected:
-            raise RemoteReplyError(
-                f"The endpoint at {sent.where} sent a picture of {image.shape[3]} × {image.shape[2]} pixels, "
-                f"but {expected[3]} × {expected[2]} were asked for.",
-                "It serves another model's VAE; check its address.",
-                url=sent.where,
-                request_id=sent.answer.request_id,
-            )
+        _expect(tuple(image.shape) == expected, reply, problem, _WRONG_VAE)
         # Pixels of eight bits are finite and in range by nature.
-        return image if output in ("uint8", "png", "jpg") else self._finite(image, sent).clamp_(-1.0, 1.0)
+        return image if output in ("uint8", "png", "jpg") else _finite(image, reply).clamp_(-1.0, 1.0)
 
     def _post(
-        self, url: str | None, action: str, message: wire.Message, most_bytes: int, transfer: Transfer
-    ) -> _Sent:
+        self, direction: Direction, message: wire.HttpRequest, expected: tuple[int, ...], transfer: Transfer
+    ) -> HttpReply:
+        """The reply to `message`, to hold a tensor of the shape `expected`; adds to `traffic`."""
+        url = self.url(direction)
         if url is None:
-            raise UserError(f"No endpoint is set that could {action}.", "Give one, or choose another mode.")
-        answer = self.caller.post(url, message, most_bytes)
-        timing = wire.parse_timing(answer.headers.get("server-timing", ""))
+            raise UserError(NO_URL[direction], "Give one, or choose another mode.")
+        reply = self.client.post(url, message, 4 * math.prod(expected) + _EXTRA_BYTES)
+        timing = wire.parse_timing(reply.headers.get("server-timing", ""))
         traffic = Traffic(
             bytes_sent=len(message.body),
-            bytes_received=len(answer.body),
+            bytes_received=len(reply.body),
             server_seconds=sum(timing.values()) if timing else None,
-            requests=answer.attempts,
+            requests=reply.attempts,
             transfer=transfer,
             lossless=LOSSLESS[transfer],
         )
         self.traffic = traffic if self.traffic is None else self.traffic.plus(traffic)
-        self.computed = wire.parse_computed(answer.headers.get("x-vae-dtype", ""))
-        return _Sent(answer, redact_url(url))
+        self.computed = wire.parse_computed(reply.headers.get("x-vae-dtype", ""))
+        return reply
 
-    def _read(self, sent: _Sent, parse: Callable[[], torch.Tensor]) -> torch.Tensor:
-        try:
-            return parse()
-        except (WireError, UserError) as error:
-            raise RemoteReplyError(
-                f"The answer of {sent.where} cannot be used. {error}",
-                "It may not be a VAE endpoint; your latents are kept, so another place can be tried.",
-                url=sent.where,
-                request_id=sent.answer.request_id,
-            ) from error
 
-    def _finite(self, tensor: torch.Tensor, sent: _Sent) -> torch.Tensor:
-        if bool(torch.isfinite(tensor).all()):
-            return tensor
+def _parse(reply: HttpReply, parse: Callable[[], torch.Tensor]) -> torch.Tensor:
+    try:
+        return parse()
+    except (WireError, UserError) as error:
         raise RemoteReplyError(
-            f"The endpoint at {sent.where} sent NaN or infinite values.",
-            "Its VAE overflows in its number format; your latents are kept, so another place can be tried.",
-            url=sent.where,
-            request_id=sent.answer.request_id,
-        )
+            "The answer of {where} cannot be used. {error}",
+            "It may not be a VAE endpoint; your latents are kept, so another place can be tried.",
+            url=reply.url,
+            request_id=reply.request_id,
+            where=reply.url,
+            error=error.message,
+        ) from error
+
+
+def _expect(condition: bool, reply: HttpReply, problem: Message, advice: Message) -> None:
+    if not condition:
+        raise RemoteReplyError(problem, advice, url=reply.url, request_id=reply.request_id)
+
+
+def _finite(tensor: torch.Tensor, reply: HttpReply) -> torch.Tensor:
+    problem = Message("The endpoint at {where} sent NaN or infinite values.", where=reply.url)
+    _expect(bool(torch.isfinite(tensor).all()), reply, problem, _OVERFLOWS)
+    return tensor

@@ -11,25 +11,29 @@ from __future__ import annotations
 import importlib
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from backend.device.interrupt import raise_if_stopped
-from backend.errors import LatentRelayError
-from backend.events import Event, Failed, StageDone
-from backend.job import Job, ResolvedJob
-from backend.placement import shapes as forecast
+from backend.device.queue import DeviceQueue
+from backend.errors import Cancelled, LatentRelayError
+from backend.events import Event, Failed, InBatch, StageDone
+from backend.job import ResolvedJob, VaeOptions
+from backend.models import LatentSpec, ModelSpec
+from backend.placement.shapes import multiply_adds
+from backend.report import StageReport
+from backend.request import StageRequest, decode_request, encode_request
+from backend.run.context import Notify, ignore
+from backend.run.executor import LocalExecutor
 
 if TYPE_CHECKING:
     import torch
 
-    from backend.models import LatentSpec, ModelSpec
-    from backend.report import StageReport
-    from backend.run.stage import Notify, Stages, Work
+    from backend.vae.base import VAE
 
 T = TypeVar("T")
 
-Decorator = Callable[..., Callable[[T], T]]
+SpacesGpu = Callable[..., Callable[[T], T]]
 """`spaces.GPU`: called with `duration=`, a number of seconds or a function of the call's arguments."""
 
 SHORTEST, LONGEST = 10, 120
@@ -45,7 +49,7 @@ _PIXEL_STEPS = {"sd": 4e6, "sdxl": 5e6, "flux": 1e6}
 """Pixels times steps a second, by family, until the first job has shown better; as low, for the same reason."""
 
 
-def decorator(environ: Mapping[str, str]) -> Decorator[Any] | None:
+def spaces_gpu(environ: Mapping[str, str]) -> SpacesGpu[Any] | None:
     """`spaces.GPU` on a ZeroGPU Space, None elsewhere. To be called before torch is imported, because `spaces` says so.
 
     Raises:
@@ -56,75 +60,90 @@ def decorator(environ: Mapping[str, str]) -> Decorator[Any] | None:
     return importlib.import_module("spaces").GPU
 
 
-class ZeroGpu:
-    """The decorated calls of one app; to be made while the app starts, where `spaces` looks for them."""
+class ZeroGpuExecutor:
+    """The decorated calls of one app; to be made while the app starts, where `spaces` looks for them.
 
-    def __init__(
-        self, decorate: Decorator[Any], stages: Stages, run: Callable[[Job], Iterator[Event]]
-    ) -> None:
-        """`run` gives a job's events, and `stages` runs a stage, in whichever process they are called."""
-        self._stages = stages
-        self._run = run
-        self._job_call = decorate(duration=self.job_seconds)(self._job)
-        self._stage_call = decorate(duration=self.stage_seconds)(self._stage)
+    `local` runs a job or a stage in whichever process it is called.
+    """
+
+    def __init__(self, gpu: SpacesGpu[Any], local: LocalExecutor) -> None:
+        self.local = local
+        self.queue = DeviceQueue("zero-gpu")
+        """Not the one that computes, which belongs to the card's process."""
+        self._job_call = gpu(duration=self.job_seconds)(self._job)
+        self._stage_call = gpu(duration=self.stage_seconds)(self._stage)
 
     # -- in this process
 
-    def job(self, job: Job, stop: threading.Event) -> Iterator[Event]:
-        """The events of `job`, run on a lent card; like `img2img.run`, but stopping takes up to one step.
+    def load(self, spec: ModelSpec) -> None:
+        self.local.load_now(spec)  # `spaces` stands in for the card on the main thread only
 
-        Raises:
-            LatentRelayError: as the job raised it there, or Cancelled.
-        """
-        resolved = job.resolved()
-        events = self._job_call(resolved.job)  # seed and all: the card's process must not roll the dice anew
+    def stage(
+        self, request: StageRequest, stop: threading.Event | None = None, notify: Notify = ignore
+    ) -> tuple[torch.Tensor, StageReport]:
+        request.options.checked()
+        if request.options.mode == "remote":
+            return self.local.stage(request, stop, notify)
+        answer = self._stage_call(request)
+        if isinstance(answer, Failed):
+            raise answer.error
+        return answer
+
+    def job(self, job: ResolvedJob, stop: threading.Event) -> Iterator[Event]:
+        """Like `LocalExecutor.job`, but stopping takes up to one step."""
+        events = self._job_call(job)
         try:
             for event in events:
                 if isinstance(event, Failed):
                     raise event.error
                 if isinstance(event, StageDone) and event.report.stage == "denoise":
-                    self._stages.learn_painting(resolved, event.report)  # the fork's own memory is lost
+                    # What the forked process learned is lost with it.
+                    self.local.context.planner.learn_denoise(job, event.report)
                 yield event
                 raise_if_stopped(stop)
         finally:
             events.close()
 
-    def stage(self, work: Work) -> tuple[torch.Tensor, StageReport]:
-        """One VAE stage on a lent card. Raises what it raised there."""
-        answer = self._stage_call(work)
-        if isinstance(answer, Failed):
-            raise answer.error
-        return answer
+    def batch(self, jobs: Sequence[ResolvedJob], stop: threading.Event) -> Iterator[InBatch]:
+        """One after the other: the card would have to be kept while others wait."""
+        for index, job in enumerate(jobs):
+            try:
+                for event in self.job(job, stop):
+                    yield InBatch(index, event)
+            except Cancelled:
+                raise
+            except LatentRelayError as error:
+                yield InBatch(index, Failed(error))
 
-    def job_seconds(self, job: Job) -> int:
+    def vae(self, spec: ModelSpec, *, low_memory: bool = False) -> VAE:
+        return ZeroGpuVae(spec, self, "tiled" if low_memory else "whole")
+
+    def job_seconds(self, job: ResolvedJob) -> int:
         """What to ask for: the forecast of all three stages, with a margin, within bounds."""
-        resolved = job.resolved()
-        painting = self._stages.expect_painting(resolved)
-        if painting is None:
-            painting = painting_seconds(resolved)
+        denoising = self.local.context.planner.expect_denoise(job)
+        if denoising is None:
+            denoising = denoise_seconds(job)
         ends = sum(
-            _REMOTE
-            if options.mode == "remote"
-            else vae_seconds(resolved.spec, resolved.width, resolved.height)
-            for options in (resolved.job.encode, resolved.job.decode)
+            _REMOTE if options.mode == "remote" else vae_seconds(job.spec, job.width, job.height)
+            for options in (job.encode, job.decode)
         )
-        return bounded(painting + ends)
+        return bounded(denoising + ends)
 
-    def stage_seconds(self, work: Work) -> int:
-        batch = work.tensor.shape[0]
-        return bounded(batch * vae_seconds(work.spec, *work.size))
+    def stage_seconds(self, request: StageRequest) -> int:
+        batch = 1 if request.tensor is None else request.tensor.shape[0]
+        return bounded(batch * vae_seconds(request.spec, request.width, request.height))
 
     # -- in the card's process
 
-    def _job(self, job: Job) -> Iterator[Event | Failed]:
+    def _job(self, job: ResolvedJob) -> Iterator[Event | Failed]:
         try:
-            yield from self._run(job)
+            yield from self.local.job(job, threading.Event())
         except LatentRelayError as error:
             yield Failed(error)
 
-    def _stage(self, work: Work) -> tuple[torch.Tensor, StageReport] | Failed:
+    def _stage(self, request: StageRequest) -> tuple[torch.Tensor, StageReport] | Failed:
         try:
-            return self._stages.run_here(work)
+            return self.local.stage(request)
         except LatentRelayError as error:
             return Failed(error)
 
@@ -135,37 +154,28 @@ def bounded(seconds: float) -> int:
 
 def vae_seconds(spec: ModelSpec, width: int, height: int) -> float:
     """Of a decode, the longer of the two."""
-    return forecast.multiply_adds(spec.vae_block_out_channels, "decode", width, height) / _VAE_RATE
+    return multiply_adds(spec.vae_block_out_channels, "decode", width, height) / _VAE_RATE
 
 
-def painting_seconds(job: ResolvedJob) -> float:
+def denoise_seconds(job: ResolvedJob) -> float:
     passes = 2 if job.guidance_scale > 1 else 1
     pixel_steps = job.steps_to_run * job.width * job.height * passes
     return pixel_steps / _PIXEL_STEPS.get(job.spec.family, min(_PIXEL_STEPS.values()))
 
 
-class LentVAE:
+class ZeroGpuVae:
     """A VAE that computes on a lent card, for the app's own endpoint."""
 
     mode: ClassVar[str] = "whole"
 
-    def __init__(
-        self, spec: ModelSpec, run: Callable[[Work, Any, Notify], Any], leaner: bool = False
-    ) -> None:
-        self.spec: LatentSpec = spec.latents
-        self._model = spec
-        self._run = run
-        self._mode = "tiled" if leaner else "whole"
+    def __init__(self, model: ModelSpec, executor: ZeroGpuExecutor, mode: str) -> None:
+        self.spec: LatentSpec = model.latents
+        self._model = model
+        self._executor = executor
+        self._options = VaeOptions(mode)
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
-        return self._compute("encode", image)
+        return self._executor.stage(encode_request(self._model, image, self._options))[0]
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return self._compute("decode", latents)
-
-    def _compute(self, stage: Any, tensor: torch.Tensor) -> torch.Tensor:
-        from backend.job import VaeOptions
-        from backend.run.stage import Work
-
-        output, _ = self._run(Work(stage, self._model, tensor, VaeOptions(self._mode)), None, lambda _: None)
-        return output
+        return self._executor.stage(decode_request(self._model, latents, self._options))[0]

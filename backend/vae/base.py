@@ -10,11 +10,15 @@ from __future__ import annotations
 import copy
 import traceback
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
 
+from backend.device.precision import dtype_name
 from backend.errors import NonFiniteError, OutOfMemoryError, UserError
+from backend.message import mode_name
 from backend.models import LatentSpec
 
 
@@ -47,8 +51,10 @@ def check_image(image: torch.Tensor, spec: LatentSpec) -> None:
     """Raise UserError unless `image` is (B, 3, H, W) and at least one latent large."""
     if image.ndim != 4 or 0 in image.shape or image.shape[1] != 3 or min(image.shape[2:]) < spec.downscale:
         raise UserError(
-            f"A picture tensor must have shape (batch, 3, height, width) with sides of at least "
-            f"{spec.downscale}, this one has {tuple(image.shape)}."
+            "A picture tensor must have shape (batch, 3, height, width) with sides of at least {low}, "
+            "this one has {shape}.",
+            low=spec.downscale,
+            shape=str(tuple(image.shape)),
         )
 
 
@@ -56,9 +62,10 @@ def check_latents(latents: torch.Tensor, spec: LatentSpec) -> None:
     """Raise UserError unless `latents` is (B, C, h, w) with this model's channels."""
     if latents.ndim != 4 or latents.shape[1] != spec.channels or 0 in latents.shape:
         raise UserError(
-            f"These latents have shape {tuple(latents.shape)}, but this model's VAE takes "
-            f"(batch, {spec.channels}, height, width).",
+            "These latents have shape {shape}, but this model's VAE takes (batch, {channels}, height, width).",
             "They probably belong to another model.",
+            shape=str(tuple(latents.shape)),
+            channels=spec.channels,
         )
 
 
@@ -85,9 +92,9 @@ class LocalVAE(ABC):
 
     def with_module(self, module: Any) -> Self:
         """The same mode, with the same sizes, around another module of the same kind."""
-        twin = copy.copy(self)
-        twin.module = module
-        return twin
+        other = copy.copy(self)
+        other.module = module
+        return other
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) in [-1, 1] to scaled latents (B, C, H/f, W/f) in the module's dtype.
@@ -120,23 +127,26 @@ class LocalVAE(ABC):
         """Raw latents to image."""
 
 
-class map_out_of_memory:  # noqa: N801 - reads as a phrase in a `with` line
-    """Turn the allocators' out-of-memory errors into ours, for CUDA, MPS and the CPU alike."""
+@contextmanager
+def map_out_of_memory(mode: str, direction: str) -> Iterator[None]:
+    """Turn the allocators' out-of-memory errors into ours, for CUDA, MPS and the CPU alike.
 
-    def __init__(self, mode: str, action: str) -> None:
-        self.mode = mode
-        self.action = action
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if is_out_of_memory(error):
-            clear_traceback_frames(error)
-            raise OutOfMemoryError(
-                f"There was not enough memory to {self.action} this picture in the mode “{self.mode}”.",
-                "Choose a smaller size, or a mode that needs less memory.",
-            ) from error
+    Raises:
+        OutOfMemoryError: an allocator had no room.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        clear_traceback_frames(error)
+        raise OutOfMemoryError(
+            "There was not enough memory to encode this picture in the mode “{mode}”."
+            if direction == "encode"
+            else "There was not enough memory to decode this picture in the mode “{mode}”.",
+            "Choose a smaller size, or a mode that needs less memory.",
+            mode=mode_name(mode),
+        ) from error
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
@@ -149,13 +159,13 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def clear_traceback_frames(error: BaseException | None) -> None:
-    """Let go of what the frames that `error` came through hold. An error may be kept for long after it was caught, and
-    with it every activation that did not fit."""
+    """Clear the local variables of the frames that `error` came through. An error may be kept long after it was caught,
+    and with it every activation that did not fit."""
     if error is not None:
         traceback.clear_frames(error.__traceback__)
 
 
-def require_finite(tensor: torch.Tensor, mode: str, action: str) -> torch.Tensor:
+def require_finite(tensor: torch.Tensor, mode: str, direction: str) -> torch.Tensor:
     """`tensor` itself; a single NaN would show as a black or torn picture, so it is refused.
 
     Raises:
@@ -163,7 +173,11 @@ def require_finite(tensor: torch.Tensor, mode: str, action: str) -> torch.Tensor
     """
     if not bool(torch.isfinite(tensor).all()):
         raise NonFiniteError(
-            f"The VAE's {action} in the mode “{mode}” overflowed in {str(tensor.dtype).split('.')[-1]}.",
+            "The VAE's encode in the mode “{mode}” overflowed in {dtype}."
+            if direction == "encode"
+            else "The VAE's decode in the mode “{mode}” overflowed in {dtype}.",
             "A wider number format cures this.",
+            mode=mode_name(mode),
+            dtype=dtype_name(tensor.dtype),
         )
     return tensor

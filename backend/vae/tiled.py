@@ -1,4 +1,4 @@
-"""Mode "tiled": diffusers' own tiling with the tile size and the overlap said out loud.
+"""Mode "tiled": diffusers' own tiling with an explicit tile size and overlap.
 
 `enable_tiling()` takes no sizes and does nothing below the config's `sample_size` (1024 for SDXL), so the sizes are
 set here explicitly and put back afterwards, because the module is shared with the other modes.
@@ -16,7 +16,7 @@ from backend.errors import BadSettingError, UnsupportedVAEError
 from backend.models import LatentSpec
 from backend.vae.whole import Whole
 
-# The attributes through which AutoencoderKL is told about tiles.
+# The attributes of AutoencoderKL that set its tiling.
 _STATE = ("use_tiling", "tile_sample_min_size", "tile_latent_min_size", "tile_overlap_factor")
 
 
@@ -33,15 +33,23 @@ class Tiled(Whole):
         """
         super().__init__(module, spec)
         if not all(hasattr(module, name) for name in _STATE):
-            raise UnsupportedVAEError(f"{type(module).__name__} cannot work in tiles of a chosen size.")
+            raise UnsupportedVAEError(
+                "{kind} cannot work in tiles of a chosen size.", kind=type(module).__name__
+            )
         factor = spec.downscale
         if tile_size < 8 * factor or tile_size % factor:
             raise BadSettingError(
-                f"The tile size must be a multiple of {factor} and at least {8 * factor}, not {tile_size}."
+                "The tile size must be a multiple of {factor} and at least {low}, not {value}.",
+                factor=factor,
+                low=8 * factor,
+                value=tile_size,
             )
         if tile_overlap < 0 or tile_overlap > tile_size // 2 or tile_overlap % factor:
             raise BadSettingError(
-                f"The tile overlap must be a multiple of {factor} between 0 and {tile_size // 2}, not {tile_overlap}."
+                "The tile overlap must be a multiple of {factor} between 0 and {high}, not {value}.",
+                factor=factor,
+                high=tile_size // 2,
+                value=tile_overlap,
             )
         self.tile_size = tile_size
         self.tile_overlap = tile_overlap

@@ -3,8 +3,8 @@
 It is the protocol of `diffusers.utils.remote_utils` and of the public servers it was made for, in every dialect
 that a known client speaks (docs/endpoint.md has the table). `pack_*` and `parse_*` are pairs, inverse to each other:
 
-    EncodeRequest, DecodeRequest   ⇄  Message (query, headers, body)
-    a tensor                       ⇄  its little-endian bytes, with its shape and dtype told elsewhere
+    EncodeRequest, DecodeRequest   ⇄  HttpRequest (query, headers, body)
+    a tensor                       ⇄  its little-endian bytes, with its shape and dtype beside them
     an image tensor                ⇄  JPEG, PNG, or one of three tensor forms
     a reply's tensor               ⇄  headers and body, binary or base64 in JSON
 
@@ -15,7 +15,15 @@ can refuse a request before its body arrives.
 
 from __future__ import annotations
 
-from backend.wire.parameters import OWN, RAW, Scaling, merge_query, parse_query, parse_scaling, read_shape
+from backend.wire.parameters import (
+    CONFIGURED,
+    RAW,
+    Scaling,
+    merge_query,
+    parse_query,
+    parse_scaling,
+    read_shape,
+)
 from backend.wire.pictures import (
     PICTURE_TYPES,
     image_to_pixels,
@@ -40,10 +48,10 @@ from backend.wire.requests import (
     DecodeRequest,
     Dialect,
     EncodeRequest,
-    Message,
+    HttpRequest,
     Output,
     Peek,
-    guess_action,
+    guess_direction,
     may_be_json,
     pack_decode_request,
     pack_encode_request,
@@ -56,19 +64,19 @@ from backend.wire.requests import (
 from backend.wire.tensors import DTYPES, pack_latents, pack_tensor, parse_tensor, unpack_latents
 
 __all__ = [
+    "CONFIGURED",
     "DTYPES",
     "OUTPUTS",
-    "OWN",
     "PICTURE_TYPES",
     "RAW",
     "DecodeRequest",
     "Dialect",
     "EncodeRequest",
-    "Message",
+    "HttpRequest",
     "Output",
     "Peek",
     "Scaling",
-    "guess_action",
+    "guess_direction",
     "image_to_pixels",
     "may_be_json",
     "merge_query",

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from backend.errors import WireError
+from backend.message import Message
 from backend.wire.tensors import DTYPES
 
 MAX_DIMENSION = 2**20
@@ -17,17 +18,18 @@ MAX_DIMENSION = 2**20
 
 @dataclass(frozen=True)
 class Scaling:
-    """What the sender's latents mean: `(z - shift) * factor` of the VAE's raw `z`. `own` is the server's choice."""
+    """What the sender's latents mean: `(z - shift) * factor` of the VAE's raw `z`."""
 
     factor: float = 1.0
     shift: float = 0.0
-    own: bool = False
+    configured: bool = False
+    """By the factors in the server's VAE config, whatever those are."""
 
 
 RAW = Scaling()
 """Latents as the VAE itself has them."""
-OWN = Scaling(own=True)
-"""Scaled by the factors in the server's own VAE config."""
+CONFIGURED = Scaling(configured=True)
+"""Scaled by the factors in the server's VAE config."""
 
 
 def parse_query(text: str) -> tuple[tuple[str, str], ...]:
@@ -61,7 +63,7 @@ def read_shape(value: Any) -> tuple[int, ...]:
         try:
             value = json.loads(text) if text.startswith("[") else [part for part in text.split(",") if part]
         except (ValueError, RecursionError):
-            raise WireError(f"The shape “{text[:80]}” cannot be read.", SHAPE_HINT) from None
+            raise WireError("The shape “{text}” cannot be read.", SHAPE_HINT, text=text[:80]) from None
     if not isinstance(value, list | tuple) or not 1 <= len(value) <= 8:
         raise WireError("The shape must be a list of numbers.", SHAPE_HINT)
     sides = []
@@ -69,14 +71,15 @@ def read_shape(value: Any) -> tuple[int, ...]:
         number = _integer(item)
         if number is None or not 1 <= number <= MAX_DIMENSION:
             raise WireError(
-                f"“{str(item)[:40]}” is not a side of a shape: each must be a whole number from 1 on.",
+                "“{text}” is not a side of a shape: each must be a whole number from 1 on.",
                 SHAPE_HINT,
+                text=str(item)[:40],
             )
         sides.append(number)
     return tuple(sides)
 
 
-SHAPE_HINT = "Send it as a repeated key, for example shape=1&shape=4&shape=64&shape=64."
+SHAPE_HINT = Message("Send it as a repeated key, for example shape=1&shape=4&shape=64&shape=64.")
 
 
 def _integer(value: Any) -> int | None:
@@ -97,7 +100,7 @@ def number(parameters: Mapping[str, Any], name: str) -> float | None:
     except (ValueError, OverflowError):
         number = math.nan
     if isinstance(value, bool) or not math.isfinite(number) or abs(number) > 1e6:
-        raise WireError(f"{name} must be a number, not “{str(value)[:40]}”.")
+        raise WireError("{name} must be a number, not “{text}”.", name=name, text=str(value)[:40])
     return number
 
 
@@ -111,23 +114,30 @@ def flag(parameters: Mapping[str, Any], name: str) -> bool | None:
         return True
     if text in ("false", "0", "no"):
         return False
-    raise WireError(f"{name} must be true or false, not “{text[:40]}”.")
+    raise WireError("{name} must be true or false, not “{text}”.", name=name, text=text[:40])
 
 
 def choice(parameters: Mapping[str, Any], name: str, choices: tuple[str, ...], default: str) -> str:
     value = parameters.get(name, default)
     if value not in choices:
-        raise WireError(f"{name} must be one of {', '.join(choices)}, not “{str(value)[:40]}”.")
+        raise WireError(
+            "{name} must be one of {choices}, not “{text}”.",
+            name=name,
+            choices=", ".join(choices),
+            text=str(value)[:40],
+        )
     return str(value)
 
 
-def dtype_name(parameters: Mapping[str, Any]) -> str:
+def read_dtype(parameters: Mapping[str, Any]) -> str:
+    """The dtype of a tensor sent, by its plain name, one of `DTYPES`."""
     value = parameters.get("dtype")
+    known = Message("Known: {names}.", names=", ".join(DTYPES))
     if value is None:
-        raise WireError("The dtype of the tensor is missing.", f"Known: {', '.join(DTYPES)}.")
+        raise WireError("The dtype of the tensor is missing.", known)
     name = str(value).removeprefix("torch.")
     if name not in DTYPES:
-        raise WireError(f"The dtype “{name[:40]}” is not served.", f"Known: {', '.join(DTYPES)}.")
+        raise WireError("The dtype “{name}” is not served.", known, name=name[:40])
     return name
 
 
@@ -137,7 +147,9 @@ def side_length(parameters: Mapping[str, Any], name: str) -> int | None:
         return None
     number = _integer(value)
     if number is None or not 1 <= number <= MAX_DIMENSION:
-        raise WireError(f"{name} must be a whole number of pixels, not “{str(value)[:40]}”.")
+        raise WireError(
+            "{name} must be a whole number of pixels, not “{text}”.", name=name, text=str(value)[:40]
+        )
     return number
 
 
@@ -148,16 +160,16 @@ def scaling_of(parameters: Mapping[str, Any], *, legacy: bool) -> Scaling:
     means "no scaling" (it drops a False), while the clients of the first servers, known by `input_tensor_type` or
     by base64, rely on a default of True.
     """
-    wanted = flag(parameters, "do_scaling")
+    requested = flag(parameters, "do_scaling")
     factor = number(parameters, "scaling_factor")
     shift = number(parameters, "shift_factor")
     if factor == 0:
         raise WireError("scaling_factor must not be 0.")
-    if wanted is False:
+    if requested is False:
         return RAW
     if factor is not None or shift is not None:
         return Scaling(1.0 if factor is None else factor, shift or 0.0)
-    return OWN if wanted or legacy else RAW
+    return CONFIGURED if requested or legacy else RAW
 
 
 def parse_scaling(query: Iterable[tuple[str, str]]) -> Scaling:
@@ -167,7 +179,7 @@ def parse_scaling(query: Iterable[tuple[str, str]]) -> Scaling:
 
 def scaling_query(scaling: Scaling) -> list[tuple[str, str]]:
     """The parameters that say `scaling` to old servers and new ones alike: never by leaving something out."""
-    if scaling.own:
+    if scaling.configured:
         return [("do_scaling", "True")]
     if scaling == RAW:
         return [("do_scaling", "False")]

@@ -34,7 +34,7 @@ def sniff(body: bytes) -> str | None:
 
 
 def parse_picture(body: bytes, multiple: int = 1, max_pixels: int | None = None) -> torch.Tensor:
-    """A picture file as float32 (1, 3, H, W) in [-1, 1], turned upright, on white where it is transparent.
+    """A picture file as float32 (1, 3, H, W) in [-1, 1], rotated upright, on white where it is transparent.
 
     Sides are resized down to whole multiples of `multiple`, as diffusers' VaeImageProcessor does.
 
@@ -46,14 +46,17 @@ def parse_picture(body: bytes, multiple: int = 1, max_pixels: int | None = None)
         with _open_picture(body) as picture:
             if max_pixels is not None and picture.width * picture.height > max_pixels:
                 raise TooLargeError(
-                    f"The picture has {picture.width}x{picture.height} pixels, more than the {max_pixels} allowed."
+                    "The picture has {width}x{height} pixels, more than the {limit} allowed.",
+                    width=picture.width,
+                    height=picture.height,
+                    limit=max_pixels,
                 )
             rgb = to_rgb(picture)
     except BROKEN as error:
         raise WireError("The picture is broken or was cut off on its way.") from error
     width, height = (side // multiple * multiple for side in rgb.size)
     if not width or not height:
-        raise WireError(f"The picture is smaller than {multiple}x{multiple} pixels.")
+        raise WireError("The picture is smaller than {side}x{side} pixels.", side=multiple)
     if (width, height) != rgb.size:
         rgb = rgb.resize((width, height), Image.Resampling.LANCZOS)
     return to_tensor(rgb)
@@ -75,7 +78,7 @@ def _open_picture(body: bytes) -> Image.Image:
 
 def pixels_to_image(pixels: torch.Tensor) -> torch.Tensor:
     """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1], bit for bit as `images.to_tensor` does."""
-    # Turned as bytes and computed in place: a quarter of the time that floats and new tensors take.
+    # Permuted as bytes and computed in place: a quarter of the time that floats and new tensors take.
     return pixels.permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1.0)
 
 
@@ -108,6 +111,8 @@ def refuse_batch(batch: int, kind: str) -> None:
     """Raise WireError unless `batch` is 1: one file holds one picture."""
     if batch != 1:
         raise WireError(
-            f"A batch of {batch} pictures does not fit one {kind} file.",
+            "A batch of {count} pictures does not fit one {kind} file.",
             "Ask for output_type=pt, with partial_postprocess=true for the smallest transfer.",
+            count=batch,
+            kind=kind,
         )

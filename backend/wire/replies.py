@@ -1,4 +1,4 @@
-"""What a server answers, packed and parsed."""
+"""A server's replies, packed and parsed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from backend.dtypes import dtype_name
 from backend.errors import WireError
-from backend.wire.parameters import dtype_name, read_shape
+from backend.message import Message
+from backend.wire.parameters import read_dtype, read_shape
 from backend.wire.pictures import (
     PICTURE_TYPES,
     image_to_pixels,
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 def pack_tensor_reply(tensor: torch.Tensor, *, base64_reply: bool = False) -> tuple[dict[str, str], bytes]:
     """(headers, body) of a reply that is a tensor; what an encode always answers."""
-    shape, dtype = list(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+    shape, dtype = list(tensor.shape), dtype_name(tensor.dtype)
     raw = pack_tensor(tensor)
     headers = {"content-type": "tensor/binary", "shape": json.dumps(shape), "dtype": dtype}
     if not base64_reply:
@@ -43,14 +45,14 @@ def parse_tensor_reply(headers: Mapping[str, str], body: bytes) -> torch.Tensor:
     """Inverse of `pack_tensor_reply`.
 
     Raises:
-        WireError: not a tensor, or not the one its headers tell of.
+        WireError: not a tensor, or not the one that its headers describe.
     """
     parameters: dict[str, Any] = dict(headers)
     if "base64" in headers.get("content-type", "") or "json" in headers.get("content-type", ""):
         parameters, body, _ = unwrap((), {"content-type": "tensor/base64"}, body)
     elif "shape" not in headers:
-        raise WireError(f"The reply is {_describe(headers, body)}, not a tensor.")
-    return parse_tensor(body, read_shape(parameters.get("shape")), dtype_name(parameters))
+        raise WireError("The reply is {what}, not a tensor.", what=_describe(headers, body))
+    return parse_tensor(body, read_shape(parameters.get("shape")), read_dtype(parameters))
 
 
 def pack_decode_reply(
@@ -80,30 +82,38 @@ def parse_decode_reply(headers: Mapping[str, str], body: bytes, output: Output) 
     """
     if output == "jpg" or output == "png":
         if sniff(body) != output:
-            raise WireError(f"The reply is {_describe(headers, body)}, not the {output} picture asked for.")
+            raise WireError(
+                "The reply is {what}, not the {kind} picture asked for.",
+                what=_describe(headers, body),
+                kind=output,
+            )
         return parse_picture(body)
     tensor = parse_tensor_reply(headers, body)
     channels = tensor.ndim == 4 and tensor.shape[3 if output == "uint8" else 1]
-    if channels != 3 or (str(tensor.dtype) == "torch.uint8") != (output == "uint8"):
+    if channels != 3 or (dtype_name(tensor.dtype) == "uint8") != (output == "uint8"):
         raise WireError(
-            f"The reply is a {str(tensor.dtype).removeprefix('torch.')} tensor of shape {list(tensor.shape)}, "
-            f"not the picture asked for as {output}."
+            "The reply is a {dtype} tensor of shape {shape}, not the picture asked for as {kind}.",
+            dtype=dtype_name(tensor.dtype),
+            shape=list(tensor.shape),
+            kind=output,
         )
     if output == "uint8":
         return pixels_to_image(tensor)
     return tensor.float() * 2.0 - 1.0 if output == "unit" else tensor.float()
 
 
-def _describe(headers: Mapping[str, str], body: bytes) -> str:
+def _describe(headers: Mapping[str, str], body: bytes) -> Message:
     """What a reply is, in a few words for a person."""
-    kind = headers.get("content-type", "").split(";")[0].strip().lower()
+    mime = headers.get("content-type", "").split(";")[0].strip().lower()
     if not body:
-        return "empty"
-    if kind == "text/html" or body.lstrip()[:1] == b"<":
-        return "a web page"
-    if sniff(body) in PICTURE_TYPES:
-        return f"a {sniff(body)} picture"
-    return f"{len(body)} bytes of type {kind[:60]}" if kind else f"{len(body)} bytes of an unknown type"
+        return Message("empty")
+    if mime == "text/html" or body.lstrip()[:1] == b"<":
+        return Message("a web page")
+    if (kind := sniff(body)) in PICTURE_TYPES:
+        return Message("a {kind} picture", kind=kind)
+    if mime:
+        return Message("{count} bytes of type {mime}", count=len(body), mime=mime[:60])
+    return Message("{count} bytes of an unknown type", count=len(body))
 
 
 def pack_timing(stages: Mapping[str, float]) -> str:
@@ -112,7 +122,7 @@ def pack_timing(stages: Mapping[str, float]) -> str:
 
 
 def pack_computed(dtype: str, overflowed: Sequence[str] = ()) -> str:
-    """The number format a result was computed in, and those that overflowed before it, as one header."""
+    """The dtype a result was computed in, and those that overflowed before it, as one header."""
     return "; ".join([dtype, *(f"overflowed={name}" for name in overflowed)])
 
 

@@ -1,4 +1,4 @@
-"""What a client posts, packed and parsed."""
+"""A client's requests, packed and parsed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from backend.dtypes import dtype_name
 from backend.errors import UnsupportedTypeError, WireError
+from backend.message import Message
+from backend.report import Direction
 from backend.wire.parameters import (
-    OWN,
+    CONFIGURED,
     RAW,
     SHAPE_HINT,
     Scaling,
     choice,
-    dtype_name,
     flag,
     merge_query,
+    read_dtype,
     read_shape,
     scaling_of,
     scaling_query,
@@ -48,7 +51,7 @@ Dialect = Literal["binary", "base64"]
 
 
 @dataclass(frozen=True)
-class Message:
+class HttpRequest:
     """One HTTP request without its address. `query` keeps repeated keys; header names are lower-case."""
 
     query: tuple[tuple[str, str], ...]
@@ -61,7 +64,7 @@ class DecodeRequest:
     """Latents (B, C, h, w), unpacked, any floating dtype, and the form the picture should come back in."""
 
     latents: torch.Tensor
-    scaling: Scaling = OWN
+    scaling: Scaling = CONFIGURED
     output: Output = "jpg"
     base64_reply: bool = False
 
@@ -77,7 +80,7 @@ class EncodeRequest:
 
 @dataclass(frozen=True)
 class Peek:
-    """What a request's parameters say before its body is there; None is "not said yet"."""
+    """What a request's parameters say before its body is there; None is unknown so far."""
 
     batch: int | None = None
     height: int | None = None
@@ -87,11 +90,11 @@ class Peek:
     parameters: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
-def pack_decode_request(request: DecodeRequest, dialect: Dialect = "binary") -> Message:
+def pack_decode_request(request: DecodeRequest, dialect: Dialect = "binary") -> HttpRequest:
     """What a client posts to have latents decoded; `base64` is the legacy way, parameters in the body."""
     latents = request.latents
     query = [("shape", str(side)) for side in latents.shape]
-    query += [("dtype", str(latents.dtype).removeprefix("torch.")), *scaling_query(request.scaling)]
+    query += [("dtype", dtype_name(latents.dtype)), *scaling_query(request.scaling)]
     tensor_type = "tensor/base64" if request.base64_reply else "tensor/binary"
     if request.output in ("jpg", "png"):
         query += [("output_type", "pil"), ("image_format", request.output)]
@@ -121,12 +124,12 @@ def parse_decode_request(
                 "Post the picture to …/encode.",
             )
         raise WireError("The shape of the latents is missing.", SHAPE_HINT)
-    shape, dtype = read_shape(parameters["shape"]), dtype_name(parameters)
+    shape, dtype = read_shape(parameters["shape"]), read_dtype(parameters)
     output, base64_reply = _decode_output(parameters, headers, legacy_body=legacy)
     scaling = scaling_of(parameters, legacy=legacy or _is_first_generation(parameters))
     peek = _peek_latents(parameters, shape, dtype)
     latents = parse_tensor(raw, shape, dtype)
-    _require_finite(latents, "latents")
+    _require_finite(latents, Message("The latents sent contain NaN or infinite values."))
     if len(shape) == 3:
         assert peek.height is not None and peek.width is not None
         latents = unpack_latents(latents, peek.height * 8, peek.width * 8)
@@ -144,7 +147,7 @@ def peek_decode(query: Iterable[tuple[str, str]], headers: Mapping[str, str]) ->
         if "dtype" in parameters and not may_be_json(headers, parameters):
             raise WireError("The shape of the latents is missing.", SHAPE_HINT)
         return Peek(parameters=parameters)
-    shape, dtype = read_shape(parameters["shape"]), dtype_name(parameters)
+    shape, dtype = read_shape(parameters["shape"]), read_dtype(parameters)
     _decode_output(parameters, headers, legacy_body=False)
     scaling_of(parameters, legacy=False)
     return _peek_latents(parameters, shape, dtype)
@@ -156,10 +159,10 @@ def _peek_latents(parameters: Mapping[str, Any], shape: tuple[int, ...], dtype: 
     if len(shape) == 4:
         return Peek(shape[0], shape[2], shape[3], size, parameters)
     if len(shape) != 3:
-        hint = "Videos are not served here." if len(shape) == 5 else ""
         raise WireError(
-            f"Latents have 4 dimensions (batch, channels, height, width), or 3 when packed; these have {len(shape)}.",
-            hint,
+            "Latents have 4 dimensions (batch, channels, height, width), or 3 when packed; these have {count}.",
+            Message("Videos are not served here.") if len(shape) == 5 else "",
+            count=len(shape),
         )
     if height is None or width is None:
         raise WireError(
@@ -169,8 +172,13 @@ def _peek_latents(parameters: Mapping[str, Any], shape: tuple[int, ...], dtype: 
     rows, columns = height // 16, width // 16
     if tokens != rows * columns or features % 4:
         raise WireError(
-            f"Packed latents for {width}x{height} pixels have {rows * columns} tokens of 4 values a channel, "
-            f"these have {tokens} of {features}."
+            "Packed latents for {width}x{height} pixels have {expected} tokens of 4 values a channel, "
+            "these have {tokens} of {features}.",
+            width=width,
+            height=height,
+            expected=rows * columns,
+            tokens=tokens,
+            features=features,
         )
     return Peek(batch, rows * 2, columns * 2, size, parameters)
 
@@ -201,7 +209,7 @@ def pack_encode_request(
     request: EncodeRequest,
     transfer: Literal["png", "jpg", "uint8", "float32", "float16"],
     dialect: Dialect = "binary",
-) -> Message:
+) -> HttpRequest:
     """What a client posts to have a picture encoded. `png` and `uint8` are lossless for 8-bit pictures."""
     import torch
 
@@ -243,14 +251,14 @@ def parse_encode_request(
         if not raw:
             raise WireError("The body is empty.", "Send a picture, or a tensor with its shape and dtype.")
         return EncodeRequest(parse_picture(raw, multiple, max_pixels), scaling, base64_reply)
-    shape, dtype = read_shape(parameters["shape"]), dtype_name(parameters)
+    shape, dtype = read_shape(parameters["shape"]), read_dtype(parameters)
     _peek_image(parameters, shape, dtype)
     tensor = parse_tensor(raw, shape, dtype)
     tensor = tensor if tensor.ndim == 4 else tensor.unsqueeze(0)
     if dtype == "uint8":
         pixels = tensor.permute(0, 2, 3, 1) if tensor.shape[1] == 3 else tensor
         return EncodeRequest(pixels_to_image(pixels), scaling, base64_reply)
-    _require_finite(tensor, "image")
+    _require_finite(tensor, Message("The image sent contain NaN or infinite values."))
     return EncodeRequest(tensor.float(), scaling, base64_reply)
 
 
@@ -264,7 +272,7 @@ def peek_encode(query: Iterable[tuple[str, str]]) -> Peek:
     scaling_of(parameters, legacy=False)
     if "shape" not in parameters:
         return Peek(parameters=parameters)
-    shape, dtype = read_shape(parameters["shape"]), dtype_name(parameters)
+    shape, dtype = read_shape(parameters["shape"]), read_dtype(parameters)
     return _peek_image(parameters, shape, dtype)
 
 
@@ -276,18 +284,21 @@ def _peek_image(parameters: Mapping[str, Any], shape: tuple[int, ...], dtype: st
     if len(four) == 4 and four[3] == 3 and dtype == "uint8":
         return Peek(four[0], four[1], four[2], size, parameters)
     raise WireError(
-        f"An image tensor has shape (batch, 3, height, width), this one has {list(shape)}.",
+        "An image tensor has shape (batch, 3, height, width), this one has {shape}.",
         "uint8 may also be (batch, height, width, 3).",
+        shape=list(shape),
     )
 
 
-def guess_action(
+def guess_direction(
     query: Iterable[tuple[str, str]], headers: Mapping[str, str], body: bytes, channels: int
-) -> Literal["encode", "decode"]:
-    """Which way a request to a bare address goes: a picture, or a tensor of 3 channels, is to be encoded.
+) -> Direction:
+    """The direction of a request to a bare address: a picture, or a tensor of 3 channels, is to be encoded.
+
+    `channels`: of the served VAE's latents.
 
     Raises:
-        WireError: nothing to tell it by.
+        WireError: neither a picture nor a tensor's shape.
     """
     parameters, raw, _ = unwrap(query, headers, body)
     if "shape" not in parameters:
@@ -305,24 +316,22 @@ def _is_first_generation(parameters: Mapping[str, Any]) -> bool:
     return "input_tensor_type" in parameters or "output_tensor_type" in parameters
 
 
-def _require_finite(tensor: torch.Tensor, what: str) -> None:
+def _require_finite(tensor: torch.Tensor, complaint: Message) -> None:
     import torch
 
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        raise WireError(
-            f"The {what} sent contain NaN or infinite values.", "They were broken before they were sent."
-        )
+        raise WireError(complaint, "They were broken before they were sent.")
 
 
 def wrap(
     query: list[tuple[str, str]], headers: dict[str, str], raw: bytes, content_type: str, dialect: Dialect
-) -> Message:
+) -> HttpRequest:
     if dialect == "binary":
-        return Message(tuple(query), {**headers, "content-type": content_type}, raw)
+        return HttpRequest(tuple(query), {**headers, "content-type": content_type}, raw)
     merged = merge_query(query)
     inputs = base64.b64encode(raw).decode("ascii")
     document = {"inputs": inputs, "parameters": merged}
-    return Message((), {**headers, "content-type": "tensor/base64"}, json.dumps(document).encode("ascii"))
+    return HttpRequest((), {**headers, "content-type": "tensor/base64"}, json.dumps(document).encode("ascii"))
 
 
 def may_be_json(headers: Mapping[str, str], parameters: Mapping[str, Any]) -> bool:
@@ -351,10 +360,11 @@ def unwrap(
     kind = headers.get("content-type", "")
     if kind.startswith(("multipart/", "text/", "video/", "audio/")):
         raise UnsupportedTypeError(
-            f"A body of type {kind.split(';')[0][:60]} is not served.",
+            "A body of type {mime} is not served.",
             "Send the bytes themselves as the body.",
+            mime=kind.split(";")[0][:60],
         )
-    # Nobody who sends raw bytes without a shape starts them with a brace.
+    # No raw body without a shape starts with a brace.
     is_json = may_be_json(headers, parameters) or ("shape" not in parameters and body.lstrip()[:1] == b"{")
     if not is_json:
         return parameters, body, False

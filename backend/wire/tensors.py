@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from backend.dtypes import dtype_name
 from backend.errors import WireError
+from backend.families import unpack_tokens
+from backend.message import Message
 
 if TYPE_CHECKING:
     import torch
@@ -18,8 +21,9 @@ def pack_tensor(tensor: torch.Tensor) -> bytes:
     """The tensor's numbers as little-endian bytes, row by row. Its dtype must be one of `DTYPES`."""
     import torch
 
-    if str(tensor.dtype).removeprefix("torch.") not in DTYPES:
-        raise WireError(f"A tensor of {tensor.dtype} cannot travel.", f"Known: {', '.join(DTYPES)}.")
+    if dtype_name(tensor.dtype) not in DTYPES:
+        known = Message("Known: {names}.", names=", ".join(DTYPES))
+        raise WireError("A tensor of {dtype} cannot travel.", known, dtype=str(tensor.dtype))
     # NumPy has no bfloat16, so every dtype goes as its bytes.
     plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return plain.numpy().tobytes()
@@ -36,8 +40,12 @@ def parse_tensor(body: bytes, shape: tuple[int, ...], dtype: str) -> torch.Tenso
     expected = math.prod(shape) * DTYPES[dtype]
     if len(body) != expected:
         raise WireError(
-            f"A {dtype} tensor of shape {list(shape)} has {expected} bytes, but {len(body)} came.",
+            "A {dtype} tensor of shape {shape} has {expected} bytes, but {size} came.",
             "Check shape and dtype, and that the whole body was sent.",
+            dtype=dtype,
+            shape=list(shape),
+            expected=expected,
+            size=len(body),
         )
     if not body:
         raise WireError("The body is empty.")
@@ -50,16 +58,15 @@ def unpack_latents(latents: torch.Tensor, height: int, width: int) -> torch.Tens
 
     As `FluxPipeline._unpack_latents`: h and w are 2 * (pixels // 16).
     """
-    rows, columns = height // 16, width // 16
-    batch, _, features = latents.shape
-    grid = latents.reshape(batch, rows, columns, features // 4, 2, 2)
-    return grid.permute(0, 3, 1, 4, 2, 5).reshape(batch, features // 4, rows * 2, columns * 2)
+    return unpack_tokens(latents, height // 16, width // 16)
 
 
 def pack_latents(latents: torch.Tensor) -> torch.Tensor:
     """(B, C, h, w), h and w even, to Flux's packed tokens (B, h/2 * w/2, 4C). Inverse of `unpack_latents`."""
     batch, channels, height, width = latents.shape
     if height % 2 or width % 2:
-        raise WireError(f"Latents of {height}x{width} cannot be packed two by two.")
+        raise WireError(
+            "Latents of {height}x{width} cannot be packed two by two.", height=height, width=width
+        )
     grid = latents.reshape(batch, channels, height // 2, 2, width // 2, 2)
     return grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, height // 2 * (width // 2), channels * 4)

@@ -19,8 +19,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
             # A browser on a busy machine may miss a moment; the rerun is shown, and a real fault fails twice.
             item.add_marker(pytest.mark.flaky(reruns=1))
-            # One browser and one model for all of them.
-            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 @pytest.fixture(scope="session")

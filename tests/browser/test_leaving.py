@@ -15,10 +15,12 @@ from tests.fakes import FakeStudio, wait_until
 
 
 class Slow(FakeStudio):
-    """Counts the steps that were really computed, and whether the run was told to end."""
+    """Counts the steps that were really computed, and whether the run was told to end. With a gate, a run waits in
+    its second step until that is open."""
 
-    def __init__(self) -> None:
-        super().__init__(pause=1.0)
+    def __init__(self, pause: float, gate: threading.Event | None = None) -> None:
+        super().__init__(pause=pause)
+        self.gate = gate
         self.steps = 0
         self.ended = threading.Event()
 
@@ -27,6 +29,8 @@ class Slow(FakeStudio):
             for event in super().img2img(job, stop):
                 self.steps += isinstance(event, Step)
                 yield event
+                if self.gate and self.steps == 2:
+                    assert self.gate.wait(60)
         finally:
             self.ended.set()
 
@@ -44,7 +48,7 @@ def leave_in_the_middle(watched: AbortHandle, url: str, studio: Slow) -> None:
 
 
 def test_a_closed_tab_ends_its_run_and_keeps_what_was_finished(watched: AbortHandle, tmp_path: Path) -> None:
-    studio = Slow()
+    studio = Slow(pause=1.0)
     with page_of(studio, tmp_path) as url:
         leave_in_the_middle(watched, url, studio)
         kept = [path.name for path in tmp_path.glob("*/*.safetensors")]
@@ -53,7 +57,8 @@ def test_a_closed_tab_ends_its_run_and_keeps_what_was_finished(watched: AbortHan
 
 
 def test_another_persons_run_goes_on(watched: AbortHandle, tmp_path: Path) -> None:
-    studio = Slow()
+    gate = threading.Event()
+    studio = Slow(pause=0.3, gate=gate)
     with page_of(studio, tmp_path) as url:
         other: Any = watched.open(url)
         upload(other)
@@ -63,6 +68,7 @@ def test_another_persons_run_goes_on(watched: AbortHandle, tmp_path: Path) -> No
         page.locator("#lr-paint").wait_for()
         page.context.close()
         watched.contexts.remove(page.context)
+        gate.set()
         other.locator("#lr-viewer .lr-frame[data-state=done]").wait_for()
         wait_until(lambda: studio.ended.is_set())
         assert studio.steps == 12

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 import requests
 
-from backend.cluster import NAME, Plan, run
-from backend.conformance import CHECKS, Check, Target
+from backend.conformance.check import Check
+from backend.conformance.checks import CHECKS
+from backend.conformance.target import Target
 from backend.endpoint import Limits
+from backend.endpoint.cluster import NAME, ClusterConfig, run
 from backend.models import BUILTIN
 from backend.wire import parse_timing
 
@@ -42,10 +44,10 @@ def url() -> Iterator[str]:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
     ray.init(num_cpus=4, include_dashboard=False, configure_logging=False, log_to_driver=False)
-    plan = Plan(
+    config = ClusterConfig(
         (("builtin", BUILTIN.repository),), device="cpu", replicas=2, limits=Limits(max_pixels=512 * 512)
     )
-    run(plan, "127.0.0.1", port)
+    run(config, "127.0.0.1", port)
     yield f"http://127.0.0.1:{port}"
     serve.shutdown()
     ray.shutdown()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +13,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from backend.conformance import CHECKS, Check, Target, look_up, main, run_check
+from backend.conformance.__main__ import find_addresses, main
+from backend.conformance.check import Check, run_check
+from backend.conformance.checks import CHECKS
+from backend.conformance.target import Target
 from backend.endpoint import Service, build_app
 from backend.models import BUILTIN, LatentSpec
 from tests.endpoint.conftest import FLUX_LIKE, builtin, flux_like, service  # noqa: F401 - fixtures
@@ -41,7 +46,7 @@ def test_the_command_prints_a_table(url: str, capsys: pytest.CaptureFixture[str]
     assert main([f"{url}/vae/flux"]) == 0
     printed = capsys.readouterr().out
     assert printed.endswith(f"{len(CHECKS)} ok, 0 FAILED, 0 skipped\n")
-    assert look_up(f"{url}/vae/flux")[2]["shift_factor"] == 0.1159
+    assert find_addresses(f"{url}/vae/flux")[2]["shift_factor"] == 0.1159
 
 
 def names(outcomes: dict[str, str], verdict: str) -> set[str]:
@@ -117,6 +122,18 @@ def test_a_faulty_endpoint_is_noticed(faulty: Target, failing: set[str]) -> None
 def test_nobody_there_fails_without_a_crash(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["http://127.0.0.1:9/"]) == 1
     assert "FAILED" in capsys.readouterr().out
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = (
+        "import sys; from backend.conformance.__main__ import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: sys.exit('torch' in sys.modules)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60).returncode
+        == 0
+    )
 
 
 def test_one_direction_alone(url: str) -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from huggingface_hub.errors import HfHubHTTPError
 
-from backend.device.loading import Loader, default_model, hub_answers, is_cached, pick_device
+from backend.device.availability import default_model, hub_answers, is_cached, pick_device
+from backend.device.loading import Loader
 from backend.errors import BadSettingError, ModelUnavailableError
 from backend.models import BUILTIN, SD_V1
 from backend.settings import Settings
@@ -27,8 +28,8 @@ def test_devices() -> None:
 
 
 def test_without_a_card_the_built_in_model_is_the_default_and_the_sentence_is_friendly() -> None:
-    spec, sentence = default_model(ON_CPU)
-    assert spec is BUILTIN and "built-in" in sentence and sentence.endswith(".")
+    spec, reason = default_model(ON_CPU)
+    assert spec is BUILTIN and "built-in" in str(reason) and str(reason).endswith(".")
 
 
 def test_the_owner_s_choice_wins() -> None:

@@ -11,6 +11,7 @@ from backend.report import Cost, StageReport, Traffic
 CPU = torch.device("cpu")
 
 
+@pytest.mark.serial
 def test_a_planted_allocation_is_seen() -> None:
     with Meter(CPU) as meter:
         ballast = torch.ones(64 * 2**20 // 4)

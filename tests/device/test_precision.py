@@ -1,4 +1,4 @@
-"""Number formats: the right one for a model and device, and the climb when one overflows."""
+"""Dtypes: the right one for a model and device, and a retry in a wider one after an overflow."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 
 from backend.device import precision
-from backend.device.loading import Loader
 from backend.errors import NonFiniteError
 from backend.events import Result
 from backend.job import Job, VaeOptions
 from backend.models import BUILTIN, FLUX, SD_V1
-from backend.run.stage import Stages, Work
+from backend.report import StageReport
+from backend.request import StageRequest, decode_request, encode_request
+from backend.run.stage import run_stage
 from backend.settings import Settings
 from backend.studio import Studio
 from backend.vae.whole import Whole
@@ -37,7 +38,7 @@ def test_a_processor_computes_half_precision_models_in_what_is_faster_there(
 ) -> None:
     monkeypatch.setattr(precision, "bfloat16_pays", lambda: pays)
     dtype, reason = precision.pick_dtype(SD_V1.dtype, CPU)
-    assert dtype == (torch.bfloat16 if pays else torch.float32) and reason.endswith(".")
+    assert dtype == (torch.bfloat16 if pays else torch.float32) and str(reason).endswith(".")
     assert precision.pick_dtype(BUILTIN.dtype, CPU)[0] == torch.float32, "whatever the processor"
 
 
@@ -55,19 +56,18 @@ def test_the_measurement_takes_the_median_of_pairs(monkeypatch: pytest.MonkeyPat
         assert precision.bfloat16_pays.__wrapped__() is pays
 
 
-def test_the_ladder() -> None:
+def test_the_next_wider_dtype() -> None:
     assert precision.next_wider_dtype(torch.float16, CUDA) == torch.bfloat16
     assert precision.next_wider_dtype(torch.float16, MPS) == torch.float32
     assert precision.next_wider_dtype(torch.bfloat16, CPU) == torch.float32
     assert precision.next_wider_dtype(torch.float32, CPU) is None
 
 
-def stages_with(module: Any) -> Stages:
-    """Stages whose loader already holds `module` as the built-in model's VAE."""
-    settings = Settings(device="cpu")
-    loader = Loader(settings)
-    loader._parts[(BUILTIN.name, "VAE")] = module
-    return Stages(settings, loader, lambda: None)
+def run(request: StageRequest, module: Any) -> tuple[torch.Tensor, StageReport]:
+    """Run it on a loader that already holds `module` as the built-in model's VAE."""
+    studio = Studio(Settings(device="cpu"))
+    studio.loader._parts[(BUILTIN.name, "VAE")] = module
+    return run_stage(request, studio.context)
 
 
 def overflowing_vae() -> Any:
@@ -81,23 +81,23 @@ def overflowing_vae() -> Any:
 
 
 @pytest.mark.parametrize("stage", ["encode", "decode"])
-def test_an_overflow_climbs_and_says_so(stage: Any) -> None:
+def test_an_overflow_is_retried_in_a_wider_dtype_and_reported(stage: Any) -> None:
     vae = overflowing_vae()
     tensor = torch.rand(1, 3, 32, 32) * 2 - 1 if stage == "encode" else torch.randn(1, 4, 4, 4)
-    work = Work(stage, BUILTIN, tensor, WHOLE)
-    expected, _ = stages_with(vae).run(work)
+    request = (encode_request if stage == "encode" else decode_request)(BUILTIN, tensor, WHOLE)
+    expected, _ = run(request, vae)
     half = overflowing_vae().half()
     weights = {name: value.clone() for name, value in half.state_dict().items()}
-    output, report = stages_with(half).run(work)
+    output, report = run(request, half)
     assert report.dtype == "bfloat16"
-    assert report.reason == "You chose it. float16 overflowed, so it ran again in bfloat16."
+    assert str(report.reason) == "You chose it. float16 overflowed, so it ran again in bfloat16."
     assert torch.nn.functional.cosine_similarity(output.float().flatten(), expected.flatten(), 0) > 0.95
     assert all(torch.equal(value, weights[name]) for name, value in half.state_dict().items()), (
         "left as it was"
     )
 
 
-def test_a_single_bad_value_climbs_to_the_top_and_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_bad_value_is_retried_up_to_float32_and_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
     formats: list[torch.dtype] = []
 
     def decode(self: Whole, z: torch.Tensor) -> torch.Tensor:
@@ -108,15 +108,15 @@ def test_a_single_bad_value_climbs_to_the_top_and_no_further(monkeypatch: pytest
         return image
 
     monkeypatch.setattr(Whole, "_decode", decode)
-    ladder = [torch.float16, torch.bfloat16, torch.float32]
-    work = Work("decode", BUILTIN, torch.zeros(1, 4, 2, 2), WHOLE)
+    expected = [torch.float16, torch.bfloat16, torch.float32]
+    request = decode_request(BUILTIN, torch.zeros(1, 4, 2, 2), WHOLE)
     hopeless = False
-    _, report = stages_with(tiny_vae().half()).run(work)
-    assert report.dtype == "float32" and formats == ladder
-    assert "float16 overflowed" in report.reason and "bfloat16 overflowed" in report.reason
+    _, report = run(request, tiny_vae().half())
+    assert report.dtype == "float32" and formats == expected
+    assert "float16 overflowed" in str(report.reason) and "bfloat16 overflowed" in str(report.reason)
     hopeless = True
     with pytest.raises(NonFiniteError):
-        stages_with(tiny_vae().half()).run(work)
+        run(request, tiny_vae().half())
 
 
 def test_a_denoiser_that_overflows_starts_again_wider(picture: Image.Image) -> None:
@@ -126,13 +126,13 @@ def test_a_denoiser_that_overflows_starts_again_wider(picture: Image.Image) -> N
     hook = pipeline.unet.register_forward_hook(
         lambda module, inputs, output: tuple(value.new_full(value.shape, torch.inf) for value in output)
     )
-    wish = Job(picture, "a lake", strength=0.5, num_inference_steps=4, seed=1, width=64, height=64)
-    *_, last = studio.img2img(replace(wish, encode=WHOLE, decode=WHOLE))
+    requested = Job(picture, "a lake", strength=0.5, num_inference_steps=4, seed=1, width=64, height=64)
+    *_, last = studio.img2img(replace(requested, encode=WHOLE, decode=WHOLE))
     hook.remove()
     assert isinstance(last, Result) and last.latents.isfinite().all()
     denoised = last.reports[1]
-    assert (
-        denoised.dtype == "bfloat16" and "float16 overflowed, so it ran again in bfloat16" in denoised.reason
+    assert denoised.dtype == "bfloat16" and "float16 overflowed, so it ran again in bfloat16" in str(
+        denoised.reason
     )
 
 

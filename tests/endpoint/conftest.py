@@ -46,17 +46,17 @@ def tiny_kl(**options: Any) -> AutoencoderKL:
 
 @pytest.fixture(scope="session")
 def service(builtin: Whole, flux_like: Whole) -> Service:
-    turns = DeviceQueue()
+    queue = DeviceQueue()
     return Service(
         [
             Served(
                 "builtin",
                 builtin.spec,
                 lambda: builtin,
-                turns,
+                queue,
                 load_low_memory=lambda: Tiled(builtin.module, builtin.spec, tile_size=64, tile_overlap=16),
             ),
-            Served("flux", FLUX_LIKE, lambda: flux_like, turns),
+            Served("flux", FLUX_LIKE, lambda: flux_like, queue),
         ],
         Limits(max_body_bytes=8 * 2**20, max_pixels=512 * 512, max_batch=4),
     )

@@ -72,8 +72,8 @@ def test_the_commands_have_flags_that_exist() -> None:
 
 
 def test_the_table_of_transfers_is_the_codes() -> None:
-    told = {
+    described = {
         name: answer == "yes"
         for name, answer in re.findall(r"^\| `(\w+)`.*\| (yes|no) \|$", TEXT, re.MULTILINE)
     }
-    assert told == LOSSLESS
+    assert described == LOSSLESS

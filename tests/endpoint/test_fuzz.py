@@ -10,7 +10,9 @@ import requests
 from hypothesis import HealthCheck, Phase, given, settings
 
 from backend.endpoint import Service
+from backend.job import VaeOptions
 from backend.models import MODELS
+from backend.remote.endpoints import resolve
 from backend.settings import Settings
 from backend.studio import Studio
 from tests.fuzz.attacks import Attack, attacks, valid
@@ -32,7 +34,7 @@ SHORT = settings(
 
 @pytest.mark.parametrize("sound", valid(), ids=lambda one: f"{one.method} {one.path} {dict(one.query)}"[:60])
 def test_what_is_mutated_is_valid_at_first(base: str, sound: Attack) -> None:
-    """Else every mutant would be refused at the door, and nothing behind it would be reached."""
+    """Else every mutant would be refused at once, and nothing further inside would be reached."""
     answer = exchange(base, sound)
     assert answer.status == (404 if sound.path == "/" else 200)  # two VAEs here, so "/" does not say which
 
@@ -46,7 +48,7 @@ def test_nothing_sent_gives_a_fault(base: str, service: Service) -> None:
         assert not tally.findings
 
     shots()
-    assert service.lane(service.find("builtin")).occupied <= 1
+    assert service.queue_of(service.find("builtin")).in_flight <= 1
 
 
 def test_the_description_tells_the_truth(base: str) -> None:
@@ -74,7 +76,7 @@ def test_the_description_tells_the_truth(base: str) -> None:
                 {"content-type": "application/json"},
                 b'{"error": "/usr/lib/site-packages/x.py", "code": "", "hint": "", "request_id": "a"}',
             ),
-            "it tells",
+            "it reveals",
         ),
     ],
 )
@@ -89,9 +91,9 @@ def test_the_pages_own_routes_want_the_owners_token_and_the_page_sends_it() -> N
     with serve(Starlette(routes=[*studio.routes()])) as url:
         studio.self_url = url
         assert requests.get(f"{url}/vae", timeout=10).status_code == 401
-        spec = MODELS["builtin"]
-        token = studio.stages._token(spec, f"{url}/vae/builtin/decode")
+        endpoint = resolve(MODELS["builtin"], "decode", VaeOptions("remote"), studio.settings, url)
+        token = endpoint and endpoint.token
         assert token is not None and token.for_url(url) == "s3cret"
-        assert studio.stages._token(spec, "https://elsewhere.example/vae/builtin/decode") is None
+        assert token.for_url("https://elsewhere.example/vae/builtin/decode") is None
         headers = {"Authorization": f"Bearer {token.for_url(url)}"}
         assert requests.get(f"{url}/vae", headers=headers, timeout=10).status_code == 200

@@ -94,11 +94,11 @@ def test_one_process_serves_many_and_stops_without_losing_anyone(server: Process
     assert requests.get(f"{server.url}/health", timeout=10).status_code == 200
     server.wait_until_ready()
     listed = requests.get(f"{server.url}/vae", headers=headers, timeout=10).json()["vaes"]
-    told = {
+    listed = {
         vae["name"]: (vae["channels"], vae["scaling_factor"], vae["shift_factor"], vae["ready"])
         for vae in listed
     }
-    assert told == {
+    assert listed == {
         "builtin": (4, BUILTIN.latents.scaling_factor, None, True),
         "sixteen": (16, 0.3611, 0.1159, True),
         "tiny": (4, 1.0, None, True),

@@ -1,4 +1,4 @@
-"""A VAE that overflows in float16 climbs to a wider format, says so, and takes nobody else's request down."""
+"""A VAE that overflows in float16 is retried in wider dtypes, says so, and fails no other request."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import pytest
 import requests
 import torch
 
+from backend.device.queue import DeviceQueue
 from backend.endpoint import Served, Service, build_app
-from backend.endpoint.batching import Lane
-from backend.endpoint.service import Computed, compute_alone, compute_together
+from backend.endpoint.batching import BatchableRequest, BatchingQueue
+from backend.endpoint.compute import Computed, compute_alone, compute_together
 from backend.errors import LatentRelayError, NonFiniteError
 from backend.models import BUILTIN
-from backend.remote.vae import Remote
+from backend.remote.vae import RemoteVae
 from backend.vae.whole import Whole
 from backend.wire import RAW, pack_computed, pack_tensor, parse_computed
 from tests.serving import serve
@@ -52,7 +53,7 @@ def overflowing(builtin: Whole, *formats: torch.dtype) -> Overflowing:
         ((torch.float16, torch.bfloat16), "float32; overflowed=float16; overflowed=bfloat16"),
     ],
 )
-def test_it_climbs_as_far_as_it_must_and_says_so(
+def test_it_upcasts_as_far_as_it_must_and_says_so(
     builtin: Whole, formats: tuple[torch.dtype, ...], header: str
 ) -> None:
     vae = overflowing(builtin, *formats)
@@ -67,7 +68,7 @@ def test_it_climbs_as_far_as_it_must_and_says_so(
 def test_the_client_knows_and_float32_gives_float32s_picture(builtin: Whole) -> None:
     vae = overflowing(builtin, torch.float16, torch.bfloat16)
     with serve(build_app(Service([Served("only", builtin.spec, lambda: vae)]))) as url:
-        client = Remote(builtin.spec, None, f"{url}/vae/only/decode", transfer="float32")
+        client = RemoteVae(builtin.spec, None, f"{url}/vae/only/decode", transfer="float32")
         image = client.decode(LATENTS)
     assert client.computed == ("float32", ("float16", "bfloat16"))
     torch.testing.assert_close(
@@ -91,23 +92,21 @@ def test_one_that_overflows_does_not_fail_those_it_was_batched_with(builtin: Who
     assert torch.equal(results[0].tensor, compute_alone(served, "decode", LATENTS, RAW).tensor)
 
 
-def test_a_lane_hands_each_task_its_own_failure() -> None:
-    from backend.endpoint.batching import Task
-
-    lane = Lane(4, 100, batch_pixels=100)
+def test_the_queue_gives_each_request_its_failure() -> None:
+    queue = BatchingQueue(DeviceQueue(), 4, 100, batch_pixels=100)
 
     def run(items: Any) -> list[Any]:
         return [LatentRelayError("This one.") if item == 1 else item for item in items]
 
-    futures = [lane.submit(Task("same", 1, item, run)) for item in (0, 1, 2)]
+    futures = [queue.submit(BatchableRequest("same", 1, item, run)) for item in (0, 1, 2)]
     assert futures[0].result(5).value == 0 and futures[2].result(5).value == 2
     with pytest.raises(LatentRelayError, match="This one"):
         futures[1].result(5)
-    assert lane.close(0)
+    assert queue.close(0)
 
 
 def test_the_header_and_back() -> None:
-    for told in (("float32", ()), ("bfloat16", ("float16",))):
-        assert parse_computed(pack_computed(*told)) == told
+    for computed in (("float32", ()), ("bfloat16", ("float16",))):
+        assert parse_computed(pack_computed(*computed)) == computed
     for odd in ("", "<b>", "float32; overflowed=<script>", "float32; x"):
         assert parse_computed(odd) is None

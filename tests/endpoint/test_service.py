@@ -1,4 +1,4 @@
-"""What the server tells about itself, batching, and AutoencoderTiny's own scale."""
+"""What the server says of itself, batching, and the scale of AutoencoderTiny."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_metrics_count_what_happened(builtin: Whole) -> None:
     assert found["latent_relay_queue_length", "0"] == 0 and found["latent_relay_places_taken", "0"] == 0
 
 
-def test_a_reply_tells_its_peak_memory(base: str) -> None:
+def test_a_reply_has_its_peak_memory(base: str) -> None:
     response = requests.post(f"{base}/vae/builtin/decode?{SHAPE}", data=BODY, timeout=10)
     number, _, kind = response.headers["x-peak-memory"].partition("; kind=")
     assert int(number) > 10**7 and kind == "RAM"
@@ -72,7 +72,7 @@ def test_openapi_names_every_path_that_is_there(base: str) -> None:
 def test_waiting_requests_of_equal_shape_are_computed_together(builtin: Whole) -> None:
     slow = Slow(builtin)
     service = Service([Served("only", builtin.spec, lambda: slow)], Limits(batch_pixels=3 * 64 * 64))
-    lane = service.lane(service.find(None))
+    queue = service.queue_of(service.find(None))
     inputs = [torch.randn(1, 4, 16, 16) for _ in range(6)]
     other = torch.randn(1, 4, 16, 17)
     replies: dict[int, requests.Response] = {}
@@ -93,7 +93,7 @@ def test_waiting_requests_of_equal_shape_are_computed_together(builtin: Whole) -
         assert slow.started.wait(10)
         for thread in threads[1:]:
             thread.start()
-        wait_for(lambda: lane.waiting == 6)
+        wait_for(lambda: queue.waiting == 6)
         slow.go.set()
         for thread in threads:
             thread.join()
@@ -113,16 +113,16 @@ def test_waiting_requests_of_equal_shape_are_computed_together(builtin: Whole) -
         torch.testing.assert_close(image, builtin.decode(tensor), rtol=0, atol=1e-5)
 
 
-def test_devices_have_queues_of_their_own(builtin: Whole) -> None:
+def test_each_device_has_one_queue(builtin: Whole) -> None:
     one, other = DeviceQueue(), DeviceQueue()
     service = Service(
         [
-            Served(name, builtin.spec, lambda: builtin, turns)
-            for name, turns in (("a", one), ("b", one), ("c", other))
+            Served(name, builtin.spec, lambda: builtin, queue)
+            for name, queue in (("a", one), ("b", one), ("c", other))
         ]
     )
-    lanes = [service.lane(service.find(name)) for name in "abc"]
-    assert lanes[0] is lanes[1] and lanes[1] is not lanes[2]
+    queues = [service.queue_of(service.find(name)) for name in "abc"]
+    assert queues[0] is queues[1] and queues[1] is not queues[2]
 
 
 def test_a_tiny_autoencoder_takes_the_denoisers_latents_as_they_are() -> None:

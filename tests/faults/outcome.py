@@ -14,8 +14,8 @@ from PIL import Image
 from backend.errors import LatentRelayError
 from backend.events import Result, StageDone
 from backend.job import Job, VaeOptions
+from backend.placement import planner
 from backend.report import StageReport
-from backend.run import stage as stages
 from backend.settings import EndpointPair, Settings
 from backend.studio import Studio
 from tests.faults.matrix import Fault
@@ -25,8 +25,8 @@ WHOLE, REMOTE, AUTO = (
     VaeOptions("remote"),
     VaeOptions("auto", tile_size=64, tile_overlap=16),
 )
-AT_ONCE = 32
-"""Faults tried at the same time: nearly all of it is waiting."""
+AT_ONCE = 64
+"""Stages and runs tried at the same time: nearly all of it is waiting."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,20 @@ def try_all(faults: Sequence[Fault], studio: Studio, picture: Image.Image) -> di
     """Every fault's outcome by its title. `studio` serves the real endpoint and lends its models."""
     latents, _ = studio.encode(picture, "builtin", WHOLE)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        staged = list(pool.map(lambda fault: _try_stages(fault, studio, picture, latents), faults))
-        runs = list(pool.map(lambda fault: _try_run(fault, studio, picture), faults))
-        # As if memory had run out here: then `auto` sends the work away, and has tiles left when that fails.
-        with mock.patch.object(stages, "free_bytes", lambda device: 1):
+        pairs = [(fault, stage) for fault in faults for stage in fault.stages]
+        outcomes = list(pool.map(lambda pair: _try_stage(*pair, studio, picture, latents), pairs))
+        # As if memory had run out here: then `auto` sends the work away, and has tiles left when that fails. The runs
+        # beside it choose their modes themselves.
+        with mock.patch.object(planner, "free_bytes", lambda device: 1):
+            running = pool.map(lambda fault: _try_run(fault, studio, picture), faults)
             autos = list(pool.map(lambda fault: _try_auto(fault, studio, picture, latents), faults))
+            runs = list(running)
+    staged: dict[str, dict[str, StageOutcome]] = {fault.title: {} for fault in faults}
+    for (fault, stage), outcome in zip(pairs, outcomes, strict=True):
+        staged[fault.title][stage] = outcome
     return {
-        fault.title: Outcome(fault, stage, run, auto)
-        for fault, stage, run, auto in zip(faults, staged, runs, autos, strict=True)
+        fault.title: Outcome(fault, staged[fault.title], run, auto)
+        for fault, run, auto in zip(faults, runs, autos, strict=True)
     }
 
 
@@ -84,29 +90,24 @@ def client(studio: Studio, url: str, timeout: float) -> Studio:
     """A studio that sends the built-in model's VAE stages to `url` and shares `studio`'s models."""
     pair = EndpointPair(f"{url}/vae/builtin/encode", f"{url}/vae/builtin/decode")
     settings = Settings(device="cpu", endpoints={"builtin": pair}, remote_timeout=timeout)
-    twin = Studio(settings)
-    twin.loader = twin.stages.loader = studio.loader
-    return twin
+    return Studio(settings, loader=studio.loader)
 
 
-def _try_stages(
-    fault: Fault, studio: Studio, picture: Image.Image, latents: torch.Tensor
-) -> dict[str, StageOutcome]:
-    found = {}
-    for stage in fault.stages:
-        with fault.serve(studio.self_url or "") as (url, spoiler):
-            caller = client(studio, url, fault.timeout)
-            error = report = None
-            try:
-                if stage == "encode":
-                    _, report = caller.encode(picture, "builtin", REMOTE)
-                else:
-                    _, report = caller.decode(latents, "builtin", REMOTE)
-            except LatentRelayError as raised:
-                error = raised
-            tries = spoiler.pictures if spoiler else None
-            found[stage] = StageOutcome(error, tries, tuple(spoiler.ids) if spoiler else (), report)
-    return found
+def _try_stage(
+    fault: Fault, stage: str, studio: Studio, picture: Image.Image, latents: torch.Tensor
+) -> StageOutcome:
+    with fault.serve(studio.self_url or "") as (url, spoiler):
+        caller = client(studio, url, fault.timeout)
+        error = report = None
+        try:
+            if stage == "encode":
+                _, report = caller.encode(picture, "builtin", REMOTE)
+            else:
+                _, report = caller.decode(latents, "builtin", REMOTE)
+        except LatentRelayError as raised:
+            error = raised
+        tries = spoiler.pictures if spoiler else None
+        return StageOutcome(error, tries, tuple(spoiler.ids) if spoiler else (), report)
 
 
 def _try_run(fault: Fault, studio: Studio, picture: Image.Image) -> RunOutcome | None:

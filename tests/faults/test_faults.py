@@ -15,7 +15,7 @@ from PIL import Image
 from backend.errors import RemoteError
 from backend.events import Result
 from backend.remote.net import new_session
-from backend.remote.vae import Remote
+from backend.remote.vae import RemoteVae
 from backend.studio import Studio
 from tests.faults import server
 from tests.faults.matrix import FAULTS
@@ -121,14 +121,14 @@ def test_the_certificate_was_all_that_was_wrong(
     spec = studio.default_model()[0].latents
     with spoiling(spoiler, authority.issue_cert("127.0.0.1")) as url:
         assert url.startswith("https://")
-        remote = Remote(spec, None, f"{url}/vae/builtin/decode", session=new_session(), timeout=30)
+        remote = RemoteVae(spec, None, f"{url}/vae/builtin/decode", session=new_session(), timeout=30)
         assert remote.decode(latents).shape == (1, 3, 32, 48)
 
 
 def test_the_endpoints_id_is_in_the_sentence_and_in_its_answer(studio: Studio) -> None:
     spec = studio.default_model()[0].latents
     with pytest.raises(RemoteError) as caught:
-        Remote(spec, None, f"{studio.self_url}/vae/nobody/decode", request_id="run-4711").decode(
+        RemoteVae(spec, None, f"{studio.self_url}/vae/nobody/decode", request_id="run-4711").decode(
             torch.zeros(1, 4, 8, 12)
         )
     assert caught.value.sentence.endswith("(Request run-4711)")

@@ -67,7 +67,7 @@ def endpoint() -> Iterator[Endpoint]:
 def test_a_run_outlives_its_endpoint(studio: Studio, picture: Image.Image, endpoint: Endpoint) -> None:
     *_, expected = studio.img2img(job(picture))
     assert isinstance(expected, Result)
-    killed, told, kept = False, [], []
+    killed, notices, kept = False, [], []
     result = None
     for event in client(studio, endpoint.url, 120.0).img2img(job(picture, encode=REMOTE, decode=REMOTE)):
         if isinstance(event, Step) and not killed:
@@ -77,11 +77,11 @@ def test_a_run_outlives_its_endpoint(studio: Studio, picture: Image.Image, endpo
         if isinstance(event, StageDone) and event.latents is not None:
             kept.append(event.latents)
         if isinstance(event, Waiting):
-            told.append(event.message)
+            notices.append(str(event.message))
         if isinstance(event, Result):
             result = event
     assert killed and len(kept) == 2 and result is not None
-    assert any("trying again in" in message for message in told), told
+    assert any("trying again in" in message for message in notices), notices
     decoded = result.reports[-1]
     assert decoded.mode == "remote" and decoded.traffic is not None and decoded.traffic.requests > 1
     assert psnr(result.image, expected.image) > 45, "the same picture, but for rounding on the way"

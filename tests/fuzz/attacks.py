@@ -69,7 +69,7 @@ def valid() -> tuple[Attack, ...]:
     return (*found, *(replace(attack, path="/") for attack in found[5:8]))
 
 
-def _post(path: str, message: wire.Message) -> Attack:
+def _post(path: str, message: wire.HttpRequest) -> Attack:
     return Attack("POST", path, message.query, tuple(message.headers.items()), message.body)
 
 

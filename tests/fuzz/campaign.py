@@ -19,7 +19,7 @@ SHORT_PATIENCE = 0.3
 """Seconds to wait on what breaks HTTP itself: the server may rightly wait for the rest."""
 SLOW = 2.0
 LEAKS = ("Traceback", "site-packages", ".py", "backend/", "/home/", "/root/", "0x7f")
-"""What an answer must never tell: where the server lives and how it is made."""
+"""What an answer must never reveal: where the server lives and how it is made."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def judge(wrong: Attack, answer: Answer) -> str | None:
     leaked = [
         sign for sign in LEAKS if sign in text and sign not in str(wrong) + wrong.body.decode("latin-1")
     ]
-    return f"it tells {leaked}" if leaked else None
+    return f"it reveals {leaked}" if leaked else None
 
 
 def _ambiguous(wrong: Attack) -> bool:

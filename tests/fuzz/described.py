@@ -57,7 +57,7 @@ def cases(url: str) -> st.SearchStrategy[Any]:
         modes = [schemathesis.GenerationMode.POSITIVE]
         if operation.query or operation.path_parameters or operation.body:
             modes.append(schemathesis.GenerationMode.NEGATIVE)
-        # What takes a body has more to get wrong than what only tells something.
+        # An address that takes a body has more to get wrong than one that is only read.
         weight = 5 if operation.body else 1
         strategies += weight * [operation.as_strategy(generation_mode=mode) for mode in modes]
     return st.one_of(strategies)

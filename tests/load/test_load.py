@@ -18,6 +18,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_nobody_gets_anothers_picture_or_none(result: dict[str, Any]) -> None:
     for crowd in ("app", "endpoint"):
         told = {name: result[crowd][name] for name in load.OUTCOMES}
@@ -27,6 +28,7 @@ def test_nobody_gets_anothers_picture_or_none(result: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_past_the_bound_they_are_told_that_it_is_busy(result: dict[str, Any]) -> None:
     for crowd in ("app", "endpoint"):
         assert result[crowd]["busy"] > 0
@@ -35,6 +37,7 @@ def test_past_the_bound_they_are_told_that_it_is_busy(result: dict[str, Any]) ->
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_what_was_finished_before_the_kill_is_there_after_it(result: dict[str, Any]) -> None:
     kept = result["kept"]
     assert kept["reported_finished"] == kept["on_disk"] == kept["downloadable"] > 0

@@ -8,7 +8,7 @@ from PIL import Image
 from backend.errors import BadSettingError
 from backend.job import Job, VaeOptions
 from backend.models import SD_V1
-from backend.placement.learned import Calibration
+from backend.request import StageRequest
 from backend.settings import Settings
 from backend.studio import Studio
 
@@ -48,14 +48,16 @@ def test_nonsense_is_refused_as_the_job_itself_would_be() -> None:
 
 
 def test_auto_streams_large_pictures_where_that_was_measured_faster() -> None:
-    stages = Studio(Settings(device="cpu")).stages
+    planner = Studio(Settings(device="cpu")).planner
 
-    def first(width: int) -> str:
-        return stages.choices(SD_V1, "decode", width, width, VaeOptions("auto"))[0].mode
+    def request(side: int) -> StageRequest:
+        return StageRequest("decode", SD_V1, side, side, VaeOptions("auto"))
+
+    def first(side: int) -> str:
+        return planner.candidates(request(side))[0].mode
 
     assert first(256) == "whole"
     assert first(1024) == "streamed", "as the benchmark found on processors"
-    stages.calibration = Calibration()
     for mode, seconds in (("whole", 1.0), ("streamed", 2.0)):
-        stages.calibration.learn(stages._plan(SD_V1, "decode", 1024, 1024, mode, VaeOptions()), seconds, None)
+        planner.costs.learn(request(1024), mode, planner.device_state(SD_V1), seconds, None)
     assert first(1024) == "whole", "as this machine found"

@@ -8,65 +8,69 @@ import pytest
 import torch
 from PIL import Image
 
+from backend.device.measure import DeviceState
 from backend.job import VaeOptions
 from backend.models import BUILTIN, SD_V1, SDXL
 from backend.placement.cards import gpu_peak_bytes
-from backend.placement.learned import Calibration, Plan, cache_folder, peak_bytes
+from backend.placement.learned import LearnedCosts, peak_bytes
 from backend.placement.shapes import cpu_peak_bytes
+from backend.request import StageRequest
 from backend.settings import Settings
 from backend.studio import Studio
 
-PLAN = Plan(SD_V1, "decode", 512, 512, "whole", "cpu", "a processor", "float32")
+REQUEST = StageRequest("decode", SD_V1, 512, 512, VaeOptions())
+CPU = DeviceState("cpu", "a processor", "float32", 8 * 2**30)
+PLAN = (REQUEST, "whole", CPU)
 
 
 def test_nothing_is_known_at_first_but_the_peak() -> None:
-    expected = Calibration().expect(PLAN)
+    expected = LearnedCosts().expect(*PLAN)
     assert expected.seconds is None
     assert expected.peak_bytes == cpu_peak_bytes(SD_V1.vae_block_out_channels, "decode", 512, 512, 4)
 
 
 def test_seconds_follow_what_ran_here() -> None:
-    known = Calibration()
-    known.learn(PLAN, 10.0, None)
-    assert known.expect(PLAN).seconds == pytest.approx(10.0)
-    twice = known.expect(replace(PLAN, width=1024)).seconds
+    known = LearnedCosts()
+    known.learn(*PLAN, 10.0, None)
+    assert known.expect(*PLAN).seconds == pytest.approx(10.0)
+    twice = known.expect(replace(REQUEST, width=1024), "whole", CPU).seconds
     assert twice == pytest.approx(20.0)
-    known.learn(PLAN, 5.0, None)
-    later = known.expect(PLAN).seconds
+    known.learn(*PLAN, 5.0, None)
+    later = known.expect(*PLAN).seconds
     assert later is not None and 5 < later < 10, "one run does not decide alone"
 
 
 def test_what_never_ran_is_guessed_from_the_same_arithmetic() -> None:
-    known = Calibration()
-    known.learn(PLAN, 10.0, None)
-    tiled = known.expect(replace(PLAN, width=1024, height=1024, mode="tiled")).seconds
+    known = LearnedCosts()
+    known.learn(*PLAN, 10.0, None)
+    tiled = known.expect(replace(REQUEST, width=1024, height=1024), "tiled", CPU).seconds
     assert tiled == pytest.approx(10.0 * (512 + 512 + 256) ** 2 / 512**2)
-    other = known.expect(replace(PLAN, spec=BUILTIN)).seconds
+    other = known.expect(replace(REQUEST, spec=BUILTIN), "whole", CPU).seconds
     assert other is not None and other < 1.0, "a smaller network"
-    for strange in (
-        {"direction": "encode"},
-        {"dtype": "float16"},
-        {"device_name": "a card"},
-        {"mode": "tiny"},
+    for unknown in (
+        (replace(REQUEST, direction="encode"), "whole", CPU),
+        (REQUEST, "whole", replace(CPU, dtype="float16")),
+        (REQUEST, "whole", replace(CPU, name="a card")),
+        (REQUEST, "tiny", CPU),
     ):
-        assert known.expect(replace(PLAN, **strange)).seconds is None  # type: ignore[arg-type]
+        assert known.expect(*unknown).seconds is None
 
 
 def test_on_a_card_the_peaks_are_learned_too() -> None:
-    card = replace(PLAN, device_type="cuda", device_name="a card", dtype="float16")
+    card = (REQUEST, "whole", DeviceState("cuda", "a card", "float16", 8 * 2**30))
     published = gpu_peak_bytes(SD_V1, "decode", 512, 512)
-    known = Calibration()
-    assert known.expect(card).peak_bytes == published
-    known.learn(card, 0.1, published * 2)
-    assert known.expect(card).peak_bytes == published * 2
-    known.learn(PLAN, 1.0, 1)
-    assert known.expect(PLAN).peak_bytes == peak_bytes(PLAN), "resident memory on a processor is too coarse"
+    known = LearnedCosts()
+    assert known.expect(*card).peak_bytes == published
+    known.learn(*card, 0.1, published * 2)
+    assert known.expect(*card).peak_bytes == published * 2
+    known.learn(*PLAN, 1.0, 1)
+    assert known.expect(*PLAN).peak_bytes == peak_bytes(*PLAN), "resident memory on a processor is too coarse"
 
 
 def test_it_is_kept_and_read_again(tmp_path: Path) -> None:
     path = tmp_path / "cache" / "calibration.json"
-    Calibration(path).learn(PLAN, 10.0, None)
-    assert Calibration(path).expect(PLAN).seconds == pytest.approx(10.0)
+    LearnedCosts(path).learn(*PLAN, 10.0, None)
+    assert LearnedCosts(path).expect(*PLAN).seconds == pytest.approx(10.0)
     assert [file.name for file in path.parent.iterdir()] == ["calibration.json"]
 
 
@@ -76,27 +80,23 @@ def test_it_is_kept_and_read_again(tmp_path: Path) -> None:
 def test_a_damaged_file_is_forgotten(tmp_path: Path, content: str) -> None:
     path = tmp_path / "calibration.json"
     path.write_text(content)
-    known = Calibration(path)
-    assert known.expect(PLAN).seconds is None
-    known.learn(PLAN, 1.0, None)
+    known = LearnedCosts(path)
+    assert known.expect(*PLAN).seconds is None
+    known.learn(*PLAN, 1.0, None)
     assert json.loads(path.read_text())["rates"]
 
 
 def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    known = Calibration(tmp_path / "file" / "calibration.json")
-    known.learn(PLAN, 1.0, None)
-    assert known.expect(PLAN).seconds == pytest.approx(1.0)
-
-
-def test_the_folder_follows_the_xdg_rule() -> None:
-    assert cache_folder({"XDG_CACHE_HOME": "/var/cache"}) == Path("/var/cache/latent-relay")
-    assert cache_folder({}).name == "latent-relay"
+    known = LearnedCosts(tmp_path / "file" / "calibration.json")
+    known.learn(*PLAN, 1.0, None)
+    assert known.expect(*PLAN).seconds == pytest.approx(1.0)
 
 
 def test_the_streamed_mode_brings_its_own_plan() -> None:
-    whole = peak_bytes(replace(PLAN, spec=SDXL, width=2048, height=2048))
-    streamed = peak_bytes(replace(PLAN, spec=SDXL, width=2048, height=2048, mode="streamed"))
+    large = replace(REQUEST, spec=SDXL, width=2048, height=2048)
+    whole = peak_bytes(large, "whole", CPU)
+    streamed = peak_bytes(large, "streamed", CPU)
     assert whole is not None and streamed is not None and 0 < streamed < whole / 2
 
 

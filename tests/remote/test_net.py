@@ -69,7 +69,8 @@ def test_sessions_send_no_passwords_of_their_own(tmp_path: object, monkeypatch: 
 
 
 def test_sessions_are_shared() -> None:
-    assert shared_session() is shared_session() and shared_session() is not shared_session(True)
+    assert shared_session() is shared_session(False) and shared_session() is not shared_session(True)
+    assert shared_session(True) is shared_session(public_only=True)
 
 
 def test_a_url_is_told_without_its_secrets() -> None:

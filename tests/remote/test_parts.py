@@ -9,14 +9,14 @@ from itertools import pairwise
 import pytest
 import requests
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.endpoint import Limits, Served, Service, build_app
 from backend.errors import BadSettingError, RemoteRefusedError
 from backend.models import BUILTIN, SD_V1
 from backend.remote.parts import in_parts, starts
-from backend.remote.vae import Remote
+from backend.remote.vae import RemoteVae
 from backend.run.overlap import pipelined
 from backend.settings import EndpointPair, Settings, parse_tokens, read_settings
 from backend.token import Token
@@ -26,6 +26,7 @@ from tests.serving import scripted, serve
 SPEC = BUILTIN.latents
 
 
+@settings(deadline=None)
 @given(st.integers(1, 2000), st.integers(64, 512), st.integers(0, 64))
 def test_parts_cover_everything_and_overlap(length: int, most: int, overlap: int) -> None:
     size, begins = starts(length, most, overlap)
@@ -54,7 +55,7 @@ def test_blending_is_exact_for_work_that_looks_at_one_pixel(shape: tuple[int, in
 
 def test_a_picture_over_the_cap_is_sent_in_parts_and_said_so(base: str, builtin: Whole) -> None:
     latents = torch.nn.functional.interpolate(torch.randn(1, 4, 3, 5), size=(40, 72), mode="bicubic")
-    remote = Remote(SPEC, f"{base}/vae/builtin/encode", f"{base}/vae/builtin/decode", max_side=160)
+    remote = RemoteVae(SPEC, f"{base}/vae/builtin/encode", f"{base}/vae/builtin/decode", max_side=160)
     image = remote.decode(latents)
     assert remote.traffic is not None and remote.traffic.parts == 3 and remote.traffic.requests == 3
     assert image.shape == (1, 3, 160, 288)
@@ -69,7 +70,7 @@ def test_an_endpoint_with_a_smaller_cap_is_met_halfway(builtin: Whole) -> None:
     # This server takes 256 x 256 pixels; nobody told the client.
     service = Service([Served("only", builtin.spec, lambda: builtin)], Limits(max_pixels=256 * 256))
     with serve(build_app(service)) as url:
-        remote = Remote(SPEC, None, url)
+        remote = RemoteVae(SPEC, None, url)
         image = remote.decode(torch.zeros(1, 4, 32, 80))
         assert image.shape == (1, 3, 128, 320) and remote.traffic is not None and remote.traffic.parts == 1
         image = remote.decode(torch.zeros(1, 4, 64, 72))
@@ -81,7 +82,7 @@ def test_too_large_for_good_ends_with_the_sentence() -> None:
         scripted((413, {}, b'{"error": "Too big."}')) as (script, url),
         pytest.raises(RemoteRefusedError, match="too large"),
     ):
-        Remote(SPEC, None, url).decode(torch.zeros(1, 4, 128, 128))
+        RemoteVae(SPEC, None, url).decode(torch.zeros(1, 4, 128, 128))
     assert len(script.requests) <= 4
 
 
@@ -151,7 +152,7 @@ def test_an_error_behind_comes_out() -> None:
 
 def test_transfer_and_loss_are_reported(base: str) -> None:
     for transfer, lossless in (("jpg", False), ("png", True)):
-        remote = Remote(SPEC, None, f"{base}/vae/builtin/decode", transfer=transfer)  # type: ignore[arg-type]
+        remote = RemoteVae(SPEC, None, f"{base}/vae/builtin/decode", transfer=transfer)  # type: ignore[arg-type]
         remote.decode(torch.zeros(1, 4, 8, 8))
         assert remote.traffic is not None
         assert (remote.traffic.transfer, remote.traffic.lossless) == (transfer, lossless)

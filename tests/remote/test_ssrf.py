@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import torch
 import trustme
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.errors import BadSettingError, RemoteError, RemoteRefusedError, RemoteUnreachableError
 from backend.models import BUILTIN
 from backend.remote import net
 from backend.remote.net import check_visitor_url, is_public, new_session
-from backend.remote.vae import Remote
+from backend.remote.vae import RemoteVae
 from tests.faults import server
 from tests.faults.server import Spoiler, spoiling
 from tests.serving import scripted
@@ -89,6 +89,7 @@ def test_special_ipv6(address: str) -> None:
     assert not is_public(ipaddress.ip_address(address))
 
 
+@settings(deadline=None)
 @given(st.ip_addresses(v=4, network="10.0.0.0/8") | st.ip_addresses(v=4, network="169.254.0.0/16")
        | st.ip_addresses(v=4, network="127.0.0.0/8") | st.ip_addresses(v=4, network="172.16.0.0/12"))  # fmt: skip
 def test_any_private_address_in_any_form(address: ipaddress.IPv4Address) -> None:
@@ -113,8 +114,8 @@ def test_odd_spellings(url: str) -> None:
         check_visitor_url(url)
 
 
-def remote(url: str, **options: Any) -> Remote:
-    return Remote(BUILTIN.latents, None, url, session=new_session(public_only=True), timeout=5, **options)
+def remote(url: str, **options: Any) -> RemoteVae:
+    return RemoteVae(BUILTIN.latents, None, url, session=new_session(public_only=True), timeout=5, **options)
 
 
 LATENTS = torch.zeros(1, 4, 8, 12)
@@ -192,7 +193,7 @@ def test_tls_still_asks_for_the_names_certificate(
             vae = remote(f"https://vae.example:{url.rpartition(':')[2]}/")
             context = ssl.create_default_context()
             authority.configure_trust(context)
-            vae.caller.session.get_adapter("https://").poolmanager.connection_pool_kw["ssl_context"] = context  # type: ignore[attr-defined]
+            vae.client.session.get_adapter("https://").poolmanager.connection_pool_kw["ssl_context"] = context  # type: ignore[attr-defined]
             with pytest.raises(RemoteError) as caught:
                 vae.decode(LATENTS)
             found.append(type(caught.value))

@@ -17,9 +17,9 @@ from starlette.types import Receive, Scope, Send
 from backend.endpoint import Served, Service, build_app
 from backend.errors import BadSettingError, LatentRelayError, RemoteError, RemoteRefusedError, UserError
 from backend.events import Result
-from backend.job import Job, VaeOptions
+from backend.job import Job, UserEndpoint, VaeOptions
 from backend.models import BUILTIN, MODELS
-from backend.remote.user_endpoint import UserEndpoint, look_up, try_out
+from backend.remote.user_endpoint import discover, probe
 from backend.settings import Settings, read_settings
 from backend.studio import Studio
 from backend.vae.whole import Whole
@@ -53,7 +53,7 @@ def guarded(studio: Studio) -> Iterator[tuple[str, Seen]]:
 
 
 def own(url: str, token: str = "", **more: Any) -> UserEndpoint:
-    return look_up(url, token, **{"public_only": False, **more})
+    return discover(url, token, models=MODELS, **{"public_only": False, **more})
 
 
 @pytest.mark.parametrize(
@@ -66,11 +66,11 @@ def test_any_address_of_it_will_do_and_it_says_what_it_serves(guarded: tuple[str
     assert (found.encode, found.decode) == (f"{url}/vae/builtin/encode", f"{url}/vae/builtin/decode")
 
 
-def test_trying_it_gives_a_green_light_with_its_limit_and_latency(guarded: tuple[str, Seen]) -> None:
-    tried = try_out(own(guarded[0], TOKEN, name="the big one"), BUILTIN)
+def test_probing_it_finds_its_limit_and_latency(guarded: tuple[str, Seen]) -> None:
+    tried = probe(own(guarded[0], TOKEN, name="the big one"), BUILTIN)
     assert tried.endpoint is not None and tried.endpoint.name == "the big one"
-    assert tried.found.light == "green" and "million pixels" in tried.found.sentence
-    assert tried.found.latency is not None and tried.found.max_pixels == 2048 * 2048
+    assert tried.preflight.status == "ready" and "million pixels" in str(tried.preflight.message)
+    assert tried.preflight.latency is not None and tried.preflight.max_pixels == 2048 * 2048
 
 
 @pytest.mark.parametrize("token", ["", "wrong"])
@@ -129,7 +129,7 @@ def test_a_token_of_several_lines_is_refused_and_not_quoted() -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "10.0.0.1"])
 def test_where_strangers_visit_no_private_address_is_asked(host: str) -> None:
     with pytest.raises(BadSettingError, match="private network"):
-        look_up(f"http://{host}:9/", TOKEN, model="builtin")
+        discover(f"http://{host}:9/", TOKEN, models=MODELS, model="builtin")
 
 
 def test_a_name_that_moves_inside_later_is_refused_at_the_socket(guarded: tuple[str, Seen]) -> None:
@@ -155,7 +155,7 @@ def test_a_job_decodes_there_and_only_there_is_the_token_seen(
     assert TOKEN not in repr(job)
     result = next(event for event in studio.img2img(job) if isinstance(event, Result))
     decoded = result.reports[2]
-    assert decoded.mode == "remote" and decoded.where == endpoint.host
+    assert decoded.mode == "remote" and str(decoded.where) == endpoint.host
     assert decoded.traffic is not None and decoded.traffic.transfer == "png"
     assert {token for _, token in seen.tokens} == {f"Bearer {TOKEN}"}
     told = json.dumps([result.recipe, [report.as_dict() for report in result.reports]]) + caplog.text
@@ -178,7 +178,7 @@ def test_the_token_stays_behind_when_the_endpoint_sends_us_elsewhere(guarded: tu
 def test_an_endpoint_for_another_model_is_refused_before_anything_is_sent(guarded: tuple[str, Seen]) -> None:
     endpoint = own(guarded[0], TOKEN)
     with pytest.raises(UserError, match="serves no VAE for Stable Diffusion"):
-        try_out(endpoint, MODELS["sd-v1"])
+        probe(endpoint, MODELS["sd-v1"])
 
 
 def test_an_endpoint_of_one_direction_keeps_only_that(studio: Studio) -> None:
@@ -190,8 +190,10 @@ def test_an_endpoint_of_one_direction_keeps_only_that(studio: Studio) -> None:
 
     routes = [Route("/vae/builtin/encode", closed, methods=["POST"]), *studio.routes()]
     with serve(Starlette(routes=routes)) as url:
-        tried = try_out(own(f"{url}/vae/builtin"), BUILTIN)
-        assert tried.endpoint is not None and tried.endpoint.encode is None and tried.found.light == "green"
+        tried = probe(own(f"{url}/vae/builtin"), BUILTIN)
+        assert (
+            tried.endpoint is not None and tried.endpoint.encode is None and tried.preflight.status == "ready"
+        )
         with pytest.raises(UserError, match="does not encode"):
             studio.encode(
                 Image.new("RGB", (64, 64)), "builtin", VaeOptions("remote", endpoint=tried.endpoint)

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from backend.errors import BadSettingError, Cancelled, RemoteError
 from backend.events import Failed, InBatch, Result, StageDone, StageStarted, Step
 from backend.job import Job, VaeOptions
-from backend.remote.vae import Remote
+from backend.remote.vae import RemoteVae
 from backend.settings import EndpointPair, Settings
 from backend.studio import Studio
 from tests.serving import serve
@@ -91,9 +91,9 @@ def test_a_decode_elsewhere_overlaps_the_next_painting(
     done = results(events)
     assert sorted(done) == [0, 1, 2]
     first, last = done[0].reports[-1], done[2].reports[-1]
-    assert first.overlapped_seconds and "next picture" in first.reason
+    assert first.overlapped_seconds and "next picture" in str(first.reason)
     assert first.overlapped_seconds <= first.cost.seconds
-    assert last.overlapped_seconds == 0.0 and "next picture" not in last.reason
+    assert last.overlapped_seconds == 0.0 and "next picture" not in str(last.reason)
     alone = list(studio.img2img(jobs(picture, REMOTE)[1]))[-1]
     assert isinstance(alone, Result) and alone.image.tobytes() == done[1].image.tobytes()
     assert alone.reports[-1].overlapped_seconds is None
@@ -119,16 +119,16 @@ def test_this_apps_own_endpoint_shares_the_device_and_waits(picture: Image.Image
 def test_a_failed_decode_leaves_its_latents_and_the_others(
     studio: Studio, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, seen = Remote.decode, []
+    real, seen = RemoteVae.decode, []
 
-    def once_broken(self: Remote, latents: torch.Tensor) -> torch.Tensor:
+    def once_broken(self: RemoteVae, latents: torch.Tensor) -> torch.Tensor:
         if latents.shape[-1] == 24:
             seen.append(latents)
             if len(seen) == 2:
                 raise RemoteError("The endpoint broke.")
         return real(self, latents)
 
-    monkeypatch.setattr(Remote, "decode", once_broken)
+    monkeypatch.setattr(RemoteVae, "decode", once_broken)
     events = list(studio.batch(jobs(picture, REMOTE)))
     assert sorted(results(events)) == [0, 2]
     failed = [item for item in events if isinstance(item.event, Failed)]

@@ -23,10 +23,11 @@ from backend.errors import BadSettingError, Cancelled, LatentRelayError
 from backend.events import Failed, Result, StageDone, Step
 from backend.job import Job, VaeOptions
 from backend.models import FLUX, SD_V1, SDXL
-from backend.run.stage import Work
-from backend.run.zero_gpu import LONGEST, SHORTEST, decorator
+from backend.request import decode_request
+from backend.run.zero_gpu import LONGEST, SHORTEST, ZeroGpuExecutor, spaces_gpu
 from backend.settings import Settings
 from backend.studio import Studio
+from tests.fakes import wait_until
 
 WHOLE = VaeOptions("whole")
 
@@ -92,6 +93,11 @@ def lent(lender: Lender) -> Studio:
     return Studio(Settings(device="cpu"), lender.GPU)
 
 
+def executor_of(studio: Studio) -> ZeroGpuExecutor:
+    assert isinstance(studio.executor, ZeroGpuExecutor)
+    return studio.executor
+
+
 def job(picture: Image.Image, **changes: Any) -> Job:
     base = Job(picture, "a lake", strength=0.5, num_inference_steps=6, seed=3, width=96, height=64)
     return replace(base, **{"encode": WHOLE, "decode": WHOLE, **changes})
@@ -99,8 +105,8 @@ def job(picture: Image.Image, **changes: Any) -> Job:
 
 def test_only_a_zero_gpu_space_lends(monkeypatch: pytest.MonkeyPatch, lender: Lender) -> None:
     monkeypatch.setitem(sys.modules, "spaces", SimpleNamespace(GPU=lender.GPU))
-    assert decorator({}) is None and decorator({"SPACES_ZERO_GPU": "false"}) is None
-    assert decorator({"SPACES_ZERO_GPU": "true"}) == lender.GPU
+    assert spaces_gpu({}) is None and spaces_gpu({"SPACES_ZERO_GPU": "false"}) is None
+    assert spaces_gpu({"SPACES_ZERO_GPU": "true"}) == lender.GPU
 
 
 def test_a_job_is_one_call_with_the_same_picture(
@@ -151,7 +157,7 @@ def test_errors_come_back_as_they_were(
     def fail(*_: Any, **__: Any) -> Any:
         raise errors.RemoteRefusedError("No.", "Ask again.", url="http://x", status=403)
 
-    monkeypatch.setattr(lent.stages, "run_here", fail)
+    monkeypatch.setattr(executor_of(lent).local, "stage", fail)
     with pytest.raises(errors.RemoteRefusedError) as caught:
         lent.encode(picture, "builtin", WHOLE)
     assert caught.value.status == 403 and caught.value.sentence == "No. Ask again."
@@ -173,7 +179,8 @@ def test_stopping_gives_the_card_back(lent: Studio, lender: Lender, picture: Ima
         for event in lent.img2img(job(picture, num_inference_steps=100, strength=1.0), stop):
             if isinstance(event, Step):
                 stop.set()
-    assert lender.closed == 1 and lent.loader.queue.waiting == 0
+    assert lender.closed == 1
+    wait_until(lambda: lent.loader.queue.waiting == 0)
     with pytest.raises(Cancelled):
         raise_if_stopped(stop)
 
@@ -184,27 +191,27 @@ def test_a_batch_lends_once_for_each(lent: Studio, lender: Lender, picture: Imag
 
 
 def test_what_is_asked_for_follows_steps_size_and_model(lent: Studio, picture: Image.Image) -> None:
-    zero = lent.stages.zero_gpu
-    assert zero is not None
+    zero = executor_of(lent)
 
     def seconds(model: str, steps: int, side: int) -> int:
-        return zero.job_seconds(
-            Job(picture, "", model=model, strength=1.0, num_inference_steps=steps, width=side, height=side)
+        asked = Job(
+            picture, "", model=model, strength=1.0, num_inference_steps=steps, width=side, height=side
         )
+        return zero.job_seconds(lent.resolve(asked))
 
     assert seconds("builtin", 4, 64) == SHORTEST
     assert seconds(SD_V1.name, 20, 512) < seconds(SD_V1.name, 40, 512) < seconds(SD_V1.name, 40, 768)
     assert seconds(SD_V1.name, 30, 512) < seconds(SDXL.name, 30, 1024)
     assert seconds(FLUX.name, 150, 2048) == LONGEST
-    large = Work("decode", SDXL, torch.zeros(1, 4, 256, 256), WHOLE)
+    large = decode_request(SDXL, torch.zeros(1, 4, 256, 256), WHOLE)
     assert (
         SHORTEST
-        <= zero.stage_seconds(replace(large, tensor=torch.zeros(1, 4, 8, 8)))
+        <= zero.stage_seconds(decode_request(SDXL, torch.zeros(1, 4, 8, 8), WHOLE))
         <= zero.stage_seconds(large)
     )
 
 
 def test_it_learns_from_what_came_back(lent: Studio, picture: Image.Image) -> None:
-    assert lent.stages.expect_painting(job(picture).resolved()) is None
+    assert lent.planner.expect_denoise(lent.resolve(job(picture))) is None
     list(lent.img2img(job(picture)))
-    assert lent.stages.expect_painting(job(picture).resolved()) is not None
+    assert lent.planner.expect_denoise(lent.resolve(job(picture))) is not None

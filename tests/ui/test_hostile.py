@@ -101,7 +101,7 @@ FORGED = (
     str(ROOT / "app.py"),
     "app.py",
     "file:///etc/passwd",
-    f"/proc/{os.getpid()}/environ",
+    pytest.param(f"/proc/{os.getpid()}/environ", id="/proc/(these tests)/environ"),
     "/proc/self/environ",
     "",
     "\0",

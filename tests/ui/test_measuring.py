@@ -12,7 +12,7 @@ from PIL import Image
 from backend.bench import OOM, Measured
 from backend.compare import Row
 from backend.models import SD_V1
-from backend.placement.cards import will_it_fit
+from backend.placement.fit import will_it_fit
 from backend.report import Cost, StageReport
 from ui import benchmark, compare, fit
 

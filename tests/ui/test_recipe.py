@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 def recipe(**more: object) -> dict[str, object]:
     job = Job(Image.new("RGB", (64, 64)), "a lake, “quiet”", seed=7, **more)  # type: ignore[arg-type]
-    return job.resolved().recipe()
+    return job.resolve(MODELS["builtin"]).recipe()
 
 
 def test_the_parameters_text_is_the_one_others_read() -> None:
@@ -176,10 +176,10 @@ def test_a_sentence_is_read_back_in_any_language(tmp_path: Path) -> None:
         {"key": "{a:>99999999}", "values": {"a": "x"}},
         {"key": "{part0.key} {part1}", "values": {"part0": "x", "part1": "y"}},
         {"key": report("encode").reason.key, "values": {}},
-        {"key": report("encode").reason.key, "values": ["need"]},
-        {"key": report("encode").reason.key, "values": {"need": [1], "free": "y"}},
-        {"key": report("encode").reason.key, "values": {"need": {"key": "{a.b}", "values": {}}, "free": 1}},
-        {"key": report("encode").reason.key, "values": {"need": "another text", "free": "4.0 GB"}},
+        {"key": report("encode").reason.key, "values": ["whole"]},
+        {"key": report("encode").reason.key, "values": {"whole": [1], "free": "y"}},
+        {"key": report("encode").reason.key, "values": {"whole": {"key": "{a.b}", "values": {}}, "free": 1}},
+        {"key": report("encode").reason.key, "values": {"whole": "another text", "free": "4.0 GB"}},
         {"key": [1], "values": {}},
         {"key": "{text}", "values": {"text": "another text"}},
     ],

@@ -15,7 +15,7 @@ from PIL import Image
 from backend.device.loading import Loader
 from backend.events import Result, Waiting
 from backend.job import Job, VaeOptions
-from backend.models import MODELS, ModelSpec
+from backend.models import ModelSpec
 from backend.settings import Settings
 from backend.studio import Studio
 from tests.factories import copy_of, tiny_model
@@ -83,12 +83,10 @@ def test_a_vae_of_another_model_may_stay_but_not_two(models: list[ModelSpec]) ->
 
 
 def test_two_people_on_different_models_wait_for_each_other(
-    models: list[ModelSpec], picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+    models: list[ModelSpec], picture: Image.Image
 ) -> None:
     """Loading waits for its turn as well, so nobody's model is freed while it computes."""
-    for spec in models[:2]:
-        monkeypatch.setitem(MODELS, spec.name, spec)
-    studio = Studio(Settings(device="cpu"))
+    studio = Studio(Settings(device="cpu", local_models=tuple(models[:2])))
     jobs = [
         Job(
             picture,
@@ -108,7 +106,7 @@ def test_two_people_on_different_models_wait_for_each_other(
     def run(job: Job) -> None:
         for event in studio.img2img(replace(job, encode=WHOLE, decode=WHOLE)):
             if isinstance(event, Waiting):
-                waits.append(event.message)
+                waits.append(str(event.message))
             results[job.model] = event
 
     threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
@@ -133,7 +131,6 @@ def test_low_memory_gives_the_same_latents_with_less_on_the_card(
     tmp_path: Path, picture: Image.Image, monkeypatch: pytest.MonkeyPatch, family: str, how: str
 ) -> None:
     spec = tiny_model(family, tmp_path)
-    monkeypatch.setitem(MODELS, spec.name, spec)
     job = Job(
         picture, "a lake", model=spec.name, seed=1, width=64, height=64, strength=0.5, num_inference_steps=4
     )
@@ -142,7 +139,7 @@ def test_low_memory_gives_the_same_latents_with_less_on_the_card(
     for low_memory in ("none", how):
         torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated()
-        studio = Studio(Settings(device="cuda", low_memory=low_memory))
+        studio = Studio(Settings(device="cuda", low_memory=low_memory, local_models=(spec,)))
         studio.loader.denoiser(spec)
         held.append(torch.cuda.memory_allocated() - before)
         *_, last = studio.img2img(job)

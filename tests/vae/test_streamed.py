@@ -104,7 +104,7 @@ options = st.fixed_dictionaries(
     {},
     optional={
         "strip_bytes": st.sampled_from([1, 1000, 6000, 20000]),
-        "replay": st.booleans(),
+        "recompute": st.booleans(),
         "host": st.just(True),
     },
 )
@@ -142,10 +142,10 @@ def test_every_way_of_running_gives_the_same_within_rounding(direction: str, sha
     given = picture(56, 72) if direction == "encode" else codes(module, 7, 9)
     expected = getattr(Streamed(module, spec), direction)(given)
     for strip_bytes in (1, 4_000, 10**9):
-        for replay in (False, True):
+        for recompute in (False, True):
             for host in (False, True):
-                vae = Streamed(module, spec, strip_bytes=strip_bytes, replay=replay, host=host)
-                assert psnr(getattr(vae, direction)(given), expected) > 115, (strip_bytes, replay, host)
+                vae = Streamed(module, spec, strip_bytes=strip_bytes, recompute=recompute, host=host)
+                assert psnr(getattr(vae, direction)(given), expected) > 115, (strip_bytes, recompute, host)
 
 
 def half_formats() -> list[Any]:
@@ -249,11 +249,11 @@ def test_attention_in_blocks_is_attention(queries: int, keys: int, heads: int) -
 
 
 @pytest.mark.parametrize("direction", ["encode", "decode"])
-@pytest.mark.parametrize("replay", [False, True])
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_measured_peak_is_the_planned_one(direction: str, replay: bool, dtype: torch.dtype) -> None:
+def test_the_measured_peak_is_the_planned_one(direction: str, recompute: bool, dtype: torch.dtype) -> None:
     module = build((32, 64, 64), 32, 2).to(dtype)
-    vae = Streamed(module, spec_of(module), replay=replay, strip_bytes=200_000)
+    vae = Streamed(module, spec_of(module), recompute=recompute, strip_bytes=200_000)
     given = (picture(256, 256, 2) if direction == "encode" else codes(module, 64, 64, 2)).to(dtype)
     work: Callable[[Tensor], Tensor] = getattr(vae, "_" + direction)
     with torch.inference_mode():
@@ -264,7 +264,7 @@ def test_the_measured_peak_is_the_planned_one(direction: str, replay: bool, dtyp
 
 
 def test_the_maps_of_the_sd_family_take_what_the_docs_say() -> None:
-    """Elements a pixel: 256 kept; replayed, 192 for decode and 128 for encode. Untiled holds 768 and 512."""
+    """Elements a pixel: 256 kept; recomputed, 192 for decode and 128 for encode. Untiled holds 768 and 512."""
     with torch.device("meta"):
         module = AutoencoderKL(
             block_out_channels=(128, 256, 512, 512),
@@ -272,29 +272,29 @@ def test_the_maps_of_the_sd_family_take_what_the_docs_say() -> None:
             up_block_types=("UpDecoderBlock2D",) * 4,
             layers_per_block=2,
         )
-    for direction, replay, elements in (
+    for direction, recompute, elements in (
         ("decode", False, 256),
         ("encode", False, 256),
         ("decode", True, 192),
         ("encode", True, 128),
     ):
-        found = plan(module, 1024, 1024, direction=direction, replay=replay)  # type: ignore[arg-type]
+        found = plan(module, 1024, 1024, direction=direction, recompute=recompute)  # type: ignore[arg-type]
         assert found.arena_elements == elements * 1024**2
     large = plan(module, 4096, 4096, direction="decode", dtype=torch.float16, device="cuda", host=True)
     assert large.host_bytes == large.arena_bytes
     assert large.peak_bytes < 2 * 2**30
 
 
-def test_a_cap_is_kept_by_smaller_strips_then_replay_and_refused_below_the_floor() -> None:
+def test_a_cap_is_kept_by_smaller_strips_then_recomputing_and_refused_below_the_floor() -> None:
     module = build(**BUILTIN)
     spec = spec_of(module)
     free = plan(module, 256, 256, direction="decode")
     tight = plan(module, 256, 256, direction="decode", max_memory=free.peak_bytes - 1)
     assert tight.peak_bytes < free.peak_bytes
     assert tight.strip_target < free.strip_target
-    assert not tight.replay
+    assert not tight.recompute
     tighter = plan(module, 256, 256, direction="decode", max_memory=tight.arena_bytes)
-    assert tighter.replay
+    assert tighter.recompute
     assert tighter.peak_bytes <= tight.arena_bytes
     latents = codes(module, 32, 32)
     expected = Whole(module, spec).decode(latents)
@@ -333,14 +333,14 @@ def test_an_unknown_vae_is_refused_with_a_sentence() -> None:
         Streamed(module, spec)
 
 
-# ---- cards
+# ---- GPUs
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("direction", ["encode", "decode"])
 @pytest.mark.parametrize("host", [False, True])
-def test_on_a_card_the_result_and_the_peak_hold(direction: str, host: bool) -> None:
+def test_on_a_gpu_the_result_and_the_peak_hold(direction: str, host: bool) -> None:
     device = torch.device("cuda")
     module = build((64, 128, 128), 32, 2).to(device)
     vae = Streamed(module, spec_of(module), host=host, strip_bytes=1 << 20)

@@ -22,11 +22,11 @@ class Painting:
     skyline: np.ndarray
 
 
-def paint(rng: np.random.Generator, **wishes: str) -> Painting:
-    """Paint one scene; `wishes` fix any of terrain, time, weather, season, style, the rest is drawn by
+def paint(rng: np.random.Generator, **requested: str) -> Painting:
+    """Paint one scene; `requested` fixes any of terrain, time, weather, season, style, the rest is drawn by
     chance.
     """
-    attributes = choose(rng, **wishes)
+    attributes = choose(rng, **requested)
     enchanted = attributes.style == "fantasy"
     light = sky.light_of(rng, attributes.time, attributes.weather, enchanted)
     canvas = Canvas(
@@ -47,9 +47,9 @@ def paint(rng: np.random.Generator, **wishes: str) -> Painting:
     return Painting(pixels, replace(attributes, things=tuple(canvas.things)), skyline)
 
 
-def choose(rng: np.random.Generator, **wishes: str) -> Attributes:
+def choose(rng: np.random.Generator, **requested: str) -> Attributes:
     """Attributes by chance, weighted, with rare pairings (a storm at sunrise) made rarer still."""
-    unknown = set(wishes) - set(CHOICES)
+    unknown = set(requested) - set(CHOICES)
     if unknown:
         raise ValueError(f"no such attribute: {', '.join(sorted(unknown))}")
     drawn = {}
@@ -58,10 +58,10 @@ def choose(rng: np.random.Generator, **wishes: str) -> Attributes:
         drawn[name] = str(rng.choice(options, p=weights / weights.sum()))
     if drawn["weather"] in ("storm", "fog") and drawn["time"] != "day" and rng.random() < 0.6:
         drawn["weather"] = "clear"
-    for name, value in wishes.items():
+    for name, value in requested.items():
         if value not in CHOICES[name]:
             raise ValueError(f"{name} is one of {', '.join(CHOICES[name])}, not {value!r}")
-    return Attributes(**{**drawn, **wishes})
+    return Attributes(**{**drawn, **requested})
 
 
 def mountains(canvas: Canvas, attributes: Attributes) -> None:

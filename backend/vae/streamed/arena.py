@@ -1,4 +1,4 @@
-"""The one piece of memory that all feature maps of a run share, on the computing device or in host memory."""
+"""The one buffer that all feature maps of a run lie in, on the computing device or in host memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Slot:
     height: int
     width: int
     pitch: int
-    """From one pixel to the next: `channels`, or more where two maps share the place of a wider one."""
+    """From one pixel to the next: `channels`, or more where two maps share the memory of a wider one."""
 
     @property
     def end(self) -> int:
@@ -33,18 +33,18 @@ class Slot:
 class Arena:
     """A flat buffer of `size` elements with maps as views of it.
 
-    With `host` the buffer is in (pinned) host memory and strips travel: `load` brings one to the device, `store` sends
-    one back. Otherwise `load` hands out the view itself. A CPU device with `host` behaves the same, by copies, so the
-    path can be tested without a card.
+    With `host` the buffer is in (pinned) host memory: `load` copies a strip to the device, `store` copies one back.
+    Otherwise `load` returns the view itself. A CPU device with `host` makes the same copies, so that the path can be
+    tested without a GPU.
     """
 
     def __init__(self, size: int, dtype: torch.dtype, device: torch.device, *, host: bool = False) -> None:
         pinned = host and device.type == "cuda"
-        home = torch.device("cpu") if host else device
-        self.buffer = torch.empty(size, dtype=dtype, device=home, pin_memory=pinned)
+        buffer_device = torch.device("cpu") if host else device
+        self.buffer = torch.empty(size, dtype=dtype, device=buffer_device, pin_memory=pinned)
         self._device = device
         self._host = host
-        self._traffic = _Traffic(device) if pinned else None
+        self._copies = HostCopies(device) if pinned else None
 
     def view(self, slot: Slot) -> Tensor:
         """The map (1, C, H, W) at `slot`."""
@@ -56,57 +56,58 @@ class Arena:
         """The values of `view` on the device; the view itself if they are there already."""
         if not self._host or view.device.type != "cpu":
             return view
-        if self._traffic is None:
+        if self._copies is None:
             return view.to(self._device, copy=True)
-        return self._traffic.arrived(*self._traffic.fetch(view))
+        return self._copies.wait_for(*self._copies.fetch(view))
 
     def load_all(self, views: Iterable[Tensor]) -> Iterator[Tensor]:
-        """`load` for one view after another; from host memory the next one is under way while this one is used."""
-        if self._traffic is None:
+        """`load` for one view after another; from host memory the next one is copied while this one is used."""
+        if self._copies is None:
             for view in views:
                 yield self.load(view)
             return
         waiting: tuple[Tensor, torch.cuda.Event | None] | None = None
         for view in views:
-            coming = self._traffic.fetch(view) if view.device.type == "cpu" else (view, None)
+            coming = self._copies.fetch(view) if view.device.type == "cpu" else (view, None)
             if waiting is not None:
-                yield self._traffic.arrived(*waiting)
+                yield self._copies.wait_for(*waiting)
             waiting = coming
         if waiting is not None:
-            yield self._traffic.arrived(*waiting)
+            yield self._copies.wait_for(*waiting)
 
     def store(self, strip: Tensor, view: Tensor) -> None:
         """Write `strip` into `view`."""
-        if self._traffic is None or view.device.type != "cpu":
+        if self._copies is None or view.device.type != "cpu":
             view.copy_(strip)
         else:
-            self._traffic.store(strip, view)
+            self._copies.store(strip, view)
 
 
-class _Traffic:
-    """Copies between pinned memory and a card beside the computation, one CUDA stream each way.
+class HostCopies:
+    """Copies between pinned memory and a GPU beside the computation, one CUDA stream each way.
 
     A fetch waits for the stores before it. It need not wait for the computation: strips are only ever fetched ahead
     of the rows that are written. At most two stores are left unfinished, so that the host cannot queue up strips
-    faster than the card frees them.
+    faster than the GPU frees them.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._to_card = torch.cuda.Stream(device)
+        self._to_device = torch.cuda.Stream(device)
         self._to_host = torch.cuda.Stream(device)
         self._stores: deque[torch.cuda.Event] = deque()
 
     def fetch(self, view: Tensor) -> tuple[Tensor, torch.cuda.Event]:
-        with torch.cuda.stream(self._to_card):
+        """Start copying `view` to the GPU; the event is recorded when it is there."""
+        with torch.cuda.stream(self._to_device):
             if self._stores:
-                self._to_card.wait_event(self._stores[-1])
+                self._to_device.wait_event(self._stores[-1])
             strip = view.to(self._device, non_blocking=True)
-            event = self._to_card.record_event()
+            event = self._to_device.record_event()
         strip.record_stream(torch.cuda.current_stream(self._device))
         return strip, event
 
-    def arrived(self, strip: Tensor, event: torch.cuda.Event | None) -> Tensor:
+    def wait_for(self, strip: Tensor, event: torch.cuda.Event | None) -> Tensor:
         if event is not None:
             torch.cuda.current_stream(self._device).wait_event(event)
         return strip

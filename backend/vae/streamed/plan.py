@@ -1,7 +1,7 @@
 """What a run will do and how much memory it will take, worked out before anything is allocated.
 
 `plan` walks the module tree and lists the steps with the place of every map in the arena. The same list is what
-`vae.run` executes, so the forecast cannot drift from the run. Only shapes are read: a module on the meta device, as
+`vae.run` executes, so the forecast is always that of the run. Only shapes are read: a module on the meta device, as
 `with torch.device("meta"): AutoencoderKL.from_config(config)` makes in milliseconds, is good enough.
 """
 
@@ -9,89 +9,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import chain, product
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
+from backend.report import Direction
 from backend.vae.streamed.arena import Slot
 from backend.vae.streamed.kernels import KEY_BLOCK, QUERY_BLOCK, uses_blocks, uses_phases, uses_winograd
+from backend.vae.streamed.steps import Kind, Step, StripPlan
 from backend.vae.streamed.support import check_supported
-
-Direction = Literal["encode", "decode"]
-Kind = Literal["conv_in", "resnet", "split_resnet", "attention", "upsample", "downsample", "move", "conv_out"]
 
 CPU_STRIP_ELEMENTS = 2 << 20
 """Small enough for the strips of a layer to stay in the last-level cache."""
-CARD_STRIP_ELEMENTS = 16 << 20
-"""Large enough for the launches of a strip (about ten) not to outlast its arithmetic by much; not yet measured."""
+GPU_STRIP_ELEMENTS = 16 << 20
+"""Large enough for the launches of a strip (about ten) not to outlast its arithmetic by much; not measured yet."""
 CPU_QUERIES = 1 << 10
-CARD_QUERIES = 8 << 10
+GPU_QUERIES = 8 << 10
 """Queries of one attention call: enough for a kernel that gives each block of some 64 queries to one multiprocessor.
-Should torch have no fused kernel on a device, the call also takes this many rows of attention weights."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One layer over the whole map. A `target` or `hidden` of None means: not kept, computed anew when needed."""
-
-    kind: Kind
-    layer: Any
-    rows: int
-    """Height of the strips that the step's results are written in."""
-    workspace: int
-    """Bytes for strips and rearranged weights, beside the arena."""
-    source: Slot | None = None
-    target: Slot | None = None
-    hidden: Slot | None = None
-    keys_values: tuple[Slot, Slot] | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The steps of one direction at one size, and their memory. Sizes in bytes; heights and widths of the picture."""
-
-    direction: Direction
-    batch: int
-    height: int
-    width: int
-    dtype: torch.dtype
-    device_type: str
-    host: bool
-    replay: bool
-    strip_target: int
-    steps: tuple[Step, ...]
-    arena_elements: int
-    output_size: tuple[int, int]
-    output_bytes: int
-
-    @property
-    def arena_bytes(self) -> int:
-        """All feature maps, wherever they lie. They are reused from picture to picture of a batch."""
-        return self.arena_elements * self.dtype.itemsize
-
-    @property
-    def strip_bytes(self) -> int:
-        """What the hungriest step needs beside the arena."""
-        return max(step.workspace for step in self.steps)
-
-    @property
-    def strips(self) -> int:
-        """Into how many strips the tallest-cut map is divided."""
-        return max(-(-(step.target or step.source or _NOWHERE).height // step.rows) for step in self.steps)
-
-    @property
-    def host_bytes(self) -> int:
-        """Pinned host memory."""
-        return self.arena_bytes if self.host else 0
-
-    @property
-    def peak_bytes(self) -> int:
-        """The most the run allocates on the module's device at once, output included, weights and input not."""
-        return self.arena_bytes - self.host_bytes + self.strip_bytes + self.output_bytes
-
-
-_NOWHERE = Slot(0, 0, 0, 0, 0)
+Where torch has no fused kernel for a device, the call also takes this many rows of attention weights."""
 
 
 def plan(
@@ -106,13 +42,13 @@ def plan(
     max_memory: int | None = None,
     strip_bytes: int | None = None,
     host: bool | None = None,
-    replay: bool | None = None,
-) -> Plan:
+    recompute: bool | None = None,
+) -> StripPlan:
     """The fastest plan for pictures (batch, 3, height, width) whose peak stays within `max_memory` bytes.
 
     `dtype` and `device` default to the module's (meta: the CPU). With a cap, strips get smaller first, then the
-    widest maps are replayed instead of kept, then (on CUDA) maps go to host memory, and at last strips get so small
-    that they cost time; `strip_bytes`, `replay` and `host` settle one of these choices. If nothing fits, the smallest
+    widest maps are recomputed instead of kept, then (on CUDA) maps go to host memory, and at last strips get so small
+    that they cost time; `strip_bytes`, `recompute` and `host` fix one of these choices. If nothing fits, the smallest
     plan is returned: compare its `peak_bytes`.
 
     Raises:
@@ -123,17 +59,17 @@ def plan(
     dtype = dtype or weight.dtype
     kind = torch.device(device or weight.device).type
     kind = "cpu" if kind == "meta" else kind
-    elements = CPU_STRIP_ELEMENTS if kind == "cpu" else CARD_STRIP_ELEMENTS
+    elements = CPU_STRIP_ELEMENTS if kind == "cpu" else GPU_STRIP_ELEMENTS
     largest = strip_bytes or elements * dtype.itemsize
     shifts = ((0,),) if strip_bytes else ((0, 2), (4, 6, 8, 10))
     hosts = [host] if host is not None else [False, True] if kind == "cuda" else [False]
-    # An encoder's replay is one convolution of its 128 channels more: 2 % of the time for half of the memory.
-    replays = [replay] if replay is not None else [True] if direction == "encode" else [False, True]
-    smallest: Plan | None = None
-    for on_host, again, shift in chain(*(product(hosts, replays, group) for group in shifts)):
+    # For an encoder this is one more convolution of 128 channels: 2 % of the time for half of the memory.
+    recomputes = [recompute] if recompute is not None else [True] if direction == "encode" else [False, True]
+    smallest: StripPlan | None = None
+    for on_host, again, shift in chain(*(product(hosts, recomputes, group) for group in shifts)):
         strip = largest >> shift
-        builder = _Builder(module, height, width, direction, dtype, kind, strip, host=on_host, replay=again)
-        candidate = builder.plan(batch)
+        builder = _Builder(module, direction, dtype, kind, strip, host=on_host, recompute=again)
+        candidate = builder.plan(batch, height, width)
         if max_memory is None or candidate.peak_bytes <= max_memory:
             return candidate
         if smallest is None or candidate.peak_bytes < smallest.peak_bytes:
@@ -143,8 +79,8 @@ def plan(
 
 
 @dataclass(frozen=True)
-class _Demand:
-    """Bytes that reading a map strip by strip takes: `strip` for the one handed out, `held` between two strips, and
+class MemoryUse:
+    """Bytes that reading a map strip by strip takes: `strip` for the one returned, `held` between two strips, and
     `peak` while one is computed, itself included."""
 
     strip: int = 0
@@ -155,20 +91,18 @@ class _Demand:
 
 
 class _Builder:
-    """Walks the module, keeps track of where the one live map lies, and appends a step for every layer."""
+    """Walks the module and appends a step for each layer; keeps track of the slot that the live map lies in."""
 
     def __init__(
         self,
         module: Any,
-        height: int,
-        width: int,
         direction: Direction,
         dtype: torch.dtype,
         device_type: str,
         strip_bytes: int,
         *,
         host: bool,
-        replay: bool,
+        recompute: bool,
     ) -> None:
         self.module = module
         self.direction = direction
@@ -176,28 +110,26 @@ class _Builder:
         self.device_type = device_type
         self.strip_bytes = strip_bytes
         self.host = host
-        self.replay = replay
+        self.recompute = recompute
         self.factor = 2 ** (len(list(module.encoder.down_blocks)) - 1)
-        self.picture = (height, width)
         self.height = self.width = self.channels = 0  # of the present map
-        self.stream = _Demand()  # of the present map while it is a stream
+        self.stream = MemoryUse()  # of the present map while it is a stream
         self.steps: list[Step] = []
         self.size = 0
         self.live: Slot | None = None
-        """The map that the next layer reads; None while it is a stream that nobody has kept."""
+        """The map that the next layer reads; None while it is a stream that is not materialized."""
         self.base: Slot | None = None
         """The map that such a stream is computed from."""
-        self.twin: Slot | None = None
-        """A free map of the live one's size in the same place, left by a narrowing resnet."""
+        self.spare: Slot | None = None
+        """A free slot of the live map's size, interleaved with it; a narrowing resnet leaves one."""
 
-    def plan(self, batch: int) -> Plan:
-        height, width = self.picture
+    def plan(self, batch: int, height: int, width: int) -> StripPlan:
         if self.direction == "encode":
             self._encoder(self.module.encoder, height, width)
         else:
             self._decoder(self.module.decoder, height // self.factor, width // self.factor)
         channels = self.steps[-1].layer.conv_out.out_channels
-        return Plan(
+        return StripPlan(
             direction=self.direction,
             batch=batch,
             height=height,
@@ -205,7 +137,7 @@ class _Builder:
             dtype=self.dtype,
             device_type=self.device_type,
             host=self.host,
-            replay=self.replay,
+            recompute=self.recompute,
             strip_target=self.strip_bytes,
             steps=tuple(self.steps),
             arena_elements=self.size,
@@ -241,13 +173,13 @@ class _Builder:
                 self._attention(attention)
             self._resnet(resnet, finest=False)
 
-    # ---- one method a layer: choose places, then append the step
+    # ---- one method a layer: choose slots, then append the step
 
     def _conv_in(self, conv: nn.Conv2d, height: int, width: int) -> None:
-        # So few input channels that computing it anew is cheaper than keeping it.
+        # So few input channels that recomputing it is cheaper than keeping it.
         self.height, self.width, self.channels = height, width, conv.out_channels
         rows = self._rows(conv.out_channels)
-        self.stream = self._convolve(_Demand(), conv, rows, normed=False)
+        self.stream = self._convolve(MemoryUse(), conv, rows, normed=False)
         self._append("conv_in", conv, rows, self.stream.peak)
 
     def _resnet(self, resnet: Any, *, finest: bool) -> None:
@@ -257,10 +189,10 @@ class _Builder:
         kind: Kind = "resnet"
         hidden: Slot | None
         if source is None:
-            hidden = target = self._place(inside)
+            hidden = target = self._allocate(inside)
         elif resnet.conv_shortcut is None:
             target = source
-            hidden = None if self.replay and finest else self.twin or self._place(inside)
+            hidden = None if self.recompute and finest else self.spare or self._allocate(inside)
         elif 2 * inside <= source.channels and not self.host:
             # Narrowing: each pixel's channels are replaced by [hidden | shortcut], so no further map is needed.
             # Not in host memory: there is room, and copies must be of whole rows to be fast.
@@ -268,7 +200,7 @@ class _Builder:
             hidden = replace(source, channels=inside)
             target = replace(hidden, offset=source.offset + inside)
         else:
-            hidden = target = self._place(inside)
+            hidden = target = self._allocate(inside)
         first = self._convolve(x, resnet.conv1, rows)
         if kind == "split_resnet":
             first = self._add(first, x, rows, outside)
@@ -277,14 +209,14 @@ class _Builder:
             second = self._convolve(first if hidden is None else self._read(hidden, rows), resnet.conv2, rows)
             second = self._add(second, x, rows, outside if resnet.conv_shortcut is not None else 0)
         self._append(kind, resnet, rows, max(first.peak, second.peak), target=target, hidden=hidden)
-        self.twin = hidden if kind == "split_resnet" else self.twin if target is source else None
-        self._now(target)
+        self.spare = hidden if kind == "split_resnet" else self.spare if target is source else None
+        self._set_live(target)
 
     def _attention(self, layer: Any) -> None:
         source = self.live
         assert source is not None
         row = self._row(self.channels)
-        queries = CPU_QUERIES if self.device_type == "cpu" else CARD_QUERIES
+        queries = CPU_QUERIES if self.device_type == "cpu" else GPU_QUERIES
         rows = max(1, min(self._rows(self.channels), queries // self.width))
         strip = (rows + 1) * row
         # Query and mixed beside the kernel's own buffers; later mixed and result, with query and strip not yet freed.
@@ -293,8 +225,8 @@ class _Builder:
             keys_values = None
             workspace += 2 * self.height * row
         else:
-            keys = self._place(self.channels)
-            keys_values = (keys, self._place(self.channels, beside=keys))
+            keys = self._allocate(self.channels)
+            keys_values = (keys, self._allocate(self.channels, beside=keys))
         self._append("attention", layer, rows, workspace, target=source, keys_values=keys_values)
 
     def _downsample(self, conv: nn.Conv2d) -> None:
@@ -308,27 +240,27 @@ class _Builder:
         weights = 2 * conv.weight.numel() * self.dtype.itemsize
         workspace = weights + (2 * rows + 3) * input_row + (rows + 1) * self._row(self.channels)
         self._append("downsample", conv, rows, workspace, target=target)
-        self._now(target)
+        self._set_live(target)
 
     def _upsample(self, conv: nn.Conv2d, *, to_finest: bool) -> None:
         source = self.live
         assert source is not None
         size = source.elements
-        lazy = self.replay and to_finest
-        if lazy:
+        recomputed = self.recompute and to_finest
+        if recomputed:
             start = 0
         else:
             # The result is written from the arena's front over the source at its tail. With h source rows of n
-            # elements: when row r has been read, 4 (r - 1) n elements at most are written, and the next row to be
+            # elements: when row r has been read, at most 4 (r - 1) n elements are written, and the next row to be
             # read lies at (3h + r) n or later.
             start = max(4 * size, source.end + size) - size
         moved = Slot(start, self.channels, self.height, self.width, self.channels)
-        if source.pitch > self.channels or (source.offset > 0 if lazy else source.offset < 3 * size):
+        if source.pitch > self.channels or (source.offset > 0 if recomputed else source.offset < 3 * size):
             rows = self._rows(self.channels)
             self._append("move", None, rows, (rows + 1) * self._row(self.channels), target=moved)
         else:
             moved = source
-        self._now(moved)
+        self._set_live(moved)
         self.height, self.width = 2 * self.height, 2 * self.width
         rows = self._rows(self.channels)
         unit = self._row(self.channels)  # of the result; a row of the source is half as long
@@ -341,15 +273,15 @@ class _Builder:
             held += weights
             beside = (rows + 6) * unit + weights
         strip = (rows + 2) * unit
-        result = _Demand(strip, held, held + strip + beside)
-        if lazy:
+        result = MemoryUse(strip, held, held + strip + beside)
+        if recomputed:
             self.stream = result
             self._append("upsample", conv, rows, result.peak)
             self.live = None
         else:
             target = Slot(0, self.channels, self.height, self.width, self.channels)
             self._append("upsample", conv, rows, result.peak, target=target)
-            self._now(target)
+            self._set_live(target)
 
     def _conv_out(self, net: Any) -> None:
         rows = self._rows(self.channels)
@@ -365,14 +297,14 @@ class _Builder:
             if slot is not None:
                 self.size = max(self.size, slot.end)
 
-    def _now(self, slot: Slot) -> None:
+    def _set_live(self, slot: Slot) -> None:
         if slot is not self.live:
             self.live = self.base = slot
         self.channels = slot.channels
         if slot.pitch == slot.channels:
-            self.twin = None
+            self.spare = None
 
-    def _place(self, channels: int, beside: Slot | None = None) -> Slot:
+    def _allocate(self, channels: int, beside: Slot | None = None) -> Slot:
         """Room for one more map of the present size: as high as possible, so that what comes later finds the front
         free; the arena grows only if there is none."""
         need = channels * self.height * self.width
@@ -389,21 +321,21 @@ class _Builder:
 
     def _rows(self, channels: int) -> int:
         """Height of strips of at most `strip_bytes`, all about equal; even, since rows are computed in pairs."""
-        most = max(1, self.strip_bytes // (self.width * channels * self.dtype.itemsize))
-        rows = -(-self.height // -(-self.height // most))
+        max_rows = max(1, self.strip_bytes // (self.width * channels * self.dtype.itemsize))
+        rows = -(-self.height // -(-self.height // max_rows))
         return rows if rows == 1 else rows + rows % 2
 
     def _row(self, channels: int) -> int:
         return self.width * channels * self.dtype.itemsize
 
-    def _read(self, slot: Slot | None, rows: int) -> _Demand:
-        """What `Map.strips` takes, or the present stream's."""
+    def _read(self, slot: Slot | None, rows: int) -> MemoryUse:
+        """What `FeatureMap.strips` takes, or the present stream's."""
         if slot is None:
             return self.stream
         coming = 2 * (rows + 1) * self._row(slot.channels) if self.host else 0  # this strip and the next
-        return _Demand(coming, 0, coming, dense=slot.pitch == slot.channels)
+        return MemoryUse(coming, 0, coming, dense=slot.pitch == slot.channels)
 
-    def _convolve(self, x: _Demand, conv: nn.Conv2d, rows: int, *, normed: bool = True) -> _Demand:
+    def _convolve(self, x: MemoryUse, conv: nn.Conv2d, rows: int, *, normed: bool = True) -> MemoryUse:
         """What `strips.convolve` takes: first rows are normalised into a window, then the window is convolved."""
         taller = min(rows, self.height) + 1  # the first and the last strip may have a row more
         window = (taller + 2) * self._row(conv.in_channels)
@@ -417,7 +349,7 @@ class _Builder:
             weights = weights * 7 // 3
         held = x.held + weights + window
         peak = max(weights + window + x.peak, held + x.strip + normalised, held + out + scratch)
-        return _Demand(out, held, peak)
+        return MemoryUse(out, held, peak)
 
     def _attention_bytes(self, queries: int, heads: int) -> int:
         """What the attention allocates on a CPU beside query and result: the float32 scores and sums of one block of
@@ -435,10 +367,10 @@ class _Builder:
         scores = block * keys * (4 if self.dtype == torch.float32 else 6)
         return torch.get_num_threads() * (scores + 4 * block * (self.channels // heads + 2))
 
-    def _add(self, y: _Demand, x: _Demand, rows: int, shortcut_channels: int) -> _Demand:
+    def _add(self, y: MemoryUse, x: MemoryUse, rows: int, shortcut_channels: int) -> MemoryUse:
         """What `strips.add` takes: a strip of y is there while the same rows of x are read and perhaps convolved."""
         short = (rows + 1) * self._row(shortcut_channels)
         following = x.peak + x.strip  # strips of a stream are joined to fit
         dense = 0 if x.dense or not shortcut_channels else (rows + 1) * self._row(self.channels)
         beside = max(following, x.held + x.strip + dense + short)
-        return _Demand(y.strip, y.held + x.held, max(y.peak + x.held, y.held + y.strip + beside))
+        return MemoryUse(y.strip, y.held + x.held, max(y.peak + x.held, y.held + y.strip + beside))

@@ -1,10 +1,11 @@
 """Layers as streams of strips: the engine of the streamed VAE. Needs torch and nothing else.
 
-A feature map is either *kept* (`Map`: it lies in the arena) or *replayed* (`Stream`: it is computed again whenever
-somebody reads it). Both hand out horizontal strips (1, C, rows, W) from top to bottom, so layers compose lazily:
+A feature map is either *materialized* (`FeatureMap`: it lies in the arena) or *recomputed* (`Stream`: it is computed
+each time it is read, as in activation checkpointing: Chen et al. 2016, arXiv 1604.06174). Both yield horizontal strips
+(1, C, rows, W) from top to bottom, so layers compose lazily:
 
     convolve(x, conv1, norm1)      a Stream; nothing has run yet
-    keep(stream, slot, rows)       runs it, strip by strip, and takes the statistics on the way
+    materialize(stream, target, rows)   runs it, strip by strip, writes it to the target and takes the statistics
 
 Only a norm forces a pass over the whole map, since it needs the statistics of all rows before it can touch the first.
 
@@ -31,7 +32,7 @@ CHANNELS_LAST = torch.channels_last
 
 
 class Statistics:
-    """Mean and variance per channel of a map, gathered while its strips pass by."""
+    """Mean and variance per channel of a map, gathered from its strips."""
 
     def __init__(self) -> None:
         self._strips: list[tuple[int, Tensor, Tensor]] = []
@@ -55,8 +56,8 @@ class Statistics:
         """
         means = torch.stack([mean for _, mean, _ in self._strips])
         variances = torch.stack([variance for _, _, variance in self._strips])
-        home = means.device
-        if home.type == "mps":  # has no float64
+        device = means.device
+        if device.type == "mps":  # has no float64
             means, variances = means.cpu(), variances.cpu()
         weights = torch.tensor([n for n, _, _ in self._strips], dtype=torch.float64, device=means.device)
         weights = (weights / weights.sum())[:, None, None]
@@ -65,11 +66,11 @@ class Statistics:
         mean = (weights * means).sum(0).mean(1, keepdim=True)
         variance = (weights * (variances + (means - mean) ** 2)).sum(0).mean(1, keepdim=True)
         size = means.shape[2]
-        return tuple(v.expand(-1, size).flatten().float().to(home) for v in (mean, variance))  # type: ignore[return-value]
+        return tuple(v.expand(-1, size).flatten().float().to(device) for v in (mean, variance))  # type: ignore[return-value]
 
 
-class Rows(Protocol):
-    """What a kept map and a replayed stream have in common."""
+class StripSource(Protocol):
+    """A feature map whose strips can be read: one in memory, or a stream that computes them."""
 
     channels: int
     height: int
@@ -81,12 +82,12 @@ class Rows(Protocol):
         ...
 
     def follow(self, rows: int) -> Callable[[int], Tensor]:
-        """A function that gives the next n rows each time it is called with n."""
+        """A function of n that returns the next n rows, (1, C, n, W), each time it is called."""
         ...
 
 
 @dataclass
-class Map:
+class FeatureMap:
     """A feature map that lies in memory: in the arena, or a picture or latents given from outside."""
 
     tensor: Tensor
@@ -101,7 +102,7 @@ class Map:
         edges = [0, *range(min(rows + 1, self.height), self.height, rows), self.height]
         yield from self.arena.load_all(self.tensor[:, :, a:b] for a, b in pairwise(edges))
 
-    def follow(self, rows: int) -> Callable[[int], Tensor]:  # noqa: ARG002 - a map is read in any portions
+    def follow(self, rows: int) -> Callable[[int], Tensor]:  # noqa: ARG002 - a map in memory can be read in any portions
         top = 0
 
         def read(count: int) -> Tensor:
@@ -142,11 +143,11 @@ class Stream:
 # ---- running a stream
 
 
-def keep(stream: Stream, target: Map, rows: int, *, measured: bool = True) -> Map:
+def materialize(stream: Stream, target: FeatureMap, rows: int, *, with_statistics: bool = True) -> FeatureMap:
     """Run `stream`, write it into `target` and take its statistics. The target may be a map that it reads from."""
     top, statistics = 0, Statistics()
     for strip in stream.strips(rows):
-        if measured:
+        if with_statistics:
             statistics.update(strip)
         target.write(top, strip)
         top += strip.shape[2]
@@ -155,18 +156,18 @@ def keep(stream: Stream, target: Map, rows: int, *, measured: bool = True) -> Ma
     return target
 
 
-def measure(rows: Rows, strip_rows: int) -> None:
-    """Run a stream for its statistics alone."""
-    rows.statistics = Statistics()
-    for strip in rows.strips(strip_rows):
-        rows.statistics.update(strip)
+def gather_statistics(x: StripSource, rows: int) -> None:
+    """Run a stream for its statistics alone, in strips of `rows`; no result is stored."""
+    x.statistics = Statistics()
+    for strip in x.strips(rows):
+        x.statistics.update(strip)
         del strip
 
 
 # ---- layers
 
 
-def windows(x: Rows, rows: int, norm: nn.GroupNorm | None = None, stride: int = 1) -> Iterator[Tensor]:
+def windows(x: StripSource, rows: int, norm: nn.GroupNorm | None = None, stride: int = 1) -> Iterator[Tensor]:
     """Yield the input rows that the next outputs of a 3x3 convolution need, as (1, C, n, W).
 
     With a norm, rows are normalised by the statistics of the whole map and go through SiLU. Rows shared with the next
@@ -202,7 +203,7 @@ def windows(x: Rows, rows: int, norm: nn.GroupNorm | None = None, stride: int = 
             held -= used
 
 
-def convolve(x: Rows, conv: nn.Conv2d, norm: nn.GroupNorm | None = None) -> Stream:
+def convolve(x: StripSource, conv: nn.Conv2d, norm: nn.GroupNorm | None = None) -> Stream:
     """conv(silu(norm(x))), or conv(x), for a 3x3 convolution with padding 1."""
 
     def strips(rows: int) -> Iterator[Tensor]:
@@ -213,7 +214,7 @@ def convolve(x: Rows, conv: nn.Conv2d, norm: nn.GroupNorm | None = None) -> Stre
     return Stream(conv.out_channels, x.height, x.width, strips)
 
 
-def upsample(x: Rows, conv: nn.Conv2d) -> Stream:
+def upsample(x: StripSource, conv: nn.Conv2d) -> Stream:
     """conv(nearest x2 of x) without the upsampled map; see `kernels.upsampling_conv`."""
 
     def strips(rows: int) -> Iterator[Tensor]:
@@ -224,7 +225,7 @@ def upsample(x: Rows, conv: nn.Conv2d) -> Stream:
     return Stream(conv.out_channels, 2 * x.height, 2 * x.width, strips)
 
 
-def downsample(x: Rows, conv: nn.Conv2d) -> Stream:
+def downsample(x: StripSource, conv: nn.Conv2d) -> Stream:
     """3x3 convolution of stride 2, padded on the right and at the bottom only."""
 
     def strips(rows: int) -> Iterator[Tensor]:
@@ -235,7 +236,7 @@ def downsample(x: Rows, conv: nn.Conv2d) -> Stream:
     return Stream(conv.out_channels, x.height // 2, x.width // 2, strips)
 
 
-def add(y: Stream, x: Rows, shortcut: nn.Conv2d | None = None) -> Stream:
+def add(y: Stream, x: StripSource, shortcut: nn.Conv2d | None = None) -> Stream:
     """y + x, or y + shortcut(x) with a 1x1 convolution."""
 
     def strips(rows: int) -> Iterator[Tensor]:
@@ -249,10 +250,15 @@ def add(y: Stream, x: Rows, shortcut: nn.Conv2d | None = None) -> Stream:
 
 
 def split(
-    x: Map, conv: nn.Conv2d, norm: nn.GroupNorm, shortcut: nn.Conv2d, rows: int, to: tuple[Map, Map]
+    x: FeatureMap,
+    conv: nn.Conv2d,
+    norm: nn.GroupNorm,
+    shortcut: nn.Conv2d,
+    rows: int,
+    targets: tuple[FeatureMap, FeatureMap],
 ) -> None:
-    """Write conv(silu(norm(x))) and shortcut(x) into `to`, which may share x's place: x is read once for both."""
-    hidden, short = to
+    """Write conv(silu(norm(x))) and shortcut(x) into `targets`. They may share x's memory: x is read once for both."""
+    hidden, short = targets
     hidden.statistics = Statistics()
     following, top = x.follow(rows), 0
     for strip in convolve(x, conv, norm).strips(rows):
@@ -264,8 +270,8 @@ def split(
         del strip, rest
 
 
-def copy(x: Rows) -> Stream:
-    """x itself, detached from the memory it lies in."""
+def copy(x: StripSource) -> Stream:
+    """x as strips of their own memory, so that the result may be written over x."""
 
     def strips(rows: int) -> Iterator[Tensor]:
         for strip in x.strips(rows):
@@ -275,7 +281,7 @@ def copy(x: Rows) -> Stream:
     return Stream(x.channels, x.height, x.width, strips)
 
 
-def attend(x: Map, layer: Any, keys: Map, values: Map, rows: int) -> Stream:
+def attend(x: FeatureMap, layer: Any, keys: FeatureMap, values: FeatureMap, rows: int) -> Stream:
     """x + attention(norm(x)) over all pixels: keys and values of the whole map first, then queries strip by strip.
 
     `layer` is diffusers' Attention in its VAE form; `keys` and `values` are maps of x's size to fill.
@@ -306,7 +312,7 @@ def attend(x: Map, layer: Any, keys: Map, values: Map, rows: int) -> Stream:
 # ---- helpers
 
 
-def _affine(x: Rows, norm: nn.GroupNorm) -> tuple[Any, ...]:
+def _affine(x: StripSource, norm: nn.GroupNorm) -> tuple[Any, ...]:
     """The arguments after the input that make F.batch_norm apply `norm` with the statistics of the whole of x.
 
     Batch norm in evaluation mode is x * scale + shift per channel, and unlike a product of tensors it takes float32

@@ -1,4 +1,4 @@
-"""Which VAEs can be streamed: those built only of layers that `strips` knows. Modules are told by their names and
+"""Which VAEs can be streamed: those built only of layers that `strips` knows. Modules are recognised by their names and
 attributes, so nothing of diffusers is imported.
 """
 
@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from backend.errors import UnsupportedVAEError
+from backend.message import Message
 
 _PLAIN_CONV = (1, "zeros", (1, 1))  # groups, padding mode, dilation
 
@@ -21,36 +22,40 @@ def check_supported(module: Any) -> None:
         net = getattr(module, part, None)
         # A VQModel has the same two parts, but quantises between them.
         if type(net).__name__ != part.capitalize() or hasattr(module, "quantize"):
-            raise UnsupportedVAEError(f"{name} is not built like an AutoencoderKL, so it cannot be streamed.")
+            raise UnsupportedVAEError(
+                "{kind} is not built like an AutoencoderKL, so it cannot be streamed.", kind=name
+            )
         for problem in _problems(net, blocks):
-            raise UnsupportedVAEError(f"This {name} cannot be streamed: {problem}.")
+            raise UnsupportedVAEError(
+                "This {kind} cannot be streamed: {problem}.", kind=name, problem=problem
+            )
 
 
-def _problems(net: Any, blocks: str) -> Iterator[str]:
+def _problems(net: Any, blocks: str) -> Iterator[Message]:
     known = {"DownEncoderBlock2D", "UpDecoderBlock2D", "UNetMidBlock2D"}
     for block in (*getattr(net, blocks), net.mid_block):
         if type(block).__name__ not in known:
-            yield f"it contains the unknown block {type(block).__name__}"
+            yield Message("it contains the unknown block {block}", block=type(block).__name__)
             return
     for resnet in _resnets(net, blocks):
         plain = type(resnet).__name__ == "ResnetBlock2D" and isinstance(resnet.nonlinearity, nn.SiLU)
         if not plain or resnet.time_emb_proj is not None or resnet.output_scale_factor != 1:
-            yield "one of its residual blocks is not the plain kind"
+            yield Message("one of its residual blocks is not the plain kind")
         if resnet.upsample is not None or resnet.downsample is not None:
-            yield "one of its residual blocks changes the size"
+            yield Message("one of its residual blocks changes the size")
     for attention in net.mid_block.attentions:
         if attention is not None and not _plain_attention(attention):
-            yield "its attention is not the plain kind"
+            yield Message("its attention is not the plain kind")
     for block in getattr(net, blocks):
         for layers in (getattr(block, "upsamplers", None), getattr(block, "downsamplers", None)):
             for layer in layers or ():
                 if not _plain_resampling(layer):
-                    yield f"its {type(layer).__name__} is not the plain kind"
+                    yield Message("its {layer} is not the plain kind", layer=type(layer).__name__)
     if not (isinstance(net.conv_norm_out, nn.GroupNorm) and isinstance(net.conv_act, nn.SiLU)):
-        yield "its last norm is not a GroupNorm followed by SiLU"
+        yield Message("its last norm is not a GroupNorm followed by SiLU")
     for conv in net.modules():
         if isinstance(conv, nn.Conv2d) and (conv.groups, conv.padding_mode, conv.dilation) != _PLAIN_CONV:
-            yield "one of its convolutions is not the plain kind"
+            yield Message("one of its convolutions is not the plain kind")
 
 
 def _resnets(net: Any, blocks: str) -> Iterator[Any]:

@@ -12,19 +12,21 @@ from torch import Tensor
 from backend.device.interrupt import raise_if_stopped
 from backend.errors import OutOfMemoryError
 from backend.models import LatentSpec
+from backend.report import Direction
 from backend.vae.base import LocalVAE
 from backend.vae.streamed.arena import Arena
-from backend.vae.streamed.plan import Direction, Plan, Step, plan
+from backend.vae.streamed.plan import plan
+from backend.vae.streamed.steps import Step, StripPlan
 from backend.vae.streamed.strips import (
-    Map,
-    Rows,
+    FeatureMap,
+    StripSource,
     add,
     attend,
     convolve,
     copy,
     downsample,
-    keep,
-    measure,
+    gather_statistics,
+    materialize,
     split,
     upsample,
 )
@@ -42,13 +44,13 @@ class Streamed(LocalVAE):
         max_memory: int | None = None,
         strip_bytes: int | None = None,
         host: bool | None = None,
-        replay: bool | None = None,
+        recompute: bool | None = None,
         stop: threading.Event | None = None,
     ) -> None:
         """`max_memory` caps what a run allocates on the device, in bytes; the others settle what the plan would choose.
 
-        `strip_bytes` is the size of a strip, `host` keeps the maps in pinned host memory, `replay` computes the widest
-        maps twice instead of keeping them. Setting `stop` ends a run between two layers with `Cancelled`.
+        `strip_bytes` is the size of a strip, `host` keeps the maps in pinned host memory, `recompute` computes the
+        widest maps twice instead of keeping them. Setting `stop` ends a run between two layers with `Cancelled`.
 
         Raises:
             UnsupportedVAEError: not an AutoencoderKL of the usual blocks.
@@ -58,10 +60,10 @@ class Streamed(LocalVAE):
         self.max_memory = max_memory
         self.strip_bytes = strip_bytes
         self.host = host
-        self.replay = replay
+        self.recompute = recompute
         self.stop = stop
 
-    def plan(self, direction: Direction, batch: int, height: int, width: int) -> Plan:
+    def plan(self, direction: Direction, batch: int, height: int, width: int) -> StripPlan:
         """What a run on pictures (batch, 3, height, width) would do and take; nothing is allocated."""
         return plan(
             self.module,
@@ -72,7 +74,7 @@ class Streamed(LocalVAE):
             max_memory=self.max_memory,
             strip_bytes=self.strip_bytes,
             host=self.host,
-            replay=self.replay,
+            recompute=self.recompute,
         )
 
     def _encode(self, image: Tensor) -> Tensor:
@@ -89,19 +91,20 @@ class Streamed(LocalVAE):
         factor = self.spec.downscale
         return self._run(self.plan("decode", batch, height * factor, width * factor), z)
 
-    def _run(self, chosen: Plan, given: Tensor) -> Tensor:
+    def _run(self, chosen: StripPlan, given: Tensor) -> Tensor:
         if self.max_memory is not None and chosen.peak_bytes > self.max_memory:
             raise OutOfMemoryError(
-                f"Streaming this picture takes at least {chosen.peak_bytes / 2**20:.0f} MB, "
-                f"but only {self.max_memory / 2**20:.0f} MB are allowed.",
+                "Streaming this picture takes at least {need:.0f} MB, but only {limit:.0f} MB are allowed.",
                 "Choose a smaller size, or a mode that needs less memory.",
+                need=chosen.peak_bytes / 2**20,
+                limit=self.max_memory / 2**20,
             )
         return run(chosen, given, lambda: raise_if_stopped(self.stop))
 
 
 @torch.inference_mode()
-def run(chosen: Plan, given: Tensor, between: Callable[[], None] = lambda: None) -> Tensor:
-    """Take the steps of a plan: a picture (B, 3, H, W) to moments (B, 2C, h, w), or latents (B, C, h, w) to a picture.
+def run(chosen: StripPlan, given: Tensor, between: Callable[[], None] = lambda: None) -> Tensor:
+    """Run the steps of a plan: a picture (B, 3, H, W) to moments (B, 2C, h, w), or latents (B, C, h, w) to a picture.
 
     `given` is on the device and in the dtype of the plan's module. The result has both, and is contiguous. `between`
     is called before each step; the modules' own forward hooks are not, since no module's forward is.
@@ -110,56 +113,58 @@ def run(chosen: Plan, given: Tensor, between: Callable[[], None] = lambda: None)
     conv_out = chosen.steps[-1].layer.conv_out
     result = given.new_empty((len(given), conv_out.out_channels, *chosen.output_size))
     for i in range(len(given)):
-        x: Rows = Map(given[i : i + 1], arena)
+        x: StripSource = FeatureMap(given[i : i + 1], arena)
         for step in chosen.steps[:-1]:
             between()
-            x = _take(step, x, arena, given.device)
+            x = _run_step(step, x, arena, given.device)
         between()
         last = chosen.steps[-1]
         image = convolve(x, conv_out, last.layer.conv_norm_out)
-        keep(image, Map(result[i : i + 1], arena), last.rows, measured=False)
+        materialize(image, FeatureMap(result[i : i + 1], arena), last.rows, with_statistics=False)
     return result
 
 
-def _take(step: Step, x: Rows, arena: Arena, device: torch.device) -> Rows:
-    """One layer: from the map or stream before it to the map or stream after it."""
+def _run_step(step: Step, x: StripSource, arena: Arena, device: torch.device) -> StripSource:
+    """Run one layer on the map or stream `x`; returns the map or stream that the next layer reads."""
     layer, rows = step.layer, step.rows
-    target = Map(arena.view(step.target), arena) if step.target is not None else None
-    hidden = Map(arena.view(step.hidden), arena) if step.hidden is not None else None
+    target = FeatureMap(arena.view(step.target), arena) if step.target is not None else None
+    hidden = FeatureMap(arena.view(step.hidden), arena) if step.hidden is not None else None
     if step.kind == "conv_in":
         stream = convolve(x, layer)
-        measure(stream, rows)
+        gather_statistics(stream, rows)
         return stream
     if step.kind == "upsample" and target is None:
         stream = upsample(x, layer)
-        measure(stream, rows)
+        gather_statistics(stream, rows)
         return stream
     assert target is not None
     match step.kind:
         case "resnet":
             inner = convolve(x, layer.conv1, layer.norm1)
             if hidden is not None:
-                h: Rows = keep(inner, hidden, rows)
+                h: StripSource = materialize(inner, hidden, rows)
             else:
-                measure(inner, rows)
+                gather_statistics(inner, rows)
                 h = inner
-            return keep(add(convolve(h, layer.conv2, layer.norm2), x, layer.conv_shortcut), target, rows)
+            return materialize(
+                add(convolve(h, layer.conv2, layer.norm2), x, layer.conv_shortcut), target, rows
+            )
         case "split_resnet":
-            assert isinstance(x, Map)
+            assert isinstance(x, FeatureMap)
             assert hidden is not None
             split(x, layer.conv1, layer.norm1, layer.conv_shortcut, rows, (hidden, target))
-            return keep(add(convolve(hidden, layer.conv2, layer.norm2), target), target, rows)
+            return materialize(add(convolve(hidden, layer.conv2, layer.norm2), target), target, rows)
         case "attention":
-            assert isinstance(x, Map)
+            assert isinstance(x, FeatureMap)
             if step.keys_values is not None:
-                keys, values = (Map(arena.view(slot), arena) for slot in step.keys_values)
+                keys, values = (FeatureMap(arena.view(slot), arena) for slot in step.keys_values)
             else:  # small enough to stay on the device while the other maps are in host memory
-                keys, values = (Map(torch.empty_like(x.tensor, device=device), arena) for _ in "kv")
-            return keep(attend(x, layer, keys, values, rows), target, rows)
+                keys, values = (FeatureMap(torch.empty_like(x.tensor, device=device), arena) for _ in "kv")
+            return materialize(attend(x, layer, keys, values, rows), target, rows)
         case "upsample":
-            return keep(upsample(x, layer), target, rows)
+            return materialize(upsample(x, layer), target, rows)
         case "downsample":
-            return keep(downsample(x, layer), target, rows)
+            return materialize(downsample(x, layer), target, rows)
         case "move":
-            return keep(copy(x), target, rows, measured=False)
+            return materialize(copy(x), target, rows, with_statistics=False)
     raise AssertionError(step.kind)

@@ -1,7 +1,7 @@
 """Data-parallel training on one machine: single-thread processes that average their gradients.
 
 On a busy CPU two such processes beat one process with two threads, whose every operation waits for the slower
-thread. A CUDA run is a team of one.
+thread. A CUDA run is one process.
 """
 
 import os
@@ -17,7 +17,7 @@ from training.settings import Run
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """This process's `rank` among `size`."""
 
     rank: int = 0
@@ -25,21 +25,21 @@ class Team:
     parent: int | None = None
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         return self.rank == 0
 
     @property
     def orphaned(self) -> bool:
-        """Whether the process that started the team has been killed; its children must not train on alone."""
+        """Whether the process that started the group has been killed; its children must not train on alone."""
         return self.parent is not None and os.getppid() != self.parent
 
     def mean(self, tensors: list[torch.Tensor], share: float) -> float:
-        """Average `tensors` over the team in place; returns the leader's `share`, so that all stop
+        """Average `tensors` over the group in place; returns the leader's `share`, so that all stop
         together.
         """
         if self.size == 1:
             return share
-        tail = torch.tensor([share * self.size if self.leads else 0.0])
+        tail = torch.tensor([share * self.size if self.is_leader else 0.0])
         flat = torch.cat([*(tensor.reshape(-1) for tensor in tensors), tail])
         distributed.all_reduce(flat)
         flat /= self.size
@@ -66,15 +66,15 @@ def join(rank: int, stage: Callable[..., None], run: Run, port: int, arguments: 
     address = f"tcp://127.0.0.1:{port}"
     distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=run.workers)
     try:
-        stage(run, Team(rank, run.workers, os.getppid()), *arguments)
+        stage(run, ProcessGroup(rank, run.workers, os.getppid()), *arguments)
     finally:
         distributed.destroy_process_group()
 
 
-def train_together(stage: Callable[..., None], run: Run, *arguments: object) -> None:
-    """Call `stage(run, team, *arguments)` in every process of a team; it must be a module's function."""
-    if run.team_size < 2:
-        stage(run, Team(), *arguments)
+def launch(stage: Callable[..., None], run: Run, *arguments: object) -> None:
+    """Call `stage(run, processes, *arguments)` in each process of a group; it must be a module's function."""
+    if run.process_count < 2:
+        stage(run, ProcessGroup(), *arguments)
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     multiprocessing.spawn(join, (stage, run, free_port(), arguments), nprocs=run.workers, join=True)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from backend.models import BUILTIN, FLUX, MODELS, SD_V1, SDXL
-from backend.placement.cards import Fit, choose, fits_here, gpu_peak_bytes, will_it_fit
-from backend.placement.published import CARDS, DEFAULT_TILE, Cell, cells
+from backend.placement.cards import CARDS, DEFAULT_TILE, Cell, cells, gpu_peak_bytes
+from backend.placement.fit import Fit, advise, will_it_fit
 from backend.settings import Settings
 from backend.studio import Studio
 
@@ -62,15 +62,15 @@ def planted(whole: float, streamed: float, tiled: float) -> list[Fit]:
     [((5, 2, 1), "whole"), ((9, 3, 1), "streamed"), ((40, 9, 1), "tiled"), ((99, 30, 9), "remote")],
 )
 def test_the_choice_and_its_reason(sizes: tuple[float, float, float], mode: str) -> None:
-    chosen, reason = choose(planted(*sizes), "decode")
-    assert chosen == mode and f"{sizes[0]:.1f} GB" in reason and reason.endswith(".")
+    chosen, reason = advise(planted(*sizes), "decode")
+    assert chosen == mode and f"{sizes[0]:.1f} GB" in str(reason) and str(reason).endswith(".")
 
 
 def test_a_card_that_is_filled_to_the_brim_fits_only_just() -> None:
     fits = will_it_fit(SD_V1, 2048, 2048, 8 * GIB, "NVIDIA GeForce RTX 3070")
     assert fits[0].fits and fits[0].tight, "published: 96 % of the card"
-    mode, reason = choose(fits, "encode")
-    assert mode == "streamed" and "leave nothing" in reason
+    mode, reason = advise(fits, "encode")
+    assert mode == "streamed" and "leave nothing" in str(reason)
     assert not fits[2].tight
 
 
@@ -81,8 +81,8 @@ def test_every_model_has_a_forecast(model: object) -> None:
 
 
 def test_this_machine_s_own_forecast_has_no_published_figures() -> None:
-    fits = fits_here(Studio(Settings(device="cpu")), SD_V1, 1024, 1024)
+    fits = Studio(Settings(device="cpu")).fits_here("sd-v1", 1024, 1024)
     assert len(fits) == 6 and all(f.published is None and f.forecast_bytes > 0 for f in fits)
     by_mode = {f.mode: f.forecast_bytes for f in fits if f.direction == "decode"}
     assert by_mode["streamed"] < 0.4 * by_mode["whole"]
-    assert choose(fits, "decode")[1].endswith(".")
+    assert str(advise(fits, "decode")[1]).endswith(".")

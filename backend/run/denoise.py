@@ -1,0 +1,205 @@
+"""Denoising: a model's own diffusers img2img pipeline, from latents to latents."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from backend import families
+from backend.device.interrupt import interruptible, raise_if_stopped
+from backend.device.measure import Meter, device_name, empty_device_cache, memory_kind
+from backend.device.precision import dtype_name, overflow_message, retry_with_upcast
+from backend.errors import NonFiniteError, OutOfMemoryError
+from backend.events import StageStarted, Step, Waiting
+from backend.job import SCHEDULERS, ResolvedJob
+from backend.latents import preview
+from backend.lazy_import import import_module_locked
+from backend.message import Message, join
+from backend.report import Cost, StageReport
+from backend.run.context import ExecutionContext, Notify, stoppable, waiting
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+_PREVIEW_SECONDS = 0.2
+"""Shortest time between two previews: a person sees no more, and small models step faster than that."""
+
+
+def denoise(
+    job: ResolvedJob,
+    latents: torch.Tensor,
+    context: ExecutionContext,
+    stop: threading.Event,
+    notify: Notify,
+) -> tuple[torch.Tensor, StageReport]:
+    """Scaled latents (1, C, h, w) through the model's pipeline, on the CPU again, with a report.
+
+    A run that overflows is started again in a wider dtype, one that runs out of memory with less of the model on the
+    device, and the report says so. The seed drives a CPU generator, so that the same job gives the same noise on
+    every device.
+
+    Raises:
+        OutOfMemoryError: did not fit, whatever was tried. NonFiniteError: NaN or infinite values also in float32.
+        ModelUnavailableError: the weights cannot be had. Cancelled: `stop` was set.
+    """
+    if job.steps_to_run == 0:
+        return latents, _nothing_to_do(job, context, notify)
+    loader = context.loader
+    loader.fetch(job.spec, "denoiser", stoppable(notify, stop))
+    latents, report = loader.queue.run(
+        lambda: _denoise_here(job, latents, context, stop, notify),
+        stop,
+        lambda ahead: notify(waiting(ahead)),
+    )
+    context.planner.learn_denoise(job, report)
+    return latents, report
+
+
+def _nothing_to_do(job: ResolvedJob, context: ExecutionContext, notify: Notify) -> StageReport:
+    device = context.loader.device
+    where = device_name(device)
+    reason = Message("So little was to change that no step was needed.")
+    notify(StageStarted("denoise", "none", reason, where))
+    cost = Cost(0.0, memory_kind(device))
+    return StageReport("denoise", "none", reason, where, cost, steps=0, run_id=job.run_id)
+
+
+def _denoise_here(
+    job: ResolvedJob,
+    latents: torch.Tensor,
+    context: ExecutionContext,
+    stop: threading.Event,
+    notify: Notify,
+) -> tuple[torch.Tensor, StageReport]:
+    """On the device's thread: as often as dtypes and memory make it."""
+    from backend.vae.base import clear_traceback_frames
+
+    loader, spec = context.loader, job.spec
+    where = device_name(loader.device)
+    reason = Message(
+        "Only the last {count} of {steps} steps run at strength {strength:g}.",
+        count=job.steps_to_run,
+        steps=job.num_inference_steps,
+        strength=job.strength,
+    )
+    last_dtype = ""
+
+    def load(dtype: torch.dtype | None) -> Any:
+        nonlocal reason, last_dtype
+        if dtype is not None:
+            reason = join(reason, overflow_message(last_dtype, dtype_name(dtype)))
+        pipeline = loader.denoiser(spec, dtype)
+        last_dtype = dtype_name(pipeline.dtype)
+        notify(StageStarted("denoise", "local", reason, where))
+        return pipeline
+
+    def compute(pipeline: Any) -> torch.Tensor:
+        return _run_pipeline(pipeline, job, latents, stop, notify)
+
+    notify(Waiting(Message("Loading {model}", model=spec.title)))
+    loader.denoiser(spec)  # outside the measurement
+    with Meter(loader.device) as meter:
+        while True:
+            try:
+                output, dtype, _ = retry_with_upcast(load, compute)
+                break
+            except OutOfMemoryError as error:
+                clear_traceback_frames(error)  # they hold the pipeline
+                done = loader.reduce_memory(spec)
+                if done is None:
+                    raise
+            reason = join(reason, Message("It ran out of memory, so {done} and it ran again.", done=done))
+    report = StageReport(
+        stage="denoise",
+        mode="local",
+        reason=reason,
+        where=where,
+        cost=meter.cost,
+        steps=job.steps_to_run,
+        dtype=dtype,
+        run_id=job.run_id,
+    )
+    return output, report
+
+
+def _run_pipeline(
+    pipeline: Any, job: ResolvedJob, latents: torch.Tensor, stop: threading.Event, notify: Notify
+) -> torch.Tensor:
+    """One run of the pipeline: scaled latents (1, C, h, w) in and, on the CPU, out.
+
+    Raises:
+        OutOfMemoryError: did not fit. NonFiniteError: some step gave NaN or infinite values.
+    """
+    import torch
+
+    from backend.vae.base import clear_traceback_frames, is_out_of_memory
+
+    network = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+    original_scheduler = pipeline.scheduler
+    pipeline.scheduler = _scheduler(original_scheduler, job.scheduler)
+    try:
+        with interruptible(network, stop):
+            output = pipeline(
+                prompt=job.prompt,
+                image=latents,
+                strength=job.strength,
+                num_inference_steps=job.num_inference_steps,
+                **families.guidance_arguments(job.spec, job.guidance_scale, job.negative_prompt),
+                **families.size_arguments(latents, job.spec),
+                generator=torch.Generator().manual_seed(job.seed),
+                output_type="latent",
+                callback_on_step_end=_step_callback(job, latents.shape, stop, notify),
+            ).images
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        clear_traceback_frames(error)
+        empty_device_cache(pipeline.device)
+        raise OutOfMemoryError(
+            "There was not enough memory to paint at this size.", "Please choose a smaller size."
+        ) from error
+    finally:
+        pipeline.scheduler = original_scheduler
+    return families.unpack(output, latents.shape, job.spec.latents).cpu()
+
+
+def _step_callback(
+    job: ResolvedJob, shape: torch.Size, stop: threading.Event, notify: Notify
+) -> Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]:
+    """The pipeline's callback: counts steps, guesses the time left, and now and then previews the latents."""
+    begin = time.monotonic()
+    last_preview = 0.0
+
+    def callback(_pipeline: Any, index: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        nonlocal last_preview
+        raise_if_stopped(stop)
+        if not bool(tensors["latents"].isfinite().all()):
+            raise NonFiniteError(
+                "{model} overflowed in {dtype}.",
+                "A wider number format cures this.",
+                model=job.spec.title,
+                dtype=dtype_name(tensors["latents"].dtype),
+            )
+        now = time.monotonic()
+        picture = None
+        if now - last_preview >= _PREVIEW_SECONDS:
+            picture = preview(families.unpack(tensors["latents"], shape, job.spec.latents), job.spec)
+            last_preview = now
+        done, steps = index + 1, job.steps_to_run
+        notify(Step(done, steps, picture, (now - begin) / done * (steps - done)))
+        return {}
+
+    return callback
+
+
+def _scheduler(original: Any, name: str) -> Any:
+    """A fresh scheduler for each run: several keep state, and a run must not feel the one before."""
+    kind = (
+        type(original) if name == "default" else getattr(import_module_locked("diffusers"), SCHEDULERS[name])
+    )
+    return kind.from_config(original.config)

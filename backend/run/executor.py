@@ -1,0 +1,89 @@
+"""Who runs a job or a stage: this process, or a graphics card that is lent call by call. Chosen once, in `Studio`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from backend.device.queue import DeviceQueue
+from backend.events import Event, InBatch
+from backend.job import ResolvedJob
+from backend.models import ModelSpec
+from backend.report import StageReport
+from backend.request import StageRequest
+from backend.run.batch import run_batch
+from backend.run.context import ExecutionContext, Notify, ignore
+from backend.run.img2img import run_job
+from backend.run.job_queue import JobQueue
+from backend.run.stage import run_stage
+from backend.run.stream import stream
+
+if TYPE_CHECKING:
+    import torch
+
+    from backend.vae.base import VAE
+
+
+class Executor(Protocol):
+    """Thread-safe. Setting `stop`, or closing a generator, cancels."""
+
+    queue: DeviceQueue
+    """What `vae` is used on."""
+
+    def load(self, spec: ModelSpec) -> None:
+        """Load a model before it is asked for. Raises LatentRelayError: it cannot be had."""
+
+    def stage(
+        self, request: StageRequest, stop: threading.Event | None = None, notify: Notify = ignore
+    ) -> tuple[torch.Tensor, StageReport]:
+        """One VAE stage: its output on the CPU, and its report. Raises LatentRelayError as the mode did."""
+        ...
+
+    def job(self, job: ResolvedJob, stop: threading.Event) -> Iterator[Event]:
+        """The events of a job; the last is a Result. Raises LatentRelayError as the failing stage did."""
+        ...
+
+    def batch(self, jobs: Sequence[ResolvedJob], stop: threading.Event) -> Iterator[InBatch]:
+        """The events of several jobs; a picture that fails gives a Failed, and the others go on."""
+        ...
+
+    def vae(self, spec: ModelSpec, *, low_memory: bool = False) -> VAE:
+        """The model's VAE for this app's endpoint, whole or in tiles; called on the device's thread."""
+        ...
+
+
+class LocalExecutor:
+    """Runs everything in this process."""
+
+    def __init__(self, context: ExecutionContext, job_queue: JobQueue) -> None:
+        self.context = context
+        self.job_queue = job_queue
+        self.queue = context.loader.queue
+
+    def load(self, spec: ModelSpec) -> None:
+        loader = self.context.loader
+        loader.fetch(spec, "VAE", ignore)  # downloads hold nobody up; loading may free what others use
+        loader.fetch(spec, "denoiser", ignore)
+        loader.queue.run(lambda: self.load_now(spec))
+
+    def load_now(self, spec: ModelSpec) -> None:
+        """On the calling thread."""
+        self.context.loader.vae(spec)
+        self.context.loader.denoiser(spec)
+
+    def stage(
+        self, request: StageRequest, stop: threading.Event | None = None, notify: Notify = ignore
+    ) -> tuple[torch.Tensor, StageReport]:
+        return run_stage(request, self.context, stop, notify)
+
+    def job(self, job: ResolvedJob, stop: threading.Event) -> Iterator[Event]:
+        return stream(lambda stop, notify: run_job(job, self.context, self.job_queue, stop, notify), stop)
+
+    def batch(self, jobs: Sequence[ResolvedJob], stop: threading.Event) -> Iterator[InBatch]:
+        return stream(lambda stop, notify: run_batch(jobs, self.context, self.job_queue, stop, notify), stop)
+
+    def vae(self, spec: ModelSpec, *, low_memory: bool = False) -> VAE:
+        from backend.vae.modes import local_vae
+
+        return local_vae("tiled" if low_memory else "whole", self.context.loader.vae(spec), spec.latents)
