@@ -15,6 +15,7 @@ from backend.studio import Studio
 from ui import api, benchmark, compare, decode, draw, encode, endpoints, fit, history, img2img
 from ui.running import Changes
 from ui.runs import Runs
+from ui.tab import PageContext
 from ui.text import I18N, T, locale_of, say
 from ui.theme import ASSETS, css, theme
 from ui.user_endpoints import UserEndpoints
@@ -53,50 +54,46 @@ class Page(gr.Blocks):
 
 def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
     """The whole page. `runs` keeps what it makes; pass its folder to `launch_options`."""
-    own = UserEndpoints()
+    context = PageContext(studio, runs, UserEndpoints())
     with Page(title="Latent Relay", analytics_enabled=False) as page:
         local(html(header("en"), elem_id="lr-header"), header)
         with gr.Tabs(elem_id="lr-tabs", selected="img2img") as tabs:
             with gr.Tab(T("tab_img2img"), id="img2img"):
-                main = img2img.build(studio, runs, own)
+                main = img2img.build(studio, runs, context.endpoints)
             with gr.Tab(T("tab_draw"), id="draw"):
-                wire_drawing = draw.build(runs)
+                drawing = draw.build(context)
             with gr.Tab(T("tab_encode"), id="encode"):
-                wire_encode, encode_places = encode.build(studio, runs, own)
+                encoding = encode.build(context)
             with gr.Tab(T("tab_decode"), id="decode"):
-                wire_decode, decode_places = decode.build(studio, runs, own, main.form.model)
+                decoding = decode.build(context, main.form.model)
             with gr.Tab(T("tab_compare"), id="compare"):
-                wire_compare = compare.build(studio, runs)
+                comparison = compare.build(context)
             with gr.Tab(T("tab_fit"), id="fit") as fit_tab:
-                wire_fit = fit.build(studio, fit_tab)
+                fitting = fit.build(context, fit_tab)
             with gr.Tab(T("tab_benchmark"), id="benchmark"):
-                wire_benchmark = benchmark.build(studio, runs)
+                benchmarking = benchmark.build(context)
             with gr.Tab(T("tab_endpoints"), id="endpoints"):
-                served = endpoints.build(studio, own, main.form.model)
-        main.wire()
-        wire_drawing(main, tabs)
-        wire_encode()
-        wire_decode()
-        wire_compare()
-        wire_fit()
-        wire_benchmark()
-        served.wire((*main.places, *encode_places, *decode_places))
-        api.build(studio, runs)
-        _wire_loading(page, runs, own, main, served)
+                served = endpoints.build(context, main.form.model)
+        drawing.wire(main, tabs)
+        for tab in (main, encoding, decoding, comparison, fitting, benchmarking):
+            tab.wire()
+        served.wire((*main.places, *encoding.mode_selects, *decoding.mode_selects))
+        api.build(context)
+        _wire_loading(page, context, main, served)
     # Jobs wait in the studio's line, where they are told their place, or that it is busy. This bounds all the rest; a
     # whole crowd that comes at once must get through it to the line.
     return page.queue(max_size=2 * studio.settings.queue, api_open=False)
 
 
 def _wire_loading(
-    page: gr.Blocks, runs: Runs, own: UserEndpoints, main: img2img.Tab, served: endpoints.Tab
+    page: gr.Blocks, context: PageContext, main: img2img.Tab, served: endpoints.EndpointsTab
 ) -> None:
     translated = locals_of(page)
 
     def greet(ids: list[str], request: gr.Request) -> Changes:
         """The history of this browser, the settings of a link, and the visitor's language."""
         locale = locale_of(request)
-        changes: Changes = {main.view.gallery: history.gallery(runs, ids)}
+        changes: Changes = {main.view.gallery: history.gallery(context.runs, ids)}
         changes |= img2img.from_link(main.form, dict(request.query_params))
         changes |= served.greet(request)
         if locale != "en":
@@ -104,7 +101,7 @@ def _wire_loading(
         return changes
 
     def leave(request: gr.Request) -> None:
-        own.forget(request.session_hash)
+        context.endpoints.forget(request.session_hash)
 
     outputs = [main.view.gallery, *translated, *served.greeted, *(main.form.widgets() - {main.form.image})]
     page.load(greet, main.view.ids, outputs, show_progress="hidden", api_visibility="private")
