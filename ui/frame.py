@@ -174,11 +174,11 @@ class Task:
         self.show(self.frame.shows(self.progress, self.locale))
 
     def ended(self, sentence: str, *, failed: bool = False) -> Changes:
-        """The status after the work ended without a result."""
+        """The page after the work ended without a result."""
         over = replace(self.progress, message=sentence, running=False, active=None)
         if failed:
             over = replace(over, failed=self.progress.active, tone="bad")
-        return self.frame.shows(over, self.locale)
+        return {**self.frame.shows(over, self.locale), **self.frame.busy(False)}
 
 
 @dataclass(frozen=True)
@@ -225,6 +225,7 @@ class Frame:
             try:
                 for changes in shown_by(target, run.stop):
                     yield changes or {self.status: gr.skip()}
+                yield self.busy(False)  # not by `then`, which Gradio's page leaves out after an error
             except Cancelled:
                 yield task.ended(say(locale, "state_stopped"))
             except LatentRelayError as error:
@@ -253,16 +254,15 @@ class Frame:
         def start(data: Mapping[Component, Any], request: gr.Request) -> Iterator[Changes]:
             yield from self.follow(work, data, request)
 
-        buttons = list(self.busy(False))
         button.click(
             start,
             inputs,
-            list({self.run_id, self.status, *buttons, *outputs}),
+            list({self.run_id, self.status, *self.busy(True), *outputs}),
             show_progress="hidden",
             trigger_mode="once",
             api_visibility="private",
             **concurrency,
-        ).then(lambda: self.busy(False), None, buttons, **quiet())
+        )
 
     def wire_stop(self) -> None:
         assert self.stop is not None
