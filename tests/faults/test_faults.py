@@ -82,7 +82,7 @@ def test_auto_goes_on_here_and_says_why(outcomes: dict[str, Outcome], title: str
     error = outcomes[title].stage["decode" if "decode" in outcomes[title].stage else "encode"].error
     assert error is not None
     without_port = re.sub(r":\d+", "", str(error))
-    assert f"“remote” was tried first and failed. {without_port}" in re.sub(r":\d+", "", report.reason)
+    assert f"“remote” was tried first and failed. {without_port}" in re.sub(r":\d+", "", str(report.reason))
 
 
 @BY_TITLE
