@@ -46,14 +46,14 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
     pictures, temp = folder / "pictures", folder / "temp"
     # Gradio reads it when it is imported: its copies of uploads and results are cleaned away with the rest.
     ours = os.environ.setdefault("GRADIO_TEMP_DIR", str(temp)) == str(temp)
-    from ui.cleaning import Keep
+    from ui.cleaning import Retention
     from ui.page import build_page, launch_options
     from ui.runs import Runs
 
     studio = Studio(settings, gpu)
     if gpu is not None:
-        _warm_up(studio)  # the card's process is a fork of this one and finds what is loaded here
-    runs = Runs(pictures, Keep(settings.keep_days, settings.keep_gb), temp if ours else None)
+        _warm_up(studio)  # the process that has the GPU is a fork of this one and finds what is loaded here
+    runs = Runs(pictures, Retention(settings.keep_days, settings.keep_gb), temp if ours else None)
     page = build_page(studio, runs)
     _, local_url, _ = page.launch(
         server_name=settings.host,
@@ -67,14 +67,14 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
     studio.self_url = local_url
     if gpu is None:
         threading.Thread(target=_warm_up, args=(studio,), name="warm-up", daemon=True).start()
-    threading.Thread(target=runs.tidy_forever, name="tidy", daemon=True).start()
+    threading.Thread(target=runs.cleanup_loop, name="cleanup", daemon=True).start()
     if block:
         page.block_thread()
     return studio, local_url
 
 
 def _warm_up(studio: Studio) -> None:
-    """The first picture should not wait for imports; a failure here is told again, properly, by the first job."""
+    """The first picture should not wait for imports; the first job reports a failure properly."""
     try:
         studio.warm_up()
     except LatentRelayError as error:

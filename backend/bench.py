@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from backend.device.availability import is_cached
 from backend.device.interrupt import interruptible, raise_if_stopped
-from backend.device.loading import Loader, is_cached
+from backend.device.loading import Loader
 from backend.device.measure import Meter, device_name, empty_device_cache
 from backend.device.precision import dtype_name
 from backend.errors import Cancelled, LatentRelayError, OutOfMemoryError

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from backend import images
-from backend.device.loading import Loader, default_model
+from backend.device.availability import default_model
+from backend.device.loading import Loader
 from backend.device.measure import total_bytes
 from backend.events import Event, InBatch
 from backend.job import Job, ResolvedJob, VaeOptions, vae_modes

@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 from backend.errors import Cancelled, LatentRelayError
 from backend.events import Event, Failed, InBatch, Result, StageDone, StageStarted, Step, Waiting
 from backend.job import Job, ResolvedJob, VaeOptions
-from backend.message import Message
+from backend.message import Message, literal
 from backend.models import BUILTIN, MODELS, ModelSpec, find_model
 from backend.placement.estimate import Estimate
 from backend.remote.preflight import Preflight
@@ -21,22 +21,22 @@ from backend.settings import Settings
 
 DOWNSCALE = BUILTIN.latents.downscale
 
-HERE = "this computer’s processor"
+HERE = Message("this computer’s processor")
 
 
 def report(
-    stage: Stage, mode: str = "whole", seconds: float = 0.2, *, asked: str | None = None, **more: Any
+    stage: Stage, mode: str = "whole", seconds: float = 0.2, *, requested: str | None = None, **more: Any
 ) -> StageReport:
     """A stage report with plausible numbers."""
     remote = mode == "remote"
     return StageReport(
         stage,
         mode,
-        reason="The whole picture fits: about 40 MB of 4.0 GB free.",
-        where="vae.example.org" if remote else HERE,
+        reason=Message("The whole picture fits: about {whole} of {free} free.", whole="40 MB", free="4.0 GB"),
+        where=literal("vae.example.org") if remote else HERE,
         cost=Cost(seconds, "RAM", None if remote else 412_000_000, 380_000_000, 8_000_000_000),
         traffic=Traffic(104_000, 8_320, seconds * 0.7) if remote else None,
-        requested_mode=asked or mode,
+        requested_mode=requested or mode,
         **more,
     )
 
@@ -44,11 +44,13 @@ def report(
 class FakeStudio:
     """`fail` maps a stage to the error that it raises once; `pause` is slept at each step."""
 
-    def __init__(self, *, fail: dict[str, LatentRelayError] | None = None, pause: float = 0.0) -> None:
+    def __init__(
+        self, *, fail: dict[str, LatentRelayError] | None = None, pause: float = 0.0, model: str = "builtin"
+    ) -> None:
         self.fail = fail or {}
         self.pause = pause
         self.jobs: list[Job] = []
-        self.settings = Settings(model="builtin")
+        self.settings = Settings(model=model)
         self.self_url: str | None = None
 
     models = MODELS
@@ -61,7 +63,7 @@ class FakeStudio:
 
     def default_model(self) -> tuple[ModelSpec, Message]:
         return (
-            MODELS["builtin"],
+            MODELS[self.settings.model],
             Message(
                 "No graphics card was found, so this page starts with its small built-in model: it is "
                 "quick, but it paints landscapes only."
@@ -107,27 +109,27 @@ class FakeStudio:
         import torch
 
         latents = torch.zeros(1, 4, resolved.height // DOWNSCALE, resolved.width // DOWNSCALE)
-        encoded = report("encode", self._mode(job.encode), asked=job.encode.mode)
-        yield Waiting("Waiting for 1 other to finish")
+        encoded = report("encode", self._mode(job.encode), requested=job.encode.mode)
+        yield Waiting(Message("Waiting for 1 other to finish"))
         yield self._begin("encode", encoded)
         yield StageDone(encoded, latents)
-        painted = report("denoise", "local", 1.5, steps=resolved.steps_to_run)
-        yield self._begin("denoise", painted)
+        denoised = report("denoise", "local", 1.5, steps=resolved.steps_to_run)
+        yield self._begin("denoise", denoised)
         for step in range(1, resolved.steps_to_run + 1):
             if stop.wait(self.pause):
                 raise Cancelled("Stopped.")
             look = job.image.convert("RGB").resize((64, 64)).filter(ImageFilter.GaussianBlur(4))
             yield Step(step, resolved.steps_to_run, look, (resolved.steps_to_run - step) * self.pause)
-        yield StageDone(painted, latents)
-        decoded = report("decode", self._mode(job.decode), 0.4, asked=job.decode.mode)
+        yield StageDone(denoised, latents)
+        decoded = report("decode", self._mode(job.decode), 0.4, requested=job.decode.mode)
         yield self._begin("decode", decoded)
         yield StageDone(decoded)
         image = job.image.convert("RGB").filter(ImageFilter.GaussianBlur(2))
-        yield Result(image, latents, (encoded, painted, decoded), resolved.recipe())
+        yield Result(image, latents, (encoded, denoised, decoded), resolved.recipe())
 
     def preflight(self, model: str, direction: str, options: VaeOptions) -> Preflight | None:
-        sentence = "The endpoint at vae.example.org is ready: a tiny {direction} took 12 ms."
-        return Preflight("ready", Message(sentence, direction=direction), 0.012)
+        sentence = f"The endpoint at {{where}} is ready: a tiny {direction} took {{milliseconds:.0f}} ms."
+        return Preflight("ready", Message(sentence, where="vae.example.org", milliseconds=12), 0.012)
 
     def encode(
         self,
@@ -140,7 +142,7 @@ class FakeStudio:
         import torch
 
         find_model(model)
-        done = report("encode", self._mode(options), asked=options.mode)
+        done = report("encode", self._mode(options), requested=options.mode)
         self._begin("encode", done)
         return torch.randn(1, 4, image.height // DOWNSCALE, image.width // DOWNSCALE), done
 
@@ -152,7 +154,7 @@ class FakeStudio:
         stop: threading.Event | None = None,
         notify: Callable[[Any], None] = lambda _: None,
     ) -> tuple[Image.Image, StageReport]:
-        done = report("decode", self._mode(options), asked=options.mode)
+        done = report("decode", self._mode(options), requested=options.mode)
         self._begin("decode", done)
         height, width = latents.shape[-2:]
         return Image.new("RGB", (width * DOWNSCALE, height * DOWNSCALE), "teal"), done

@@ -8,15 +8,16 @@ from typing import Any
 import gradio as gr
 
 from ui.form import Values
-from ui.running import Bench, View, follow
+from ui.run_view import RunContext, RunWidgets
+from ui.running import follow
 from ui.runs import Runs
 
 
-def page_view() -> View:
+def page_view() -> RunWidgets:
     """The widgets that runs write to, without a page around them."""
     with gr.Blocks():
-        buttons = {name: gr.Button() for name in ("paint", "stop", "use", "again", "four", "sweep")}
-        return View(
+        buttons = {name: gr.Button() for name in ("start", "stop", "use", "again", "four", "sweep")}
+        return RunWidgets(
             run_id=gr.State(),
             viewer=gr.HTML(),
             panel=gr.HTML(),
@@ -30,6 +31,6 @@ def page_view() -> View:
         )
 
 
-def follow_page(studio: Any, runs: Runs, values: Values) -> tuple[Iterator[dict[Any, Any]], View]:
+def follow_page(studio: Any, runs: Runs, values: Values) -> tuple[Iterator[dict[Any, Any]], RunWidgets]:
     view = page_view()
-    return follow(Bench(studio, runs, view, "en"), values), view
+    return follow(RunContext(studio, runs, view, "en"), values), view

@@ -17,7 +17,7 @@ from backend.models import BUILTIN
 from tests.fakes import FakeStudio
 from tests.following import follow_page
 from ui import history
-from ui.cleaning import GRACE_SECONDS, Keep, clean
+from ui.cleaning import GRACE_SECONDS, Retention, clean
 from ui.encode import encode_picture
 from ui.form import Values
 from ui.pictures import save_drawing
@@ -52,7 +52,7 @@ def test_what_is_old_goes_whatever_kind_it_is(tmp_path: Path) -> None:
     old_drawing = lay(tmp_path / "drawings/1.png", 15)
     drawing = lay(tmp_path / "drawings/2.png", 2)
     stranger = lay(tmp_path / "notes/keep.txt", 99)
-    assert clean(tmp_path, Keep(days=14), temp=tmp_path / "temp") > 0
+    assert clean(tmp_path, Retention(days=14), temp=tmp_path / "temp") > 0
     assert not any(path.exists() for path in (old_run, old_upload, old_drawing))
     assert all(path.exists() for path in (run, upload, drawing, stranger))
 
@@ -60,15 +60,15 @@ def test_what_is_old_goes_whatever_kind_it_is(tmp_path: Path) -> None:
 def test_too_much_goes_oldest_first(tmp_path: Path) -> None:
     runs = [run_of(tmp_path, letter, days, 1.0) for letter, days in (("a", 3), ("b", 2), ("c", 1))]
     upload = lay(tmp_path / "temp/1/x.png", 2.5, 1.0)
-    clean(tmp_path, Keep(gb=0.0025), temp=tmp_path / "temp")
+    clean(tmp_path, Retention(gb=0.0025), temp=tmp_path / "temp")
     assert [path.exists() for path in (*runs, upload.parent)] == [False, True, True, False]
 
 
 def test_neither_a_running_job_nor_what_has_just_come_is_deleted(tmp_path: Path) -> None:
     running, fresh = run_of(tmp_path, "a", 99, 1.0), run_of(tmp_path, "b", 0, 1.0)
-    clean(tmp_path, Keep(gb=1e-9), busy={running.name})
+    clean(tmp_path, Retention(gb=1e-9), busy={running.name})
     assert running.exists() and fresh.exists()
-    clean(tmp_path, Keep(gb=1e-9), now=time.time() + GRACE_SECONDS + 1)
+    clean(tmp_path, Retention(gb=1e-9), now=time.time() + GRACE_SECONDS + 1)
     assert not running.exists() and not fresh.exists()
 
 
@@ -77,14 +77,14 @@ def test_a_link_leads_the_cleaner_nowhere(tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     folder.mkdir()
     (folder / ("b" * 20)).symlink_to(outside)
-    clean(folder, Keep(days=1), temp=folder)
+    clean(folder, Retention(days=1), temp=folder)
     assert outside.exists() and list(outside.iterdir())
 
 
 def test_starting_a_run_cleans_and_the_history_forgets_what_is_gone(tmp_path: Path) -> None:
     old = run_of(tmp_path, "a", 20)
     lay(old / history.THUMBNAIL, 20)
-    runs = Runs(tmp_path, Keep(days=14))
+    runs = Runs(tmp_path, Retention(days=14))
     assert history.known(runs, [old.name]) == [old.name]
     run = runs.start()
     assert run.folder.exists() and not old.exists()
@@ -125,7 +125,7 @@ def test_the_picture_is_shown_although_nothing_can_be_kept(tmp_path: Path) -> No
     assert shown["before"].startswith("data:image/jpeg") and shown["after"].startswith("data:image/jpeg")
     assert "The disk here is full, so this run could not be kept:" in state[view.panel]
     assert state[view.picture]["interactive"] is False and state[view.latents]["interactive"] is False
-    assert state[view.paint]["interactive"] is True and view.ids not in state
+    assert state[view.start]["interactive"] is True and view.ids not in state
 
 
 @full_disks
@@ -177,14 +177,15 @@ def test_latents_and_drawings_tell_a_full_disk_from_other_faults(tmp_path: Path)
 
 @full_disks
 def test_a_series_ends_with_free_buttons(tmp_path: Path) -> None:
-    from ui.running import Bench, follow_series
+    from ui.run_view import RunContext
+    from ui.running import follow_series
 
     seen, view = follow_page(FakeStudio(), Runs(tmp_path), Values(EXAMPLE, "x"))
     seen.close()  # type: ignore[attr-defined]
     runs = FullDisk(tmp_path, "latent-relay-5.png")
     series = [Values(EXAMPLE, "x", seed=5), Values(EXAMPLE, "x", seed=6)]
-    state = last_of(follow_series(Bench(FakeStudio(), runs, view, "en"), series, lambda _: "x"))
-    assert state[view.paint]["interactive"] is True and state[view.stop]["interactive"] is False
+    state = last_of(follow_series(RunContext(FakeStudio(), runs, view, "en"), series, lambda _: "x"))
+    assert state[view.start]["interactive"] is True and state[view.stop]["interactive"] is False
 
 
 # -- a full line -----------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def build(studio: Studio, runs: Runs) -> None:
         run = runs.start()
         try:
             result = None
-            for event in studio.img2img(values.job(values.picture()), run.stop):
+            for event in studio.img2img(values.job(values.picture(find_model(model))), run.stop):
                 if isinstance(event, Result):
                     result = event
             assert result is not None  # the last event of a run that raised nothing

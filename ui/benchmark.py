@@ -35,7 +35,9 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
     run_id = gr.State()
     with gr.Row(equal_height=False, elem_classes="lr-columns"):
         with gr.Column(scale=4, min_width=300):
-            model = gr.Dropdown(model_choices(), value=spec.name, label=T("fit_model"), filterable=False)
+            model = gr.Dropdown(
+                model_choices(studio), value=spec.name, label=T("fit_model"), filterable=False
+            )
             stage = gr.Radio(
                 [(T("stage_encode"), "encode"), (T("stage_decode"), "decode")],
                 value="decode",

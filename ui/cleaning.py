@@ -17,14 +17,14 @@ from pathlib import Path
 RUN_ID = re.compile(r"[A-Za-z0-9_-]{16,40}")
 DRAWINGS = "drawings"
 GRACE_SECONDS = 900.0
-"""What is younger stays, however little room there is: a job that waits in line needs its upload."""
+"""What is younger stays, however little room there is: a job in the queue needs its upload."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Keep:
-    """How long, and how much at most."""
+class Retention:
+    """How long what the page wrote is kept, and how much of it."""
 
     days: float = 14.0
     gb: float = 5.0
@@ -42,7 +42,11 @@ class _Entry:
 
 
 def clean(
-    folder: Path, keep: Keep, busy: Collection[str] = (), temp: Path | None = None, now: float | None = None
+    folder: Path,
+    retention: Retention,
+    busy: Collection[str] = (),
+    temp: Path | None = None,
+    now: float | None = None,
 ) -> int:
     """Delete what is too old or too much; gives the bytes that were freed.
 
@@ -55,8 +59,8 @@ def clean(
     freed = 0
     for entry in entries:
         age = now - entry.used
-        too_much = left > keep.gb * 1e9 and age > GRACE_SECONDS
-        if age <= keep.days * 86400 and not too_much:
+        too_much = left > retention.gb * 1e9 and age > GRACE_SECONDS
+        if age <= retention.days * 86400 and not too_much:
             continue
         _remove(entry.path)
         left -= entry.bytes

@@ -49,7 +49,9 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
             picture = picture_input(label=T("picture"), height=260, buttons=[], elem_id="lr-compare-picture")
             with gr.Accordion(T("compare_latents"), open=False):
                 file = uploads_only(gr.File(label=T("latents_file"), file_types=[".safetensors"], height=120))
-            model = gr.Dropdown(model_choices(), value=spec.name, label=T("compare_model"), filterable=False)
+            model = gr.Dropdown(
+                model_choices(studio), value=spec.name, label=T("compare_model"), filterable=False
+            )
             modes = gr.CheckboxGroup(
                 ways(spec.name),
                 value=list(FIRST),

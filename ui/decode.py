@@ -15,7 +15,7 @@ from backend.latents import LatentsFile, load_latents
 from backend.models import MODELS
 from backend.report import Stage, StageReport
 from backend.studio import Studio
-from ui import light
+from ui import remote_status
 from ui.encode import finished
 from ui.form import vae_options
 from ui.pictures import file_url
@@ -25,7 +25,7 @@ from ui.text import T, locale_of, say, translated
 from ui.user_endpoints import UserEndpoints
 from ui.widgets import (
     BY_THE_VAE,
-    Place,
+    VaeModeSelect,
     decode_choices,
     failure,
     html,
@@ -63,7 +63,7 @@ def intro(locale: str) -> str:
 
 def build(
     studio: Studio, runs: Runs, own: UserEndpoints, model: Component
-) -> tuple[Callable[[], None], tuple[Place, ...]]:
+) -> tuple[Callable[[], None], tuple[VaeModeSelect, ...]]:
     """`model` is where the main tab's model is chosen: which modes there are, until the file says its own."""
     spec, _ = studio.default_model()
     local(html(intro("en")), intro)
@@ -94,7 +94,7 @@ def build(
             with gr.Accordion(T("numbers"), open=True):
                 table = html(cost_table((), "en"))
 
-    places = (Place(mode, model, decode_choices),)
+    places = (VaeModeSelect(mode, model, decode_choices),)
 
     def run_decode(path: str, mode: str, tile: float, overlap: float, transfer: str, request: gr.Request):
         locale = locale_of(request)
@@ -137,6 +137,6 @@ def build(
             api_visibility="private",
         )
 
-        light.wire(studio, own, places[0], ("decode",), remote_line, upload)
+        remote_status.wire(studio, own, places[0], ("decode",), remote_line, upload)
 
     return wire, places

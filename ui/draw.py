@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from backend.errors import LatentRelayError
-from ui.img2img import Tab
+from ui.img2img import Img2ImgTab as Tab
 from ui.languages import LANGUAGES
 from ui.pictures import save_drawing
 from ui.runs import Runs

@@ -16,7 +16,7 @@ from backend.job import VaeOptions, fit_size
 from backend.models import FLUX, find_model
 from backend.report import Stage, StageReport
 from backend.studio import Studio
-from ui import light
+from ui import remote_status
 from ui.form import vae_options
 from ui.pictures import file_url, open_picture
 from ui.render import Progress, cost_table, panel, seconds
@@ -26,9 +26,9 @@ from ui.theme import ASSETS
 from ui.user_endpoints import UserEndpoints
 from ui.widgets import (
     BY_THE_VAE,
-    Place,
+    VaeModeSelect,
     failure,
-    follow_places,
+    follow_model,
     html,
     local,
     mode_choices,
@@ -149,7 +149,9 @@ def intro(locale: str) -> str:
     return f'<p class="lr-intro">{escape(say(locale, "encode_intro"))}</p>'
 
 
-def build(studio: Studio, runs: Runs, own: UserEndpoints) -> tuple[Callable[[], None], tuple[Place, ...]]:
+def build(
+    studio: Studio, runs: Runs, own: UserEndpoints
+) -> tuple[Callable[[], None], tuple[VaeModeSelect, ...]]:
     spec, _ = studio.default_model()
     local(html(intro("en")), intro)
     with gr.Row(equal_height=False, elem_classes="lr-columns"):
@@ -160,7 +162,7 @@ def build(studio: Studio, runs: Runs, own: UserEndpoints) -> tuple[Callable[[], 
                 buttons=[],
                 elem_id="lr-encode-picture",
             )
-            model = gr.Dropdown(model_choices(), value=spec.name, label=T("model"), filterable=False)
+            model = gr.Dropdown(model_choices(studio), value=spec.name, label=T("model"), filterable=False)
             mode = gr.Radio(
                 mode_choices(spec),
                 value="auto",
@@ -197,7 +199,7 @@ def build(studio: Studio, runs: Runs, own: UserEndpoints) -> tuple[Callable[[], 
             with gr.Accordion(T("numbers"), open=True):
                 table = html(cost_table((), "en"))
 
-    places = (Place(mode, model, mode_choices),)
+    places = (VaeModeSelect(mode, model, mode_choices),)
 
     def run_encode(
         path: str, model: str, mode: str, tile: float, overlap: float, transfer: str, request: gr.Request
@@ -323,7 +325,7 @@ def build(studio: Studio, runs: Runs, own: UserEndpoints) -> tuple[Callable[[], 
             api_visibility="private",
         )
 
-        follow_places(places[0], own)
-        light.wire(studio, own, places[0], ("encode",), remote_line)
+        follow_model(places[0], studio, own)
+        remote_status.wire(studio, own, places[0], ("encode",), remote_line)
 
     return wire, places

@@ -19,11 +19,11 @@ from backend.models import BUILTIN, MODELS, find_model
 from backend.remote import net
 from backend.remote.user_endpoint import discover, probe
 from backend.studio import Studio
-from ui import light
+from ui import remote_status
 from ui.render import seconds
-from ui.text import T, locale_of, say, translated
+from ui.text import T, locale_of, say, say_message
 from ui.user_endpoints import UserEndpoints
-from ui.widgets import Place, html, local, model_choices, quiet
+from ui.widgets import VaeModeSelect, html, local, model_choices, quiet
 from ui.widgets import intro as paragraph
 
 _PATIENCE = 4.0
@@ -160,7 +160,7 @@ def address_of(request: gr.Request) -> str:
 class Tab:
     """What the page needs of this one."""
 
-    wire: Callable[[Sequence[Place]], None]
+    wire: Callable[[Sequence[VaeModeSelect]], None]
     greet: Callable[[gr.Request], dict[Component, Any]]
     """What only the running app knows: its own endpoint, and its address in the snippets."""
     greeted: tuple[Component, ...]
@@ -172,7 +172,7 @@ def build(studio: Studio, own: UserEndpoints, painter: Component) -> Tab:
     lights = html(table(endpoints_of(studio), None, "en"), elem_id="lr-lights")
     check = gr.Button(T("endpoints_check"), elem_id="lr-check")
     with gr.Accordion(T("endpoints_own"), open=True, elem_id="lr-own"):
-        parts = _own_form() if studio.settings.takes_visitor_endpoints else None
+        parts = _own_form(studio) if studio.settings.takes_visitor_endpoints else None
         if parts is None:
             paragraph("endpoints_closed", "lr-quiet", elem_id="lr-own-closed")
     with gr.Accordion(T("endpoints_serve"), open=False):
@@ -209,7 +209,7 @@ def build(studio: Studio, own: UserEndpoints, painter: Component) -> Tab:
             curl: CURL.format(url=address),
         }
 
-    def wire(places: Sequence[Place]) -> None:
+    def wire(places: Sequence[VaeModeSelect]) -> None:
         check.click(look, None, lights, show_progress_on=lights, **_EVENT)
         if parts is not None:
             _wire_own(studio, own, painter, parts, places)
@@ -220,7 +220,7 @@ def build(studio: Studio, own: UserEndpoints, painter: Component) -> Tab:
 _EVENT: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 4, "api_visibility": "private"}
 
 
-def _own_form() -> dict[str, Any]:
+def _own_form(studio: Studio) -> dict[str, Any]:
     paragraph("own_intro", "lr-quiet")
     with gr.Row():
         address = gr.Textbox(
@@ -249,7 +249,7 @@ def _own_form() -> dict[str, Any]:
             elem_id="lr-own-name",
         )
         model = gr.Dropdown(
-            [(T("own_find_out"), ""), *model_choices()],
+            [(T("own_find_out"), ""), *model_choices(studio)],
             value="",
             label=T("own_model"),
             filterable=False,
@@ -279,7 +279,11 @@ def _own_form() -> dict[str, Any]:
 
 
 def _wire_own(
-    studio: Studio, own: UserEndpoints, painter: Component, parts: dict[str, Any], places: Sequence[Place]
+    studio: Studio,
+    own: UserEndpoints,
+    painter: Component,
+    parts: dict[str, Any],
+    places: Sequence[VaeModeSelect],
 ) -> None:
     settings = studio.settings
     widgets = {widget for place in places for widget in (place.widget, place.model)}
@@ -293,13 +297,13 @@ def _wire_own(
             parts["which"]: gr.update(choices=choices, value=choices[-1][1] if choices else None),
         }
         for place in places:
-            changes |= place.update(data, mine, locale)
+            changes |= place.update(studio, data, mine, locale)
         return changes
 
     def add(data: Mapping[Component, Any], request: gr.Request) -> Iterator[dict[Component, Any]]:
         """Ask what is served there, try it, and keep it if it may work."""
         locale = locale_of(request)
-        yield {parts["verdict"]: light.shown(None, say(locale, "light_asking"), locale)}
+        yield {parts["verdict"]: remote_status.shown(None, say(locale, "light_asking"), locale)}
         try:
             endpoint = discover(
                 data[parts["address"]] or "",
@@ -313,10 +317,10 @@ def _wire_own(
             first = data[painter] if data[painter] in endpoint.models else endpoint.models[0]
             tried = probe(endpoint, find_model(first))
         except LatentRelayError as error:
-            yield {parts["verdict"]: light.shown("broken", error.sentence, locale)}
+            yield {parts["verdict"]: remote_status.shown("broken", error.full_message, locale)}
             return
         if tried.endpoint is None:
-            yield {parts["verdict"]: light.shown("broken", tried.preflight.message, locale)}
+            yield {parts["verdict"]: remote_status.shown("broken", tried.preflight.message, locale)}
             return
         own.add(request.session_hash or "", tried.endpoint)
         ways = "both" if tried.endpoint.encode and tried.endpoint.decode else None
@@ -327,9 +331,9 @@ def _wire_own(
             name=tried.endpoint.name,
             models=", ".join(MODELS[name].title for name in tried.endpoint.models),
         )
-        sentence = f"{translated(tried.preflight.message, locale)} {added}"
+        sentence = f"{say_message(tried.preflight.message, locale)} {added}"
         yield {
-            parts["verdict"]: light.shown(tried.preflight.status, sentence, locale),
+            parts["verdict"]: remote_status.shown(tried.preflight.status, sentence, locale),
             parts["address"]: "",
             parts["token"]: "",
             parts["name"]: "",

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
 from html import escape
-from typing import Any
 
-import gradio as gr
-from gradio.components import Component
-from PIL import Image
+from PIL import ExifTags, Image
 
 from backend.errors import LatentRelayError
-from backend.job import fit_size
-from backend.models import find_model
+from backend.images import BROKEN
 from backend.placement.estimate import Estimate
 from backend.studio import Studio
-from ui.form import Form, Values
+from ui.form import Values
 from ui.render import seconds, size
-from ui.text import locale_of, say
-from ui.user_endpoints import UserEndpoints
+from ui.text import say
 
 
 def sentence(estimate: Estimate, locale: str) -> str:
     """The figures in words; what is not known is left out or said to be unknown."""
-    ways = say(
+    modes = say(
         locale,
         "estimate_ways",
         encode=say(locale, f"mode_name_{estimate.encode_mode}"),
@@ -38,7 +31,7 @@ def sentence(estimate: Estimate, locale: str) -> str:
         parts.append(say(locale, "estimate_time", seconds=seconds(estimate.seconds)))
     if estimate.peak_bytes:
         parts.append(say(locale, "estimate_memory", **memory))
-    return ", ".join([*parts, ways]) if parts else ways
+    return ", ".join([*parts, modes])
 
 
 def line(estimate: Estimate | None = None, locale: str = "en") -> str:
@@ -48,50 +41,28 @@ def line(estimate: Estimate | None = None, locale: str = "en") -> str:
     return f'<p class="lr-estimate" data-state="{state}">{escape(text)}</p>'
 
 
-def wire(studio: Studio, form: Form, own: UserEndpoints, shown: gr.HTML, run_table: gr.HTML) -> None:
-    """Tell anew whenever a setting that matters changes, and after a run, which taught how long things take."""
-
-    def tell(data: Mapping[Component, Any], request: gr.Request) -> str:
-        values = replace(form.read(data), own=own.of(request.session_hash))
-        try:
-            return line(studio.estimate(values.job(_stand_in(values))), locale_of(request))
-        except LatentRelayError:
-            return line()  # half-typed settings; the button itself will say what is wrong
-
-    matter = (
-        form.image,
-        form.strength,
-        form.model,
-        form.mode,
-        form.steps,
-        form.guidance,
-        form.width,
-        form.height,
-        form.tile_size,
-        form.tile_overlap,
-        form.encode_mode,
-        form.decode_mode,
-    )
-    gr.on(
-        [*(widget.change for widget in matter), run_table.change],
-        tell,
-        form.widgets(),
-        shown,
-        show_progress="hidden",
-        trigger_mode="always_last",
-        concurrency_limit=4,
-        api_visibility="private",
-    )
+def estimate_line(studio: Studio, values: Values, locale: str) -> str:
+    """The line for the form's values; empty while they are half typed, since the button says what is wrong."""
+    try:
+        blank = Image.new("1", values.fitted(picture_size(values.image), studio.find_model(values.model)))
+        return line(studio.estimate(values.job(blank)), locale)
+    except LatentRelayError:
+        return line()
 
 
-def _stand_in(values: Values) -> Image.Image:
-    """A blank of the size the job would work at, so that no pixel is read for a guess."""
-    shape = (1, 1)
-    if values.image:
-        try:
-            with Image.open(values.image) as picture:
-                shape = picture.size
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            shape = (1, 1)  # said properly when the picture is used
-    spec = find_model(values.model)
-    return Image.new("1", fit_size(shape, spec, *values.size()))
+def picture_size(path: str | None) -> tuple[int, int]:
+    """(width, height) as the picture is seen, that is, turned as its EXIF says; no pixel is read.
+
+    (1, 1) without a picture, or with one that cannot be read, which is said when it is used.
+    """
+    if not path:
+        return 1, 1
+    try:
+        with Image.open(path) as picture:
+            # Pillow would read a whole PNG in search of EXIF behind the pixels.
+            turned = picture.format != "PNG" or "exif" in picture.info
+            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1) if turned else 1
+            width, height = picture.size
+    except BROKEN:
+        return 1, 1
+    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)

@@ -41,7 +41,7 @@ def build(studio: Studio, tab: gr.Tab) -> Callable[[], None]:
             elem_id="lr-fit-card",
         )
         memory = gr.Number(8, label=T("fit_memory"), minimum=1, maximum=1000, elem_id="lr-fit-memory")
-        model = gr.Dropdown(model_choices(), value=model_name, label=T("fit_model"), filterable=False)
+        model = gr.Dropdown(model_choices(studio), value=model_name, label=T("fit_model"), filterable=False)
         side = gr.Dropdown(
             [(f"{size} × {size}", size) for size in SIZES], value=2048, label=T("fit_size"), filterable=False
         )

@@ -1,4 +1,4 @@
-"""The form's widgets, and how their values become one Job. No positional arguments: values are looked up by widget."""
+"""The form of the main tab: its widgets, their values in plain types, and the job that the values ask for."""
 
 from __future__ import annotations
 
@@ -21,15 +21,21 @@ from backend.job import (
     VAE_MODES,
     Job,
     Transfer,
+    UserEndpoint,
     VaeOptions,
     fit_size,
 )
-from backend.models import MODELS, find_model
-from backend.remote.user_endpoint import UserEndpoint
+from backend.message import Message
+from backend.models import ModelSpec
+from backend.studio import Studio
 from ui.pictures import open_picture
 from ui.user_endpoints import PREFIX
+from ui.widgets import AS_ABOVE, choose_from, mode_choices, mode_override_choices, scheduler_choices
 
-AS_ABOVE = "same"
+MAX_SLIDER_STEPS, MAX_SLIDER_GUIDANCE = 100, 20
+"""Where the sliders end; the API takes more."""
+Changes = dict[Component, Any]
+"""New values or updates by widget, as an event handler returns them."""
 
 
 @dataclass(frozen=True)
@@ -54,24 +60,30 @@ class Values:
     encode_mode: str = AS_ABOVE
     decode_mode: str = AS_ABOVE
     transfer: str = "uint8"
-    own: Mapping[str, UserEndpoint] = field(default_factory=dict, repr=False)
-    """The visitor's endpoints, by what a mode's list calls them; no widget of the form, and in no link."""
+    endpoints: Mapping[str, UserEndpoint] = field(default_factory=dict, repr=False)
+    """The visitor's endpoints, by the values that stand for them in a choice of modes; in no widget and no link."""
 
-    def picture(self, locale: str = "en") -> Image.Image:
-        """The input at the size it is worked on, so that before and after cover each other."""
+    def picture(self, spec: ModelSpec, locale: str = "en") -> Image.Image:
+        """The input, RGB, at the size it is worked on, so that before and after cover each other.
+
+        Raises:
+            BadImageError, BadSettingError: no picture that can be read, or a size out of range.
+        """
         picture = images.to_rgb(open_picture(self.image, locale))
-        spec = find_model(self.model)
-        width, height = fit_size(picture.size, spec, *self.size())
-        return images.resize(picture, width, height, self.fit)
+        return images.resize(picture, *self.fitted(picture.size, spec), self.fit)
 
-    def size(self) -> tuple[int | None, int | None]:
-        """(width, height) as asked for; None is "as the picture is"."""
-        return _or_none(self.width), _or_none(self.height)
+    def fitted(self, size: tuple[int, int], spec: ModelSpec) -> tuple[int, int]:
+        """(width, height) that a picture of `size` is worked on at; an empty field and 0 follow the picture."""
+        width, height = (
+            _whole(side, Message("The width and height must be a whole number, not {value}.", value=side))
+            for side in (self.width, self.height)
+        )
+        return fit_size(size, spec, width or None, height or None)
 
     def vae(self, direction: str) -> VaeOptions:
-        own = self.encode_mode if direction == "encode" else self.decode_mode
-        mode = self.mode if own == AS_ABOVE else own
-        return vae_options(mode, self.tile_size, self.tile_overlap, self.transfer, self.own)
+        override = self.encode_mode if direction == "encode" else self.decode_mode
+        mode = self.mode if override == AS_ABOVE else override
+        return vae_options(mode, self.tile_size, self.tile_overlap, self.transfer, self.endpoints)
 
     def job(self, picture: Image.Image) -> Job:
         return Job(
@@ -80,9 +92,12 @@ class Values:
             negative_prompt=_plain(self.negative_prompt),
             model=self.model,
             strength=self.strength,
-            num_inference_steps=_whole("number of steps", self.steps),
+            num_inference_steps=_whole(
+                self.steps,
+                Message("The number of steps must be a whole number, not {value}.", value=self.steps),
+            ),
             guidance_scale=self.guidance,
-            seed=_whole("seed", self.seed),
+            seed=_whole(self.seed, Message("The seed must be a whole number, not {value}.", value=self.seed)),
             scheduler=self.scheduler,
             width=picture.width,
             height=picture.height,
@@ -96,23 +111,24 @@ def vae_options(
     tile: float | None = None,
     overlap: float | None = None,
     transfer: str = "uint8",
-    own: Mapping[str, UserEndpoint] | None = None,
+    endpoints: Mapping[str, UserEndpoint] | None = None,
 ) -> VaeOptions:
     """A tab's widgets as options, checked.
 
     Raises:
-        BadSettingError: sizes that make no sense, or an endpoint of the visitor's own that is forgotten by now.
+        BadSettingError: sizes that make no sense, or a visitor's endpoint that is forgotten by now.
     """
     endpoint = None
     if mode.startswith(PREFIX):
-        endpoint = (own or {}).get(mode)
+        endpoint = (endpoints or {}).get(mode)
         if endpoint is None:
             raise BadSettingError(
                 "This page does not know that endpoint any more.", "Add it again in the tab Endpoints."
             )
         mode = "remote"
     usual = VaeOptions()
-    side, shared = _whole("tile size", tile), _whole("tile overlap", overlap)
+    side = _whole(tile, Message("The tile size must be a whole number, not {value}.", value=tile))
+    shared = _whole(overlap, Message("The tile overlap must be a whole number, not {value}.", value=overlap))
     return VaeOptions(
         mode,
         usual.tile_size if side is None else side,
@@ -123,16 +139,18 @@ def vae_options(
 
 
 def shareable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without the visitor's own endpoints, which mean nothing to anybody else."""
+    """Settings without the visitor's endpoints, which mean nothing to anybody else."""
     return {
         name: "remote" if isinstance(value, str) and value.startswith(PREFIX) else value
         for name, value in settings.items()
     }
 
 
-def clean(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the settings that the form can show, with the form's types. `raw` may come from a file or a link,
-    so what makes no sense is left out rather than refused."""
+def clean(raw: Mapping[str, Any], models: Mapping[str, ModelSpec]) -> dict[str, Any]:
+    """Those of the settings that the form can show, with the form's types; `models` are the ones offered here.
+
+    `raw` may come from a file or a link, so what makes no sense is left out rather than refused.
+    """
     settings: dict[str, Any] = {}
     for name, (kind, low, high) in _NUMBERS.items():
         try:
@@ -146,7 +164,7 @@ def clean(raw: Mapping[str, Any]) -> dict[str, Any]:
             settings[name] = raw[name][:MAX_PROMPT]
     modes = (*VAE_MODES, AS_ABOVE)
     choices = {
-        "model": [spec.name for spec in MODELS.values() if spec.available],
+        "model": [spec.name for spec in models.values() if spec.available],
         "scheduler": ["default", *SCHEDULERS],
         "fit": ["crop", "fit", "stretch"],
         "transfer": TRANSFERS,
@@ -170,20 +188,15 @@ _NUMBERS: dict[str, tuple[type, float, float]] = {
 
 
 def _plain(text: str | None) -> str:
-    """Text that can be written as UTF-8: half a surrogate pair, which JSON lets through, becomes a question mark."""
+    """Text that can be written as UTF-8: a lone surrogate, which JSON lets through, becomes a question mark."""
     return (text or "").encode("utf-8", "replace").decode()
 
 
-def _whole(name: str, value: float | None) -> int | None:
+def _whole(value: float | None, complaint: Message) -> int | None:
     try:
         return None if value is None else int(value)
     except (TypeError, ValueError, OverflowError) as error:  # NaN, infinity
-        raise BadSettingError(f"The {name} must be a whole number, not {value}.") from error
-
-
-def _or_none(side: float | None) -> int | None:
-    """An empty field and 0 both mean "as the picture is"."""
-    return _whole("width and height", side) or None
+        raise BadSettingError(complaint) from error
 
 
 @dataclass(frozen=True)
@@ -212,9 +225,49 @@ class Form:
     def widgets(self) -> set[Component]:
         return {getattr(self, field.name) for field in fields(self)}
 
-    def read(self, data: Mapping[Component, Any]) -> Values:
-        return Values(**{field.name: data[getattr(self, field.name)] for field in fields(self)})
+    def settings(self) -> list[Component]:
+        """All but the picture, in the order they were made."""
+        return sorted(self.widgets() - {self.image}, key=lambda widget: widget._id)
 
-    def shows(self, settings: Mapping[str, Any]) -> dict[Component, Any]:
-        """Values of the form, by their names, as changes to its widgets."""
-        return {getattr(self, name): value for name, value in settings.items() if name != "image"}
+    def read(self, data: Mapping[Component, Any]) -> Values:
+        """The values of those widgets that `data` holds; of the others the defaults."""
+        known = {field.name: data[w] for field in fields(self) if (w := getattr(self, field.name)) in data}
+        return Values(**{"image": None, **known})
+
+    def update(
+        self,
+        settings: Mapping[str, Any],
+        studio: Studio,
+        endpoints: Mapping[str, UserEndpoint],
+        locale: str,
+        *,
+        model: str,
+    ) -> Changes:
+        """What sets these settings (names of `Values`), together with the choices that they are chosen from.
+
+        `model` is the one in the form now. Settings that name a model bring its own strength, steps and guidance where
+        they name none. A mode or scheduler that the model does not have becomes the first of its choices.
+        """
+        spec = studio.find_model(settings.get("model", model))
+        settings = dict(settings)
+        if "model" in settings:
+            defaults = {
+                "strength": spec.strength,
+                "steps": spec.num_inference_steps,
+                "guidance": spec.guidance_scale,
+                **dict.fromkeys(("scheduler", "mode", "encode_mode", "decode_mode")),
+            }
+            settings = defaults | settings
+        for name, limit in (("steps", MAX_SLIDER_STEPS), ("guidance", MAX_SLIDER_GUIDANCE)):
+            if name in settings:
+                settings[name] = min(settings[name], limit)
+        choices = {
+            "scheduler": scheduler_choices(spec),
+            "mode": mode_choices(spec, endpoints, locale),
+            "encode_mode": mode_override_choices(spec, endpoints, locale),
+            "decode_mode": mode_override_choices(spec, endpoints, locale),
+        }
+        return {
+            getattr(self, name): choose_from(choices[name], value) if name in choices else value
+            for name, value in settings.items()
+        }

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from ui.recipe import Story, read_story
+from ui.recipe import PngMetadata, read_metadata
 from ui.runs import Runs
 
 KEEP = 24
@@ -45,14 +45,14 @@ def thumbnails(runs: Runs, ids: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def gallery(runs: Runs, ids: Sequence[str]) -> Any:
-    """The gallery's new contents; it is not shown while there is nothing in it."""
+    """The gallery's new contents; it is hidden while it is empty."""
     items = thumbnails(runs, ids)
     return gr.update(value=items, visible=bool(items))
 
 
-def story_of(runs: Runs, run_id: str) -> tuple[Path, Path, Story] | None:
-    """(folder, picture, what is written in it) of an earlier run."""
+def earlier_run(runs: Runs, run_id: str) -> tuple[Path, Path, PngMetadata] | None:
+    """(folder, picture, what is written in it); None if it is not kept any more."""
     folder = runs.find(run_id)
     picture = picture_of(folder) if folder else None
-    story = read_story(picture) if picture else None
-    return (folder, picture, story) if folder and picture and story else None
+    metadata = read_metadata(picture) if picture else None
+    return (folder, picture, metadata) if folder and picture and metadata else None

@@ -13,8 +13,9 @@ from starlette.routing import Route
 
 from backend.studio import Studio
 from ui import api, benchmark, compare, decode, draw, encode, endpoints, fit, history, img2img
-from ui.running import Changes
+from ui.form import Changes
 from ui.runs import Runs
+from ui.tab import PageContext
 from ui.text import I18N, T, locale_of, say
 from ui.theme import ASSETS, css, theme
 from ui.user_endpoints import UserEndpoints
@@ -53,18 +54,18 @@ class Page(gr.Blocks):
 
 def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
     """The whole page. `runs` keeps what it makes; pass its folder to `launch_options`."""
-    own = UserEndpoints()
+    context = PageContext(studio, runs, UserEndpoints())
     with Page(title="Latent Relay", analytics_enabled=False) as page:
         local(html(header("en"), elem_id="lr-header"), header)
         with gr.Tabs(elem_id="lr-tabs", selected="img2img") as tabs:
             with gr.Tab(T("tab_img2img"), id="img2img"):
-                main = img2img.build(studio, runs, own)
+                main = img2img.build(context)
             with gr.Tab(T("tab_draw"), id="draw"):
                 wire_drawing = draw.build(runs)
             with gr.Tab(T("tab_encode"), id="encode"):
-                wire_encode, encode_places = encode.build(studio, runs, own)
+                wire_encode, encode_places = encode.build(studio, runs, context.endpoints)
             with gr.Tab(T("tab_decode"), id="decode"):
-                wire_decode, decode_places = decode.build(studio, runs, own, main.form.model)
+                wire_decode, decode_places = decode.build(studio, runs, context.endpoints, main.form.model)
             with gr.Tab(T("tab_compare"), id="compare"):
                 wire_compare = compare.build(studio, runs)
             with gr.Tab(T("tab_fit"), id="fit") as fit_tab:
@@ -72,7 +73,7 @@ def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
             with gr.Tab(T("tab_benchmark"), id="benchmark"):
                 wire_benchmark = benchmark.build(studio, runs)
             with gr.Tab(T("tab_endpoints"), id="endpoints"):
-                served = endpoints.build(studio, own, main.form.model)
+                served = endpoints.build(studio, context.endpoints, main.form.model)
         main.wire()
         wire_drawing(main, tabs)
         wire_encode()
@@ -80,34 +81,35 @@ def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
         wire_compare()
         wire_fit()
         wire_benchmark()
-        served.wire((*main.places, *encode_places, *decode_places))
+        served.wire((*main.mode_selects, *encode_places, *decode_places))
         api.build(studio, runs)
-        _wire_loading(page, runs, own, main, served)
-    # Jobs wait in the studio's line, where they are told their place, or that it is busy. This bounds all the rest; a
-    # whole crowd that comes at once must get through it to the line.
+        _wire_loading(page, context, main, served)
+    # Jobs wait in the studio's queue, which tells them their place, or that it is busy. This bounds all the rest; a
+    # whole crowd that comes at once must get through it to that queue.
     return page.queue(max_size=2 * studio.settings.queue, api_open=False)
 
 
 def _wire_loading(
-    page: gr.Blocks, runs: Runs, own: UserEndpoints, main: img2img.Tab, served: endpoints.Tab
+    page: gr.Blocks, context: PageContext, main: img2img.Img2ImgTab, served: endpoints.Tab
 ) -> None:
-    translated = locals_of(page)
+    in_locale = locals_of(page)
+    gallery = main.result.gallery
 
     def greet(ids: list[str], request: gr.Request) -> Changes:
         """The history of this browser, the settings of a link, and the visitor's language."""
         locale = locale_of(request)
-        changes: Changes = {main.view.gallery: history.gallery(runs, ids)}
-        changes |= img2img.from_link(main.form, dict(request.query_params))
-        changes |= served.greet(request)
+        changes: Changes = {gallery: history.gallery(context.runs, ids)}
         if locale != "en":
-            changes |= {component: render(locale) for component, render in translated.items()}
+            changes |= {component: render(locale) for component, render in in_locale.items()}
+        changes |= served.greet(request)
+        changes |= main.from_link(dict(request.query_params), request)
         return changes
 
     def leave(request: gr.Request) -> None:
-        own.forget(request.session_hash)
+        context.endpoints.forget(request.session_hash)
 
-    outputs = [main.view.gallery, *translated, *served.greeted, *(main.form.widgets() - {main.form.image})]
-    page.load(greet, main.view.ids, outputs, show_progress="hidden", api_visibility="private")
+    outputs = [gallery, *in_locale, *served.greeted, *main.form.settings()]
+    page.load(greet, main.result.ids, outputs, show_progress="hidden", api_visibility="private")
     page.unload(leave)
 
 
@@ -128,7 +130,7 @@ def launch_options(folder: Path, studio: Studio) -> dict[str, Any]:
 
 
 def refusals() -> list[Route]:
-    """Routes of Gradio's that would fetch an address for whoever asks, taken before it can."""
+    """Routes in place of Gradio's that would fetch an address for anybody who asks."""
 
     def refuse(_: Request) -> PlainTextResponse:
         return PlainTextResponse("This app fetches nothing for others.", 403)

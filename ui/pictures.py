@@ -1,4 +1,4 @@
-"""Pictures at the page's edge: what a visitor drops in, opened kindly; what the viewer shows, as addresses."""
+"""Pictures between files and the page: uploads as PIL pictures, results as addresses for the viewer."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from PIL import Image
 
 from backend.errors import BadImageError
 from backend.images import BROKEN
+from backend.message import literal
 from ui.cleaning import DRAWINGS
 from ui.runs import disk_may_be_full
 from ui.text import say
@@ -26,14 +27,14 @@ def open_picture(path: str | None, locale: str = "en") -> Image.Image:
         BadImageError: no file, or one that Pillow cannot read.
     """
     if not path:
-        raise BadImageError(say(locale, "needs_picture"))
+        raise BadImageError(literal(say(locale, "needs_picture")))
     try:
         image = Image.open(path)
         image.load()
     except BROKEN as error:
         head = Path(path).read_bytes()[4:12] if Path(path).is_file() else b""
         heic = head[:4] == b"ftyp" and head[4:] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc")
-        raise BadImageError(say(locale, "heic" if heic else "unreadable")) from error
+        raise BadImageError(literal(say(locale, "heic" if heic else "unreadable"))) from error
     return image
 
 
@@ -49,7 +50,7 @@ def file_url(path: Path) -> str:
     return "gradio_api/file=" + quote(str(path))
 
 
-def save_drawing(address: str, folder: Path) -> str:
+def save_drawing(address: str, folder: Path, locale: str = "en") -> str:
     """The sketch pad's PNG, out of its address, as a file that the upload can show.
 
     Raises:
@@ -61,7 +62,7 @@ def save_drawing(address: str, folder: Path) -> str:
         with Image.open(io.BytesIO(base64.b64decode(body, validate=True)), formats=["PNG"]) as image:
             drawing = image.convert("RGB")
     except BROKEN as error:
-        raise BadImageError(say("en", "unreadable")) from error
+        raise BadImageError(literal(say(locale, "unreadable"))) from error
     path = folder / DRAWINGS / f"{secrets.token_urlsafe(16)}.png"
     with disk_may_be_full():
         path.parent.mkdir(parents=True, exist_ok=True)

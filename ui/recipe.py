@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,26 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from backend.job import SCHEDULERS
-from backend.message import Message
+from backend.message import Message, literal
+from backend.models import ModelSpec
 from backend.report import Cost, StageReport, Traffic
-from ui.form import AS_ABOVE, clean
+from ui.form import clean
+from ui.languages import MESSAGES
+from ui.widgets import AS_ABOVE
 
 CHUNK = "latent-relay"
-_PAIR = re.compile(r'\s*([\w \-/]+):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
+_MAX_CHUNK = 65_536
+"""Letters of a text chunk that are read; a longer one is taken for absent."""
+_MAX_PAIRS = 4_096
+"""Letters of the `key: value` line of a "parameters" text that are read."""
+_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"')
+_JOINED = re.compile(r"\{part\d\}(?: \{part\d\})+")
+"""The key of `backend.message.join(…)`."""
 
 
 @dataclass(frozen=True)
-class Story:
-    """What a picture of ours tells about itself."""
+class PngMetadata:
+    """What Latent Relay writes into a picture: the job's recipe and a report of each stage."""
 
     recipe: dict[str, Any]
     reports: tuple[StageReport, ...]
@@ -55,27 +64,32 @@ def save_png(path: Path, image: Image.Image, recipe: dict[str, Any], reports: Se
     """Write `image` with its recipe and where each stage really ran."""
     info = PngInfo()
     info.add_itxt("parameters", parameters_text(recipe))
-    story = {"recipe": recipe, "stages": [report.as_dict() for report in reports]}
-    info.add_itxt(CHUNK, json.dumps(story, ensure_ascii=False))
+    metadata = {"recipe": recipe, "stages": [report.as_dict() for report in reports]}
+    info.add_itxt(CHUNK, json.dumps(metadata, ensure_ascii=False))
     image.save(path, pnginfo=info)
 
 
 def read_text(path: Path) -> dict[str, str]:
-    """The text chunks of a picture, empty where there are none. The file may be anything."""
+    """The text chunks of a picture by name, without overlong ones; empty for a file that is no picture."""
     try:
         with Image.open(path) as image:
             image.load()  # chunks may follow the pixels
-            return {key: value for key, value in image.info.items() if isinstance(value, str)}
+            chunks = {key: value for key, value in image.info.items() if isinstance(value, str)}
+            return {key: value for key, value in chunks.items() if len(value) <= _MAX_CHUNK}
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return {}
 
 
-def read_story(path: Path) -> Story | None:
-    """Our own chunk, if it is there and whole."""
+def read_metadata(path: Path) -> PngMetadata | None:
+    """Our own chunk; None if it is missing or broken."""
+    return _metadata(read_text(path))
+
+
+def _metadata(chunks: Mapping[str, str]) -> PngMetadata | None:
     try:
-        data = json.loads(read_text(path)[CHUNK])
-        return Story(dict(data["recipe"]), tuple(_report(stage) for stage in data["stages"]))
-    except (KeyError, TypeError, ValueError):
+        data = json.loads(chunks[CHUNK])
+        return PngMetadata(dict(data["recipe"]), tuple(_report(stage) for stage in data["stages"]))
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
 
 
@@ -86,8 +100,8 @@ def _report(data: dict[str, Any]) -> StageReport:
     return StageReport(
         stage=data["stage"],
         mode=data["mode"],
-        reason=Message(data["reason"]),
-        where=Message(data["where"]),
+        reason=_message(data, "reason"),
+        where=_message(data, "where"),
         cost=Cost(**cost),
         traffic=Traffic(**{key: traffic[key] for key in Traffic.__dataclass_fields__}) if traffic else None,
         avoided_bytes=data.get("spared_bytes"),
@@ -95,16 +109,58 @@ def _report(data: dict[str, Any]) -> StageReport:
     )
 
 
-def settings_in(path: Path) -> dict[str, Any]:
+def _message(data: dict[str, Any], name: str) -> Message:
+    """A report's sentence as a message, so that it can be shown in any language; else its English text.
+
+    The file may come from anyone, and `str.format` with somebody else's template can read attributes or allocate
+    without bound. So the template must be one of the backend's own.
+    """
+    text = str(data[name])
+    try:
+        message = _known_message(data["messages"][name])
+        return message if str(message) == text else literal(text)
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+    ):  # what a format may raise, too
+        return literal(text)
+
+
+def _known_message(data: dict[str, Any]) -> Message:
+    """A known key with plain or nested values.
+
+    Raises:
+        KeyError, TypeError, ValueError: anything else.
+    """
+    key, values = data["key"], data["values"]
+    known = key in ("", "{text}") or any(key in table for table in MESSAGES.values())
+    if not known and not _JOINED.fullmatch(key):
+        raise ValueError("not a sentence of the backend")
+    return Message(key, **{name: _known_value(value) for name, value in dict(values).items()})
+
+
+def _known_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _known_message(value)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise ValueError("neither plain nor a message")
+
+
+def settings_in(path: Path, models: Mapping[str, ModelSpec]) -> dict[str, Any]:
     """The form's values that made this picture, ours or AUTOMATIC1111's; empty if it does not say."""
-    story = read_story(path)
-    if story is not None:
-        return settings_of(story.recipe)
-    text = read_text(path).get("parameters", "")
+    chunks = read_text(path)
+    metadata = _metadata(chunks)
+    if metadata is not None:
+        return settings_of(metadata.recipe, models)
+    text = chunks.get("parameters", "")
     return parse_parameters(text) if "Steps:" in text else {}
 
 
-def settings_of(recipe: dict[str, Any]) -> dict[str, Any]:
+def settings_of(recipe: dict[str, Any], models: Mapping[str, ModelSpec]) -> dict[str, Any]:
     """A recipe of ours as values of the form."""
     encode, decode = recipe.get("encode_mode", "auto"), recipe.get("decode_mode", "auto")
     return clean(
@@ -115,7 +171,8 @@ def settings_of(recipe: dict[str, Any]) -> dict[str, Any]:
             "mode": encode,
             "encode_mode": AS_ABOVE,
             "decode_mode": AS_ABOVE if decode == encode else decode,
-        }
+        },
+        models,
     )
 
 
@@ -125,7 +182,7 @@ def parse_parameters(text: str) -> dict[str, Any]:
     if "Steps:" not in tail:
         head, tail = text.strip(), ""
     prompt, _, negative = head.partition("Negative prompt:")
-    pairs = {key.strip(): value.strip().strip('"') for key, value in _PAIR.findall(tail)}
+    pairs = _pairs(tail[:_MAX_PAIRS])
     width, _, height = pairs.get("Size", "").partition("x")
     raw = {
         "prompt": prompt.strip(),
@@ -138,7 +195,29 @@ def parse_parameters(text: str) -> dict[str, Any]:
         "height": height,
         "scheduler": _scheduler(pairs.get("Sampler", "")),
     }
-    return clean({key: value for key, value in raw.items() if value is not None})
+    return clean({key: value for key, value in raw.items() if value is not None}, {})
+
+
+def _pairs(line: str) -> dict[str, str]:
+    """`key: value, key: "a value, quoted"` as a dict, in one pass from left to right."""
+    pairs: dict[str, str] = {}
+    start = 0
+    while start < len(line):
+        colon, comma = line.find(":", start), line.find(",", start)
+        if colon < 0:
+            break
+        if 0 <= comma < colon:  # no key here
+            start = comma + 1
+            continue
+        begin = colon + 1
+        while begin < len(line) and line[begin].isspace():
+            begin += 1
+        quoted = _QUOTED.match(line, begin)
+        comma = line.find(",", quoted.end() if quoted else begin)
+        end = comma if comma >= 0 else len(line)
+        pairs[line[start:colon].strip()] = line[begin:end].strip().strip('"')
+        start = end + 1
+    return pairs
 
 
 def _scheduler(name: str) -> str:

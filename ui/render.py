@@ -1,4 +1,4 @@
-"""What the page shows of a run: pure functions from stage reports to HTML. Everything is escaped here."""
+"""Stage reports as HTML, in the visitor's language: pure functions, whose results are escaped."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from dataclasses import dataclass
 from html import escape
 
 from backend.report import Stage, StageReport, avoided_bytes
-from ui.text import say, translated
+from ui.text import say, say_message
 
 STAGES: tuple[Stage, ...] = ("encode", "denoise", "decode")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come, as far as the page needs to know."""
+    """How far a run has come."""
 
     message: str
+    """In the visitor's language."""
     fraction: float = 0.0
-    """Of the whole run, 0 to 1; painting is nearly all of it."""
+    """Of the whole run, 0 to 1; denoising is nearly all of it."""
     active: Stage | None = None
     where: str = ""
-    mode: str = ""
+    """Mode and device of the active stage, in the visitor's language."""
     reports: tuple[StageReport, ...] = ()
     failed: Stage | None = None
     running: bool = False
@@ -38,7 +39,8 @@ def seconds(value: float | None) -> str:
         return f"{value:.1f} s"
     if value < 99.5:
         return f"{value:.0f} s"
-    return f"{int(value // 60)} min {value % 60:.0f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s"
 
 
 def size(count: int | None) -> str:
@@ -56,12 +58,12 @@ def size(count: int | None) -> str:
     return f"{count / 1e9:.2f} GB"
 
 
-def story(reports: Sequence[StageReport], locale: str) -> str:
+def summary(reports: Sequence[StageReport], locale: str) -> str:
     """A run in one line: what happened where, how long it took, what went over the wire."""
     parts = []
     for report in reports:
         place = (
-            say(locale, "at", where=translated(report.where, locale))
+            say(locale, "at", where=say_message(report.where, locale))
             if report.mode == "remote"
             else say(locale, "here")
         )
@@ -85,7 +87,7 @@ def memory(report: StageReport) -> str:
 def panel(progress: Progress, locale: str, stages: Sequence[Stage] = STAGES) -> str:
     """Status line, progress, the stages lighting up, and the bar to scale. Always the same height."""
     done = {report.stage: report for report in progress.reports}
-    cards = "".join(_card(stage, done.get(stage), progress, locale) for stage in stages)
+    items = "".join(_stage(stage, done.get(stage), progress, locale) for stage in stages)
     percent = round(100 * min(1.0, max(0.0, progress.fraction)))
     state = "running" if progress.running else progress.tone or "still"
     return (
@@ -93,22 +95,22 @@ def panel(progress: Progress, locale: str, stages: Sequence[Stage] = STAGES) -> 
         f'<p class="lr-status" role="status">{escape(progress.message)}</p>'
         f'<div class="lr-progress" role="progressbar" aria-label="{escape(progress.message)}" aria-valuemin="0" '
         f'aria-valuemax="100" aria-valuenow="{percent}"><i style="width:{percent}%"></i></div>'
-        f'<ol class="lr-stages" data-count="{len(stages)}">{cards}</ol>{bar(progress.reports, locale)}</div>'
+        f'<ol class="lr-stages" data-count="{len(stages)}">{items}</ol>{bar(progress.reports, locale)}</div>'
     )
 
 
-def _card(stage: Stage, report: StageReport | None, progress: Progress, locale: str) -> str:
+def _stage(stage: Stage, report: StageReport | None, progress: Progress, locale: str) -> str:
     state = "done" if report else "failed" if progress.failed == stage else "waiting"
     if report is None and progress.active == stage and progress.running:
         state = "active"
     if report:
         mode = say(locale, f"mode_name_{report.mode}") if report.mode else ""
-        where, took = f"{mode} · {translated(report.where, locale)}", seconds(report.cost.seconds)
+        where, took = f"{mode} · {say_message(report.where, locale)}", seconds(report.cost.seconds)
     elif state == "active" and progress.where:
         where, took = progress.where, "…"
     else:
         where, took = say(locale, f"stage_{stage}_what"), ""
-    title = translated(report.reason, locale) if report else where
+    title = say_message(report.reason, locale) if report else where
     return (
         f'<li class="lr-stage lr-{stage}" data-state="{state}" title="{escape(title)}">'
         f'<b>{escape(say(locale, f"stage_{stage}"))}</b><span class="lr-took">{escape(took)}</span>'
@@ -122,7 +124,7 @@ def bar(reports: Sequence[StageReport], locale: str) -> str:
     if not total:
         return '<div class="lr-bar" aria-hidden="true"></div>'
     label = " · ".join(
-        f"{say(locale, f'stage_{report.stage}')} {seconds(report.cost.seconds)}, {translated(report.where, locale)}"
+        f"{say(locale, f'stage_{report.stage}')} {seconds(report.cost.seconds)}, {say_message(report.where, locale)}"
         for report in reports
     )
     parts = "".join(
@@ -135,11 +137,15 @@ def bar(reports: Sequence[StageReport], locale: str) -> str:
 
 def figures(headings: Iterable[str], rows: Iterable[str], locale: str) -> str:
     """A table of finished `<tr>` rows under those headings; it scrolls sideways where it must."""
+    return _table(headings, rows, locale, "lr-table lr-figures")
+
+
+def _table(headings: Iterable[str], rows: Iterable[str], locale: str, css: str, foot: str = "") -> str:
     head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
     return (
         f'<div class="lr-scroll" tabindex="0" role="group" aria-label="{escape(say(locale, "numbers"))}">'
-        f'<table class="lr-table lr-figures"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
+        f'<table class="{css}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody>{foot}</table></div>"
     )
 
 
@@ -148,18 +154,17 @@ def cost_table(reports: Sequence[StageReport], locale: str) -> str:
     if not reports:
         return f'<p class="lr-quiet">{escape(say(locale, "no_numbers"))}</p>'
     columns = ("stage", "where", "time", "memory", "traffic", "wire")
-    head = "".join(f'<th scope="col">{escape(say(locale, f"col_{name}"))}</th>' for name in columns)
-    rows = "".join(_row(report, locale) for report in reports)
+    headings = (say(locale, f"col_{name}") for name in columns)
     total = seconds(sum(report.cost.seconds for report in reports))
-    return (
-        f'<div class="lr-scroll" tabindex="0" role="group" aria-label="{escape(say(locale, "numbers"))}">'
-        f'<table class="lr-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>'
+    foot = (
         f'<tfoot><tr><th scope="row">{escape(say(locale, "total"))}</th><td></td><td>{total}</td>'
-        f'<td colspan="3"></td></tr></tfoot></table></div>{_spared(reports, locale)}'
+        '<td colspan="3"></td></tr></tfoot>'
     )
+    rows = (_row(report, locale) for report in reports)
+    return _table(headings, rows, locale, "lr-table", foot) + _avoided(reports, locale)
 
 
-def _spared(reports: Sequence[StageReport], locale: str) -> str:
+def _avoided(reports: Sequence[StageReport], locale: str) -> str:
     """One line for a run that never needed the VAE here."""
     count = avoided_bytes(reports)
     return (
@@ -177,15 +182,15 @@ def _row(report: StageReport, locale: str) -> str:
     if traffic is not None:
         wire = f"{seconds(traffic.server_seconds)} / {seconds(traffic.network_seconds(report.cost.seconds))}"
     mode = say(locale, f"mode_name_{report.mode}")
-    asked = ""
+    requested = ""
     if report.requested_mode and report.requested_mode != report.mode:
-        wanted = say(locale, f"mode_name_{report.requested_mode}")
-        asked = f"<br><small>{escape(say(locale, 'asked_for', mode=wanted))}</small>"
+        name = say(locale, f"mode_name_{report.requested_mode}")
+        requested = f"<br><small>{escape(say(locale, 'asked_for', mode=name))}</small>"
     name = say(locale, f"stage_{report.stage}")
-    where, reason = translated(report.where, locale), translated(report.reason, locale)
+    where, reason = say_message(report.where, locale), say_message(report.reason, locale)
     return (
         f'<tr><th scope="row"><i class="lr-dot lr-{report.stage}"></i>{escape(name)}</th>'
-        f"<td>{escape(mode)} · {escape(where)}{asked}</td><td>{seconds(report.cost.seconds)}</td>"
+        f"<td>{escape(mode)} · {escape(where)}{requested}</td><td>{seconds(report.cost.seconds)}</td>"
         f"<td>{memory(report)}</td><td>{moved}</td><td>{wire}</td></tr>"
         f'<tr class="lr-why"><td colspan="6"><div>{escape(say(locale, "why", reason=reason))}</div></td></tr>'
     )

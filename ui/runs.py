@@ -1,6 +1,6 @@
 """The runs people started: the stop button's registry, and a folder with what each run made.
 
-Ids are unguessable, because whoever knows one can see its picture. The page keeps ids only, never tensors.
+Ids are unguessable, because who knows one can see its picture. The page keeps ids only, never tensors.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from backend.errors import DiskFullError
 from backend.latents import save_latents
 from backend.models import ModelSpec
 from backend.report import StageReport
-from ui.cleaning import RUN_ID, Keep, clean
+from ui.cleaning import RUN_ID, Retention, clean
 
 if TYPE_CHECKING:
     import torch
 
 UNFINISHED = 200
 """Runs without a picture that can still be finished another way; the oldest are forgotten first."""
-_LOOK_SECONDS = 60.0
-"""Time between two looks for what is too old or too much."""
+_CLEANUP_SECONDS = 60.0
+"""Time between two searches for what is too old or too much."""
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Run:
     latents: Path | None = None
     picture: Path | None = None
     disk_full: bool = False
-    """Whether something of this run could not be kept."""
+    """Whether a file of this run could not be written."""
 
     def write(self, name: str, save: Callable[[Path], object]) -> Path:
         """`save(path)` to a file of that name in the run's folder.
@@ -89,13 +89,13 @@ def disk_may_be_full() -> Iterator[None]:
 
 
 class Runs:
-    """Thread-safe. Cleans its folder up, and `temp` with it, as `keep` says."""
+    """Thread-safe. Deletes from its folder and from `temp` what `retention` does not keep."""
 
-    def __init__(self, folder: Path, keep: Keep | None = None, temp: Path | None = None) -> None:
+    def __init__(self, folder: Path, retention: Retention | None = None, temp: Path | None = None) -> None:
         self.folder = folder
         self._temp = temp
-        self._keep = keep or Keep()
-        self._looked = float("-inf")
+        self._retention = retention or Retention()
+        self._last_cleanup = float("-inf")
         self._running: dict[str, Run] = {}
         self._unfinished: dict[str, Run] = {}
         """Runs that ended without a picture but left latents: ids, paths and reports, no tensors."""
@@ -103,7 +103,7 @@ class Runs:
 
     def start(self) -> Run:
         """A new run with an empty folder; without one, if not even that has room."""
-        self.tidy()
+        self.clean_up()
         run_id = secrets.token_urlsafe(16)
         run = Run(run_id, self.folder / run_id)
         with self._lock:
@@ -113,14 +113,13 @@ class Runs:
         return run
 
     def resume(self, run_id: str | None) -> Run | None:
-        """A run that ended without a picture, to be finished from its latents, if it is still kept."""
+        """A run that ended without a picture, to be finished from its latents; None if it is not kept any more."""
         with self._lock:
-            run = self._unfinished.get(run_id or "")
+            run = self._unfinished.pop(run_id or "", None)
             if run is None:
                 return None
-            run_id = run.id
             run.stop = threading.Event()
-            self._running[run_id] = run
+            self._running[run.id] = run
         return run
 
     def stop(self, run_id: str | None) -> None:
@@ -131,6 +130,7 @@ class Runs:
             run.stop.set()
 
     def finish(self, run: Run) -> None:
+        """The run is over. Without a picture but with latents it can be resumed; doing this twice does no harm."""
         with self._lock:
             self._running.pop(run.id, None)
             if run.picture is None and run.latents is not None:
@@ -143,18 +143,18 @@ class Runs:
         folder = self.folder / run_id
         return folder if RUN_ID.fullmatch(run_id) and folder.is_dir() else None
 
-    def tidy(self) -> None:
-        """Delete what is too old or too much, if the last look was a while ago."""
+    def clean_up(self) -> None:
+        """Delete what is too old or too much, not more often than every `_CLEANUP_SECONDS`."""
         with self._lock:
             now = time.monotonic()
-            if now - self._looked < _LOOK_SECONDS:
+            if now - self._last_cleanup < _CLEANUP_SECONDS:
                 return
-            self._looked = now
+            self._last_cleanup = now
             busy = set(self._running)
-        clean(self.folder, self._keep, busy, self._temp)
+        clean(self.folder, self._retention, busy, self._temp)
 
-    def tidy_forever(self) -> None:
-        """For a thread: a page that nobody uses loses its old pictures, too."""
+    def cleanup_loop(self) -> None:
+        """For a thread: a page that nobody uses deletes its old pictures, too."""
         while True:
-            self.tidy()
-            time.sleep(_LOOK_SECONDS)
+            self.clean_up()
+            time.sleep(_CLEANUP_SECONDS)

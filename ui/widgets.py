@@ -11,11 +11,12 @@ import gradio as gr
 from gradio.components import Component
 from gradio_client.utils import is_http_url_like
 
-from backend.job import TRANSFERS, VAE_MODES, vae_modes
-from backend.models import MODELS, ModelSpec, find_model
-from backend.remote.user_endpoint import UserEndpoint
-from ui.form import AS_ABOVE
-from ui.text import T, locale_of, say
+from backend.errors import LatentRelayError
+from backend.job import TRANSFERS, VAE_MODES, UserEndpoint, vae_modes
+from backend.message import Message
+from backend.models import ModelSpec
+from backend.studio import Studio
+from ui.text import T, locale_of, say, say_message
 from ui.theme import ASSETS
 from ui.user_endpoints import UserEndpoints
 
@@ -28,13 +29,21 @@ _TEMPLATE = """<figure class="lr-viewer"><div class="lr-frame" data-state="empty
 </div></figure>"""
 
 
+AS_ABOVE = "same"
+"""The value of a direction's mode that means the mode chosen for both."""
 BY_THE_VAE = {"concurrency_id": "vae", "concurrency_limit": 8}
 """Options of an event that only encodes or decodes: all of them share one queue, first come first served."""
 
 
-def failure(sentence: str) -> gr.Error:
-    """An error for the page to show, to be raised. Gradio would show markup in it as such, and a sentence may quote
-    an endpoint's answer or a file; gradio_client gets its errors from `api.py`, as they are."""
+def failure(what: LatentRelayError | Message | str, locale: str = "en") -> gr.Error:
+    """Build the error to raise, so that the page shows it: the backend's in `locale`, a finished sentence as it is.
+
+    Gradio would show markup in it as such, and a sentence may quote an endpoint's answer or a file, so it is escaped;
+    gradio_client gets its errors from `api.py`, as they are.
+    """
+    if isinstance(what, LatentRelayError):
+        what = what.full_message
+    sentence = say_message(what, locale) if isinstance(what, Message) else what
     return gr.Error(escape(sentence, quote=False), print_exception=False)
 
 
@@ -83,81 +92,89 @@ def uploads_only(component: Component) -> Any:
     return component
 
 
+Choices = list[tuple[Any, str]]
+"""What a Radio or Dropdown offers: (label, value)."""
+
+
 def mode_choices(
-    spec: ModelSpec, own: Mapping[str, UserEndpoint] | None = None, locale: str = "en"
-) -> list[tuple[Any, str]]:
-    """Every mode this model has, each with its plain sentence, and the visitor's own endpoints for it."""
+    spec: ModelSpec, endpoints: Mapping[str, UserEndpoint] | None = None, locale: str = "en"
+) -> Choices:
+    """Every VAE mode of this model, each with its plain sentence, and the visitor's endpoints that serve it."""
     modes = [(T(f"mode_{mode}"), mode) for mode in vae_modes(spec)]
-    return [*modes, *_own_choices("mode_own", spec, own, locale)]
+    return [*modes, *_endpoint_choices("mode_own", endpoints, locale, spec)]
 
 
-def _own_choices(
-    key: str, spec: ModelSpec, own: Mapping[str, UserEndpoint] | None, locale: str
-) -> list[tuple[Any, str]]:
-    return [
-        (say(locale, key, name=endpoint.name), place)
-        for place, endpoint in (own or {}).items()
-        if spec.name in endpoint.models
-    ]
+def mode_override_choices(
+    spec: ModelSpec, endpoints: Mapping[str, UserEndpoint] | None = None, locale: str = "en"
+) -> Choices:
+    """For one direction only: as chosen for both, or another mode, by name."""
+    modes = [(T("as_above"), AS_ABOVE), *((T(f"mode_name_{mode}"), mode) for mode in vae_modes(spec))]
+    return [*modes, *_endpoint_choices("mode_name_own", endpoints, locale, spec)]
 
 
 def mode_name_choices(
-    _: ModelSpec | None = None, own: Mapping[str, UserEndpoint] | None = None, locale: str = "en"
-) -> list[tuple[Any, str]]:
-    """Modes by name, for a picture whose model is known only later; all of the visitor's endpoints are there."""
+    _: ModelSpec | None = None, endpoints: Mapping[str, UserEndpoint] | None = None, locale: str = "en"
+) -> Choices:
+    """Modes by name and every endpoint of the visitor's, for latents whose model is known only later."""
     modes = [(T(f"mode_name_{mode}"), mode) for mode in VAE_MODES if mode not in ("auto", "tiny")]
-    mine = [(say(locale, "mode_name_own", name=one.name), key) for key, one in (own or {}).items()]
-    return [*modes, *mine]
+    return [*modes, *_endpoint_choices("mode_name_own", endpoints, locale)]
 
 
-def own_mode_choices(
-    spec: ModelSpec, own: Mapping[str, UserEndpoint] | None = None, locale: str = "en"
-) -> list[tuple[Any, str]]:
-    modes = [(T("as_above"), AS_ABOVE), *((T(f"mode_name_{mode}"), mode) for mode in vae_modes(spec))]
-    return [*modes, *_own_choices("mode_name_own", spec, own, locale)]
+def decode_choices(spec: ModelSpec, endpoints: Mapping[str, UserEndpoint], locale: str) -> Choices:
+    """As `mode_choices`, but with every endpoint of the visitor's: the file says later whose latents it holds."""
+    return [*mode_choices(spec), *_endpoint_choices("mode_own", endpoints, locale)]
 
 
-def decode_choices(spec: ModelSpec, own: Mapping[str, UserEndpoint], locale: str) -> list[tuple[Any, str]]:
-    """As `mode_choices`, but with all of the visitor's endpoints: the file will say whose latents it holds."""
-    mine = [(say(locale, "mode_own", name=endpoint.name), key) for key, endpoint in own.items()]
-    return [*mode_choices(spec), *mine]
+def _endpoint_choices(
+    key: str, endpoints: Mapping[str, UserEndpoint] | None, locale: str, spec: ModelSpec | None = None
+) -> Choices:
+    """The visitor's endpoints, only those that serve `spec` where one is given."""
+    return [
+        (say(locale, key, name=endpoint.name), value)
+        for value, endpoint in (endpoints or {}).items()
+        if spec is None or spec.name in endpoint.models
+    ]
 
 
 @dataclass(frozen=True)
-class Place:
-    """A widget that says where a VAE stage runs; its list changes with the model and the visitor's endpoints."""
+class VaeModeSelect:
+    """A widget that says where a VAE stage runs; its choices follow the model and the visitor's endpoints."""
 
     widget: Component
     model: Component
     """Where the model is chosen whose modes these are."""
-    choices: Callable[[ModelSpec, Mapping[str, UserEndpoint], str], list[tuple[Any, str]]]
+    choices: Callable[[ModelSpec, Mapping[str, UserEndpoint], str], Choices]
 
     def update(
-        self, data: Mapping[Component, Any], own: Mapping[str, UserEndpoint], locale: str
+        self,
+        studio: Studio,
+        data: Mapping[Component, Any],
+        endpoints: Mapping[str, UserEndpoint],
+        locale: str,
     ) -> dict[Component, Any]:
-        """The list anew; what was chosen stays, if it is still there."""
-        choices = self.choices(find_model(data[self.model]), own, locale)
-        keys = [key for _, key in choices]
-        chosen = data[self.widget]
-        return {self.widget: gr.update(choices=choices, value=chosen if chosen in keys else keys[0])}
+        """The choices anew; the chosen one stays, if it is still there. `data` holds both widgets' values."""
+        choices = self.choices(studio.find_model(data[self.model]), endpoints, locale)
+        return {self.widget: choose_from(choices, data[self.widget])}
 
 
-def follow_places(place: Place, own: UserEndpoints) -> None:
-    """Another model may have other modes."""
-
-    def take(data: Mapping[Component, Any], request: gr.Request) -> dict[Component, Any]:
-        return place.update(data, own.of(request.session_hash), locale_of(request))
-
-    place.model.input(take, {place.model, place.widget}, [place.widget], **quiet())
+def choose_from(choices: Choices, value: object) -> Any:
+    """An update that sets the choices and a value that is among them: the first where `value` is not."""
+    values = [value for _, value in choices]
+    return gr.update(choices=choices, value=value if value in values else values[0])
 
 
-def transfer_choices() -> list[tuple[Any, str]]:
-    return [(T(f"transfer_{transfer}"), transfer) for transfer in TRANSFERS]
+def follow_model(select: VaeModeSelect, studio: Studio, endpoints: UserEndpoints) -> None:
+    """Renew the choices when another model is chosen, which may have other modes."""
+
+    def update(data: Mapping[Component, Any], request: gr.Request) -> dict[Component, Any]:
+        return select.update(studio, data, endpoints.of(request.session_hash), locale_of(request))
+
+    select.model.input(update, {select.model, select.widget}, [select.widget], **quiet())
 
 
 def transfer_input(elem_id: str) -> gr.Dropdown:
     return gr.Dropdown(
-        transfer_choices(),
+        [(T(f"transfer_{transfer}"), transfer) for transfer in TRANSFERS],
         value="uint8",
         label=T("transfer"),
         info=T("transfer_info"),
@@ -167,7 +184,7 @@ def transfer_input(elem_id: str) -> gr.Dropdown:
 
 
 def tiles_and_transfer(elem_id: str) -> tuple[gr.Slider, gr.Slider, gr.Dropdown]:
-    """A closed fold with tile size, tile overlap and the form that pictures travel in; the id is the latter's."""
+    """A closed fold with tile size, tile overlap and the form that pictures travel in, whose id is `elem_id`."""
     with gr.Accordion(T("tile_sizes"), open=False):
         with gr.Row():
             tile = gr.Slider(64, 1024, 512, step=64, label=T("tile_size"), buttons=[])
@@ -175,21 +192,21 @@ def tiles_and_transfer(elem_id: str) -> tuple[gr.Slider, gr.Slider, gr.Dropdown]
         return tile, overlap, transfer_input(elem_id)
 
 
-def scheduler_choices(spec: ModelSpec) -> list[tuple[Any, str]]:
+def scheduler_choices(spec: ModelSpec) -> Choices:
     return [(T("scheduler_default") if name == "default" else name, name) for name in spec.schedulers]
 
 
-def model_choices() -> list[tuple[str, str]]:
-    return [(spec.title, spec.name) for spec in MODELS.values() if spec.available]
+def model_choices(studio: Studio) -> Choices:
+    return [(spec.title, spec.name) for spec in studio.models.values() if spec.available]
 
 
 def quiet() -> dict[str, Any]:
-    """Options of an event that only moves things on the page: at once, unseen, and not in the API."""
+    """Options of an event that only changes the page: no queue, no progress bar, not in the API."""
     return {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
 def local(component: gr.HTML, render: Callable[[str], Any]) -> gr.HTML:
-    """Note that this HTML is written anew in the visitor's language when the page loads."""
+    """Mark this HTML to be rendered again in the visitor's language when the page loads."""
     component.in_locale = render  # type: ignore[attr-defined]
     return component
 

@@ -6,24 +6,23 @@ it never takes any memory here.
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from backend.device import hub
+from backend.device.availability import hub_answers, pick_device
+from backend.device.load_errors import map_load_errors
 from backend.device.measure import empty_device_cache
 from backend.device.precision import dtype_name, pick_dtype
 from backend.device.queue import DeviceQueue
-from backend.errors import BadSettingError, ModelUnavailableError, UnsupportedVAEError
+from backend.errors import UnsupportedVAEError
 from backend.families import VaeConfigStub, components_left_out
 from backend.lazy_import import import_module_locked
-from backend.message import Message, literal
-from backend.models import BUILTIN, SD_V1, ModelSpec
+from backend.message import Message
+from backend.models import ModelSpec
 from backend.settings import LOW_MEMORY, Settings
 
 if TYPE_CHECKING:
@@ -60,7 +59,8 @@ class Loader:
         self.settings = settings
         self.queue = DeviceQueue()
         self._loading = threading.RLock()
-        self._fetching = threading.Lock()
+        self._fetching: dict[tuple[str, str | None], threading.Lock] = {}
+        """One for each download, so that nobody waits for another's."""
         self._fetched: set[tuple[str, str | None]] = set()
         """What is known to be complete in the hub's cache: repository and folder in it."""
         self._device: torch.device | None = None
@@ -72,9 +72,8 @@ class Loader:
     @property
     def device(self) -> torch.device:
         """The device to compute on; asking for it imports torch."""
-        if (
-            self._device is None
-        ):  # no lock: another thread would pick the same, and may be loading for minutes
+        # No lock: another thread would pick the same, and may be loading for minutes.
+        if self._device is None:
             self._device = pick_device(self.settings.device)
         return self._device
 
@@ -151,7 +150,7 @@ class Loader:
         with self._loading:
             if key not in self._parts:
                 self._make_room(spec, part)
-                self._parts[key] = _translated(spec, load)
+                self._parts[key] = map_load_errors(spec, load)
             self._parts[key] = self._parts.pop(key)
             return self._parts[key]
 
@@ -180,7 +179,7 @@ class Loader:
             source, subfolder = spec.repository, None
         else:
             source, subfolder = _vae_source(spec, part == "tiny VAE")
-        _translated(spec, lambda: self._here(spec, source, subfolder, on_progress))
+        map_load_errors(spec, lambda: self._here(spec, source, subfolder, on_progress))
 
     def _here(
         self,
@@ -193,10 +192,11 @@ class Loader:
         if Path(source).exists():
             return source
         key = (source, subfolder)
-        with self._fetching:
-            if key not in self._fetched and hub_answers():
-                hub.fetch(spec, source, subfolder, on_progress)
-                self._fetched.add(key)
+        if key not in self._fetched:
+            with self._fetching.setdefault(key, threading.Lock()):
+                if key not in self._fetched and hub_answers():
+                    hub.fetch(spec, source, subfolder, on_progress)
+                    self._fetched.add(key)
         return str(hub.folder(source, hub.revision_of(spec, source), subfolder))
 
     def _load_vae(self, spec: ModelSpec, tiny: bool) -> Any:
@@ -289,173 +289,3 @@ def _weight_bytes(held: Any) -> int:
         if isinstance(part, Module)
         for weight in (*part.parameters(), *part.buffers())
     )
-
-
-def pick_device(name: str) -> torch.device:
-    """The torch device of that name; "auto" takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        BadSettingError: a device that does not exist here.
-    """
-    import torch
-
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", 0)
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise BadSettingError(
-            "This computer has no device “{name}”.",
-            "Start with --device auto, or --device cpu.",
-            name=name,
-        ) from error
-    return device
-
-
-def default_model(settings: Settings) -> tuple[ModelSpec, Message]:
-    """The model the page opens with, and a sentence saying why. Imports torch only if a GPU seems near.
-
-    SD v1.5 needs a CUDA GPU to be fast enough, and its weights from the hub or the cache; else the built-in model.
-    """
-    if settings.model != "auto":
-        spec = settings.find_model(settings.model)
-        return spec, Message("{model}, as this app was started with it.", model=spec.title)
-    if not _cuda_usable(settings):
-        return BUILTIN, Message(
-            "No graphics card was found, so this page starts with its small built-in model: "
-            "it is quick, but it paints landscapes only."
-        )
-    if not is_cached(SD_V1) and not hub_answers():
-        return BUILTIN, Message(
-            "The model hub cannot be reached and Stable Diffusion is not on this computer yet, "
-            "so this page starts with its small built-in model."
-        )
-    return SD_V1, Message("{model}, because this computer has a graphics card for it.", model=SD_V1.title)
-
-
-def is_cached(spec: ModelSpec) -> bool:
-    """Whether the model's denoiser lies in a local folder or in the hub's cache."""
-    if spec.is_local:
-        return True
-    from huggingface_hub import try_to_load_from_cache
-
-    if spec.family == "flux":
-        weights = "transformer/diffusion_pytorch_model.safetensors.index.json"
-    else:
-        weights = f"unet/diffusion_pytorch_model{f'.{spec.variant}' if spec.variant else ''}.safetensors"
-    revision = hub.revision_of(spec, spec.repository)
-    return isinstance(try_to_load_from_cache(spec.repository, weights, revision=revision), str)
-
-
-def hub_answers(timeout: float = 3.0) -> bool:
-    """Whether the Hugging Face hub answers at all within `timeout` seconds."""
-    import requests
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    try:
-        requests.head(constants.ENDPOINT, timeout=timeout)
-    except requests.RequestException:
-        return False
-    return True
-
-
-def _cuda_usable(settings: Settings) -> bool:
-    """Whether CUDA works. Importing torch takes seconds, so cheaper signs of a GPU are looked for first."""
-    if settings.device not in ("auto", "cuda") and not settings.device.startswith("cuda:"):
-        return False
-    if "SPACES_ZERO_GPU" in os.environ:
-        return True
-    if (
-        not Path("/dev/nvidia0").exists()
-        and not Path("/dev/dxg").exists()
-        and shutil.which("nvidia-smi") is None
-    ):
-        return False
-    import torch
-
-    return bool(torch.cuda.is_available())
-
-
-def _translated(spec: ModelSpec, load: Callable[[], Any]) -> Any:
-    """Run `load`, turning the hub's and the file system's errors into one sentence each."""
-    from huggingface_hub import errors as kinds
-
-    try:
-        return load()
-    except kinds.GatedRepoError as error:
-        raise ModelUnavailableError(
-            "{model} asks everybody to accept its licence first.",
-            "Do so on its page on the hub ({repository}), set HF_TOKEN, and start again.",
-            model=spec.title,
-            repository=spec.repository,
-        ) from error
-    except kinds.RepositoryNotFoundError as error:
-        raise ModelUnavailableError(
-            "{model} was not found on the hub ({repository}).",
-            "It may have moved, or HF_TOKEN may be wrong. Please choose the built-in model, or try again later.",
-            model=spec.title,
-            repository=spec.repository,
-        ) from error
-    except kinds.RevisionNotFoundError as error:
-        raise ModelUnavailableError(
-            "The version of {model} that this app is pinned to is no longer on the hub ({repository}).",
-            "Pin the present ones with python -m backend.models --pin.",
-            model=spec.title,
-            repository=spec.repository,
-        ) from error
-    except (OSError, kinds.HfHubHTTPError) as error:
-        raise _unavailable(spec, error) from error
-
-
-def _unavailable(spec: ModelSpec, error: Exception) -> ModelUnavailableError:
-    """`error` in words. diffusers wraps the hub's and the disk's errors, so their causes count as well."""
-    for cause in _causes(error):
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            return ModelUnavailableError(
-                "The disk is full, so {model} could not be stored.",
-                "Make room, or set HF_HOME to a folder on another disk, and start again.",
-                model=spec.title,
-            )
-        status = getattr(getattr(cause, "response", None), "status_code", None)
-        if status == 401:
-            return ModelUnavailableError(
-                "The model hub does not accept this token.",
-                "Please set HF_TOKEN to a valid one, or unset it.",
-            )
-        if status == 429:
-            return ModelUnavailableError(
-                "The model hub is asked too often just now.", "Please try again in a few minutes."
-            )
-    beside = Path(spec.repository).with_suffix("")
-    if spec.is_checkpoint and not beside.is_dir() and not hub_answers():
-        return ModelUnavailableError(
-            "{model} is a single file with weights only; its configs and tokenizer come from the model hub, "
-            "which cannot be reached.",
-            "Put them into a folder {folder} in diffusers' format, or try again later.",
-            model=spec.title,
-            folder=str(beside),
-        )
-    if spec.is_local:
-        return ModelUnavailableError(
-            "The files of {model} in {folder} are missing or damaged.",
-            literal(str(error)[:200]),
-            model=spec.title,
-            folder=spec.repository,
-        )
-    return ModelUnavailableError(
-        "{model} is not on this computer yet, and the model hub cannot be reached.",
-        "Please choose the built-in model, or try again later.",
-        model=spec.title,
-    )
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    following: BaseException | None = error
-    while following is not None:
-        yield following
-        following = following.__cause__ or following.__context__

@@ -116,7 +116,7 @@ class Source:
     def _load(self) -> Any:
         import diffusers
 
-        from backend.device.loading import pick_device
+        from backend.device.availability import pick_device
 
         device = pick_device(self.device)
         options = {"subfolder": self.subfolder} if self.subfolder else {}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from backend.device.interrupt import interruptible, raise_if_stopped
+from backend.device.loading import Part
 from backend.device.measure import Meter, device_name, empty_device_cache, free_bytes
 from backend.device.precision import copy_in_dtype, overflow_message, retry_with_upcast
 from backend.errors import LatentRelayError, OutOfMemoryError, RemoteError
 from backend.events import StageStarted, Waiting
 from backend.message import Message, join, mode_name
 from backend.placement.choose import SAFE_SHARE, Candidate
+from backend.placement.planner import Planner
 from backend.report import StageReport
 from backend.request import StageRequest
 from backend.run.context import ExecutionContext, Notify, ignore, stoppable, waiting
@@ -42,32 +43,44 @@ def run_stage(
         LatentRelayError: as the mode raised it, with the run's id; the caller still holds its input.
     """
     request.options.checked()
-    tried: list[str] = []
-    fallback = Message("")
-
-    def next_candidate() -> Candidate | None:
-        """Asked anew each time: the memory that is free decides, and it changes while others use the device."""
-        left = [one for one in context.planner.candidates(request) if one.mode not in tried]
-        return Candidate(left[0].mode, join(left[0].reason, fallback)) if left else None
-
-    while candidate := next_candidate():
+    attempts = _Attempts(request, context.planner)
+    while True:
         try:
-            return _run_candidate(request, candidate, next_candidate, tried, context, stop, notify)
+            return _run_next(attempts, context, stop, notify)
         except LatentRelayError as error:
             error.run_id = request.run_id
-            log.info(
-                "%s %s failed: %s",
-                tried[-1] if tried else candidate.mode,
-                request.direction,
-                error,
-                extra={"run_id": request.run_id, "code": error.code},
-            )
-            if not isinstance(error, OutOfMemoryError | RemoteError) or next_candidate() is None:
+            fields = {"run_id": request.run_id, "code": error.code}
+            log.info("%s %s failed: %s", attempts.latest, request.direction, error, extra=fields)
+            if not isinstance(error, OutOfMemoryError | RemoteError) or attempts.candidate() is None:
                 raise
-            fallback = _why_not(tried[-1], error)
+            attempts.failure = _why_not(attempts.latest, error)
         # Only now, when the error is gone and holds nothing any more.
         empty_device_cache(context.loader.device)
-    raise AssertionError("there is always a candidate")
+
+
+class _Attempts:
+    """The modes that were tried, and which is next."""
+
+    def __init__(self, request: StageRequest, planner: Planner) -> None:
+        self.request = request
+        self.failure = Message("")
+        """Why the latest one did not do."""
+        self._planner = planner
+        self._tried: list[str] = []
+
+    @property
+    def latest(self) -> str:
+        return self._tried[-1] if self._tried else self.request.options.mode
+
+    def candidate(self) -> Candidate | None:
+        """Asked anew each time: the memory that is free decides, and others use it meanwhile. None if none is left."""
+        for one in self._planner.candidates(self.request):
+            if one.mode not in self._tried:
+                return Candidate(one.mode, join(one.reason, self.failure))
+        return None
+
+    def begin(self, candidate: Candidate) -> None:
+        self._tried.append(candidate.mode)
 
 
 def _why_not(mode: str, error: LatentRelayError) -> Message:
@@ -76,35 +89,31 @@ def _why_not(mode: str, error: LatentRelayError) -> Message:
     return join(Message("“{mode}” was tried first and failed.", mode=mode_name(mode)), error.message)
 
 
-def _run_candidate(
-    request: StageRequest,
-    candidate: Candidate,
-    next_candidate: Callable[[], Candidate | None],
-    tried: list[str],
-    context: ExecutionContext,
-    stop: threading.Event | None,
-    notify: Notify,
+def _run_next(
+    attempts: _Attempts, context: ExecutionContext, stop: threading.Event | None, notify: Notify
 ) -> tuple[torch.Tensor, StageReport]:
-    """Run `candidate` or, once the device is free, what is the best by then; its mode is added to `tried`."""
+    """The next candidate's output and report; one that computes here is chosen anew once the device is free."""
     raise_if_stopped(stop)
-    loader = context.loader
+    loader, request = context.loader, attempts.request
+    candidate = attempts.candidate()
+    assert candidate is not None, "there is always a first"
     if candidate.mode != "remote":
-
-        def compute() -> tuple[torch.Tensor, StageReport] | None:
-            nonlocal candidate
-            candidate = next_candidate() or candidate
-            if candidate.mode == "remote":
-                return None  # nobody holds the device while another machine works
-            tried.append(candidate.mode)
-            return _run_here(request, candidate, context, stop, notify)
-
         # A download takes minutes and no device, so nobody waits for it but this job.
-        part = "tiny VAE" if candidate.mode == "tiny" else "VAE"
+        part: Part = "tiny VAE" if candidate.mode == "tiny" else "VAE"
         loader.fetch(request.spec, part, stoppable(notify, stop))
-        done = loader.queue.run(compute, stop, lambda ahead: notify(waiting(ahead)))
-        if done is not None:
-            return done
-    tried.append(candidate.mode)
+
+        def compute() -> tuple[torch.Tensor, StageReport] | Candidate:
+            best = attempts.candidate() or candidate
+            if best.mode == "remote":
+                return best  # nobody holds the device while another machine works
+            attempts.begin(best)
+            return _run_here(request, best, context, stop, notify)
+
+        outcome = loader.queue.run(compute, stop, lambda ahead: notify(waiting(ahead)))
+        if not isinstance(outcome, Candidate):
+            return outcome
+        candidate = outcome
+    attempts.begin(candidate)
     return run_remote(request, candidate, context, stop, notify)
 
 

@@ -30,11 +30,11 @@ def test_upload_choose_a_mode_and_see_picture_bar_and_numbers(
     if mode == "remote":
         assert "kB" in table and "127.0.0.1" in table
     with Image.open(saved(page, "#lr-save-picture")) as image:
-        story = json.loads(image.text["latent-relay"])  # type: ignore[attr-defined]
-    assert story["recipe"]["prompt"] == "mountains in winter, snow"
-    assert {stage["stage"] for stage in story["stages"]} == {"encode", "denoise", "decode"}
+        metadata = json.loads(image.text["latent-relay"])  # type: ignore[attr-defined]
+    assert metadata["recipe"]["prompt"] == "mountains in winter, snow"
+    assert {stage["stage"] for stage in metadata["stages"]} == {"encode", "denoise", "decode"}
     if mode != "auto":
-        assert [story["stages"][index]["mode"] for index in (0, 2)] == [mode, mode]
+        assert [metadata["stages"][index]["mode"] for index in (0, 2)] == [mode, mode]
 
 
 def test_no_picture_is_said_kindly(watched: AbortHandle, url: str) -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from huggingface_hub.errors import HfHubHTTPError
 
-from backend.device.loading import Loader, default_model, hub_answers, is_cached, pick_device
+from backend.device.availability import default_model, hub_answers, is_cached, pick_device
+from backend.device.loading import Loader
 from backend.errors import BadSettingError, ModelUnavailableError
 from backend.models import BUILTIN, SD_V1
 from backend.settings import Settings

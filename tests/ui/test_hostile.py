@@ -14,10 +14,11 @@ import pytest
 import requests
 from PIL import Image
 
+from backend.models import MODELS
 from tests.serving import Scripted, scripted
 from ui import history
 from ui.form import Values, clean
-from ui.recipe import read_story, save_png, settings_in
+from ui.recipe import read_metadata, save_png, settings_in
 from ui.runs import Runs
 from ui.theme import ASSETS
 
@@ -111,8 +112,8 @@ FORGED = (
 def test_a_forged_file_is_not_opened(app_url: str, path: str) -> None:
     for name in ("img2img", "encode", "round_trip", "decode"):
         for forged in (file_data(path), file_data(path, url=f"{app_url}/gradio_api/file={path}")):
-            worked, told = call(app_url, name, forged)
-            assert not worked and SECRET not in told and "Traceback" not in told
+            worked, answer = call(app_url, name, forged)
+            assert not worked and SECRET not in answer and "Traceback" not in answer
 
 
 def test_an_upload_cannot_be_a_bridge_to_another_file(app_url: str) -> None:
@@ -122,8 +123,8 @@ def test_an_upload_cannot_be_a_bridge_to_another_file(app_url: str) -> None:
         kept.parent.parent / ".." / "pictures",
         kept.parent,
     ):
-        worked, told = call(app_url, "encode", file_data(str(path)))
-        assert not worked and SECRET not in told
+        worked, answer = call(app_url, "encode", file_data(str(path)))
+        assert not worked and SECRET not in answer
     climbing = upload(app_url, "../../../../evil.png", b"x")
     assert Path(climbing).resolve().is_relative_to(kept.parent.parent)
 
@@ -132,8 +133,8 @@ def test_the_app_fetches_no_address_for_a_visitor(app_url: str, bait: tuple[Scri
     script, address = bait
     for target in (address, "http://169.254.169.254/latest/meta-data", "https://192.0.2.1/a.png"):
         for name in ("img2img", "encode", "decode"):
-            worked, told = call(app_url, name, file_data(f"{target}/x.png", url=f"{target}/x.png"))
-            assert not worked and "fetches nothing from the web" in told
+            worked, answer = call(app_url, name, file_data(f"{target}/x.png", url=f"{target}/x.png"))
+            assert not worked and "fetches nothing from the web" in answer
         for route in ("gradio_api/file=", "gradio_api/proxy=", "file=", "proxy="):
             reply = requests.get(f"{app_url}/{route}{target}", timeout=30, allow_redirects=False)
             assert reply.status_code in (403, 404), route
@@ -157,7 +158,7 @@ def test_no_file_but_ours_is_served(app_url: str, path: str) -> None:
     for route in ("gradio_api/file=", "gradio_api/file/", "file=", "static/", "assets/", "svelte/"):
         with requests.Session() as session:
             request = requests.Request("GET", app_url).prepare()
-            request.url = f"{app_url}/{route}{path}"  # as it is: requests would tidy the dots away
+            request.url = f"{app_url}/{route}{path}"  # as it is: requests would remove the dots
             reply = session.send(request, timeout=30, allow_redirects=False)
         assert reply.status_code in (400, 403, 404, 500), (route, reply.status_code)
         assert SECRET not in reply.text and "latent-relay" not in reply.text.lower().partition("def main")[2]
@@ -201,8 +202,8 @@ NAMES = (
 def test_a_model_is_a_name_in_a_table_and_never_a_path(app_url: str) -> None:
     image = file_data(upload(app_url, "a.png", Path(EXAMPLE).read_bytes()))
     for name in NAMES:
-        worked, told = call(app_url, "encode", image, name)
-        assert not worked and "no model called" in told, name
+        worked, answer = call(app_url, "encode", image, name)
+        assert not worked and "no model called" in answer, name
 
 
 BAD_VALUES: tuple[tuple[int, Any], ...] = (
@@ -236,10 +237,10 @@ def test_values_that_make_no_sense_get_an_answer_and_the_app_lives_on(app_url: s
     for place, value in BAD_VALUES:
         data = list(usual)
         data[place] = value
-        worked, told = call(app_url, "img2img", *data)
-        assert told and "Traceback" not in told and str(ROOT / "ui") not in told
+        worked, answer = call(app_url, "img2img", *data)
+        assert answer and "Traceback" not in answer and str(ROOT / "ui") not in answer
         # A text in place of a number is refused by Gradio itself, which tells the log only.
-        assert worked or told != "None" or isinstance(value, str | list), f"{value!r} deserves a sentence"
+        assert worked or answer != "None" or isinstance(value, str | list), f"{value!r} deserves a sentence"
     assert call(app_url, "img2img", *usual)[0]
 
 
@@ -258,14 +259,14 @@ UNICODE = (
 @pytest.mark.parametrize("prompt", UNICODE, ids=range(len(UNICODE)))
 def test_any_text_is_a_prompt_and_comes_back_in_the_recipe(app_url: str, prompt: str, tmp_path: Path) -> None:
     image = file_data(upload(app_url, "a.png", Path(EXAMPLE).read_bytes()))
-    worked, told = call(app_url, "img2img", image, prompt, 0.1, "builtin", "auto", prompt)
-    assert worked, told
-    picture = json.loads(told)[0]["path"]
+    worked, answer = call(app_url, "img2img", image, prompt, 0.1, "builtin", "auto", prompt)
+    assert worked, answer
+    picture = json.loads(answer)[0]["path"]
     kept = tmp_path / "a.png"
     kept.write_bytes(requests.get(f"{app_url}/gradio_api/file={picture}", timeout=30).content)
-    story = read_story(kept)
-    assert story is not None
-    assert story.recipe["prompt"] == prompt.encode("utf-8", "replace").decode()
+    metadata = read_metadata(kept)
+    assert metadata is not None
+    assert metadata.recipe["prompt"] == prompt.encode("utf-8", "replace").decode()
 
 
 def test_ids_of_the_history_come_from_a_browser(tmp_path: Path) -> None:
@@ -297,10 +298,14 @@ def test_a_recipe_of_any_shape_fills_in_only_what_makes_sense(tmp_path: Path, va
         (*Values.__dataclass_fields__, "num_inference_steps", "guidance_scale", "encode_mode"), value
     )
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    assert "model" not in clean(recipe) and "scheduler" not in clean(recipe) and "mode" not in clean(recipe)
+    assert (
+        "model" not in clean(recipe, MODELS)
+        and "scheduler" not in clean(recipe, MODELS)
+        and "mode" not in clean(recipe, MODELS)
+    )
     path = tmp_path / "b.png"
     save_png(path, Image.new("RGB", (8, 8)), recipe | {"prompt": "x", "negative_prompt": "", "seed": 1}, [])
-    settings = settings_in(path)
+    settings = settings_in(path, MODELS)
     assert settings["prompt"] == "x" and not {"image", "model"} & settings.keys()
 
 

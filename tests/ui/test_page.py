@@ -33,9 +33,9 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 
 def test_a_picture_and_a_sentence_are_enough(client: Client) -> None:
-    picture, latents, told = client.predict(handle_file(EXAMPLE), "a lake at sunset", api_name="/img2img")
-    assert told["recipe"]["prompt"] == "a lake at sunset"
-    assert [stage["stage"] for stage in told["stages"]] == ["encode", "denoise", "decode"]
+    picture, latents, answer = client.predict(handle_file(EXAMPLE), "a lake at sunset", api_name="/img2img")
+    assert answer["recipe"]["prompt"] == "a lake at sunset"
+    assert [stage["stage"] for stage in answer["stages"]] == ["encode", "denoise", "decode"]
     with Image.open(picture) as image:
         assert image.size == (256, 256)
         assert "a lake at sunset" in image.text["parameters"]  # type: ignore[attr-defined]
@@ -43,7 +43,7 @@ def test_a_picture_and_a_sentence_are_enough(client: Client) -> None:
 
 
 def test_every_parameter_can_be_said(client: Client) -> None:
-    *_, told = client.predict(
+    *_, answer = client.predict(
         handle_file(EXAMPLE),
         "x",
         strength=0.5,
@@ -59,7 +59,7 @@ def test_every_parameter_can_be_said(client: Client) -> None:
         tile_overlap=32,
         api_name="/img2img",
     )
-    assert told["recipe"] | {} == {
+    assert answer["recipe"] | {} == {
         "prompt": "x",
         "negative_prompt": "",
         "model": "builtin",
@@ -76,29 +76,37 @@ def test_every_parameter_can_be_said(client: Client) -> None:
         "tile_overlap": 32,
         "transfer": "uint8",
     }
-    assert told["stages"][1]["steps"] == 15
+    assert answer["stages"][1]["steps"] == 15
 
 
 def test_parameters_are_numbers_and_choices_not_texts(client: Client) -> None:
-    told = client.view_api(return_format="dict")
-    assert isinstance(told, dict)
+    api = client.view_api(return_format="dict")
+    assert isinstance(api, dict)
     kinds = {
         name: {one["parameter_name"]: one["type"] for one in endpoint["parameters"]}
-        for name, endpoint in told["named_endpoints"].items()
+        for name, endpoint in api["named_endpoints"].items()
     }
     assert set(kinds) == {"/img2img", "/encode", "/decode", "/round_trip"}
-    paint = kinds["/img2img"]
-    assert (paint["strength"]["type"], paint["strength"]["minimum"], paint["strength"]["maximum"]) == (
+    parameters = kinds["/img2img"]
+    assert (
+        parameters["strength"]["type"],
+        parameters["strength"]["minimum"],
+        parameters["strength"]["maximum"],
+    ) == (
         "number",
         0,
         1,
     )
-    assert {name: paint[name]["type"] for name in ("steps", "seed", "width", "tile_size")} == dict.fromkeys(
-        ("steps", "seed", "width", "tile_size"), "integer"
-    )
-    assert tuple(paint["mode"]["enum"]) == VAE_MODES and "same" in paint["decode_mode"]["enum"]
-    assert "builtin" in paint["model"]["enum"] and paint["fit"]["enum"] == ["crop", "fit", "stretch"]
-    texts = [name for name, kind in paint.items() if kind == {"type": "string"}]
+    assert {
+        name: parameters[name]["type"] for name in ("steps", "seed", "width", "tile_size")
+    } == dict.fromkeys(("steps", "seed", "width", "tile_size"), "integer")
+    assert tuple(parameters["mode"]["enum"]) == VAE_MODES and "same" in parameters["decode_mode"]["enum"]
+    assert "builtin" in parameters["model"]["enum"] and parameters["fit"]["enum"] == [
+        "crop",
+        "fit",
+        "stretch",
+    ]
+    texts = [name for name, kind in parameters.items() if kind == {"type": "string"}]
     assert texts == ["prompt", "negative_prompt"]
 
 
@@ -120,16 +128,16 @@ def test_what_is_no_number_and_no_choice_is_said(
 
 
 def test_encode_decode_and_round_trip(client: Client) -> None:
-    latents, channels, told = client.predict(handle_file(EXAMPLE), api_name="/encode")
-    assert told["latents"]["shape"] == [1, 4, 64, 64]
+    latents, channels, answer = client.predict(handle_file(EXAMPLE), api_name="/encode")
+    assert answer["latents"]["shape"] == [1, 4, 64, 64]
     with Image.open(channels) as image:
         assert image.width > 64
-    picture, told = client.predict(handle_file(latents), api_name="/decode")
-    assert told["model"] == "builtin"
+    picture, answer = client.predict(handle_file(latents), api_name="/decode")
+    assert answer["model"] == "builtin"
     with Image.open(picture) as image:
         assert image.size == (256, 256)
-    _, told = client.predict(handle_file(EXAMPLE), api_name="/round_trip")
-    assert told["psnr"] > 0 and len(told["stages"]) == 2
+    _, answer = client.predict(handle_file(EXAMPLE), api_name="/round_trip")
+    assert answer["psnr"] > 0 and len(answer["stages"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -215,7 +223,7 @@ def test_a_stop_in_the_middle_keeps_the_latents(tmp_path: Path) -> None:
     last = changes[-1]
     assert "Stopped" in last[view.panel]
     assert last[view.latents]["interactive"] is True
-    assert last[view.paint]["interactive"] is True
+    assert last[view.start]["interactive"] is True
 
 
 def test_no_message_of_a_run_alters_what_an_earlier_one_brought() -> None:

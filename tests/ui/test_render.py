@@ -8,19 +8,27 @@ from dataclasses import replace
 import pytest
 
 from backend.events import Result, StageDone, StageStarted, Step, Waiting
+from backend.message import Message, literal
 from backend.models import MODELS
 from backend.report import Cost
 from tests.fakes import report
-from ui.img2img import strength_words
+from ui.form_events import strength_words
 from ui.render import Progress, bar, cost_table, memory, panel, seconds, size
-from ui.running import advance
+from ui.run_view import advance
 
 EVIL = '<script>alert("x")</script>'
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (0.0123, "12 ms"), (0.4, "0.4 s"), (12.3, "12 s"), (125, "2 min 5 s")],
+    [
+        (None, "–"),
+        (0.0123, "12 ms"),
+        (0.4, "0.4 s"),
+        (12.3, "12 s"),
+        (125, "2 min 5 s"),
+        (119.7, "2 min 0 s"),
+    ],
 )
 def test_seconds(value: float | None, text: str) -> None:
     assert seconds(value) == text
@@ -47,7 +55,7 @@ def test_memory_says_its_kind_and_unknown_is_a_dash() -> None:
 
 
 def test_everything_is_escaped() -> None:
-    evil = replace(report("encode"), where=EVIL, reason=EVIL)
+    evil = replace(report("encode"), where=literal(EVIL), reason=Message(EVIL))
     progress = Progress(EVIL, active="denoise", where=EVIL, running=True, reports=(evil,))
     for page in (panel(progress, "en"), cost_table([evil], "en"), bar([evil], "en")):
         assert "<script" not in page
@@ -61,7 +69,7 @@ def test_the_bar_is_to_scale() -> None:
 
 
 def test_the_table_has_traffic_only_for_what_travelled() -> None:
-    html = cost_table([report("encode", "remote", asked="auto"), report("decode")], "en")
+    html = cost_table([report("encode", "remote", requested="auto"), report("decode")], "en")
     assert "104 kB / 8 kB" in html
     assert "140 ms" not in html and "0.1 s / 60 ms" in html
     assert "asked for: automatic" in html
@@ -81,13 +89,13 @@ def test_a_run_that_never_loaded_the_vae_says_what_that_saved() -> None:
 def test_a_run_event_by_event() -> None:
     progress = Progress("", running=True)
     encoded = report("encode")
-    progress = advance(progress, Waiting("Waiting for 1 other to finish"), "en")
+    progress = advance(progress, Waiting(Message("Waiting for 1 other to finish")), "en")
     assert progress.message == "Waiting for 1 other to finish"
-    progress = advance(progress, StageStarted("encode", "whole", "", "here"), "en")
+    progress = advance(progress, StageStarted("encode", "whole", Message(""), Message("here")), "en")
     assert 'lr-encode" data-state="active"' in panel(progress, "en")
     progress = advance(progress, StageDone(encoded), "en")
     assert 'lr-encode" data-state="done"' in panel(progress, "en")
-    progress = advance(progress, StageStarted("denoise", "local", "", "here"), "en")
+    progress = advance(progress, StageStarted("denoise", "local", Message(""), Message("here")), "en")
     progress = advance(progress, Step(3, 12, None, 9.0), "en")
     assert progress.message == "Painting, step 3 of 12 · about 9.0 s left"
     assert 0.08 < progress.fraction < 0.92

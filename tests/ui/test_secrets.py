@@ -23,7 +23,7 @@ ENDPOINT_TOKEN, SERVE_TOKEN, HUB_TOKEN = "tok-endpoint-8f3a", "tok-serve-77c1", 
 TOKENS = (ENDPOINT_TOKEN, SERVE_TOKEN, HUB_TOKEN)
 
 
-def tell_everything(handler: BaseHTTPRequestHandler) -> None:
+def echo_token(handler: BaseHTTPRequestHandler) -> None:
     """An endpoint that puts the token it was sent into its refusal, as a careless proxy does."""
     given = handler.headers.get("authorization", "nothing")
     body = json.dumps({"error": f"You sent {given}."}).encode()
@@ -81,12 +81,12 @@ class App:
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[tuple[Scripted, str]]:
-    with scripted(tell_everything) as found:
+    with scripted(echo_token) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def told(
+def found(
     tmp_path_factory: pytest.TempPathFactory, endpoint: tuple[Scripted, str]
 ) -> Iterator[dict[str, bytes]]:
     """Everything that the app shows, answers, logs and keeps, by where it was found, after good and bad runs."""
@@ -124,19 +124,19 @@ def told(
     yield found
 
 
-def test_the_endpoint_was_sent_its_token(told: dict[str, bytes], endpoint: tuple[Scripted, str]) -> None:
+def test_the_endpoint_was_sent_its_token(found: dict[str, bytes], endpoint: tuple[Scripted, str]) -> None:
     sent = [headers.get("authorization") for _, headers, _ in endpoint[0].requests]
     assert sent and set(sent) == {f"Bearer {ENDPOINT_TOKEN}"}
 
 
-def test_no_token_is_anywhere_else(told: dict[str, bytes]) -> None:
-    assert any(name.endswith(".png") for name in told) and len(told["log"]) > 0
-    assert any(name.endswith(".safetensors") for name in told)
-    for name, content in told.items():
+def test_no_token_is_anywhere_else(found: dict[str, bytes]) -> None:
+    assert any(name.endswith(".png") for name in found) and len(found["log"]) > 0
+    assert any(name.endswith(".safetensors") for name in found)
+    for name, content in found.items():
         for token in TOKENS:
             assert token.encode() not in content, f"{token} in {name}"
 
 
-def test_an_endpoints_refusal_is_still_told(told: dict[str, bytes]) -> None:
-    answer = told["answer ['remote', 'same']"].decode()
+def test_an_endpoints_refusal_is_still_shown(found: dict[str, bytes]) -> None:
+    answer = found["answer ['remote', 'same']"].decode()
     assert "You sent Bearer ..." in answer

@@ -12,7 +12,9 @@ from backend.errors import RemoteError
 from tests.fakes import FakeStudio
 from tests.following import page_view
 from ui.form import Values
-from ui.running import Bench, follow_series
+from ui.run_view import RunContext
+from ui.running import finish_another_way, follow_series
+from ui.running import follow as follow_run
 from ui.runs import Runs
 from ui.theme import ASSETS
 
@@ -27,7 +29,7 @@ def follow(studio: FakeStudio, runs: Runs, series: list[Values]) -> tuple[list[d
     view, changes = page_view(), []
     error = None
     try:
-        for change in follow_series(Bench(studio, runs, view, "en"), series, lambda v: f"seed {v.seed}"):  # type: ignore[arg-type]
+        for change in follow_series(RunContext(studio, runs, view, "en"), series, lambda v: f"seed {v.seed}"):  # type: ignore[arg-type]
             changes.append(change)
     except gr.Error as raised:
         error = raised
@@ -42,7 +44,7 @@ def test_each_picture_joins_the_history_and_all_end_on_one_sheet(tmp_path: Path)
     assert histories[-1][1:] == histories[-2]
     sheet = next(change for change in changes if "contact-sheet" in str(change.get(view.viewer)))
     assert "seed 0, seed 1, seed 2" in str(sheet[view.viewer])
-    assert changes[-1][view.paint]["interactive"] is True
+    assert changes[-1][view.start]["interactive"] is True
 
 
 def test_the_page_shows_the_picture_that_began_last(tmp_path: Path) -> None:
@@ -69,7 +71,7 @@ def test_one_that_fails_leaves_its_latents_and_the_others(tmp_path: Path) -> Non
     assert error is not None and "broke" in str(error)
     last = changes[-1]
     assert "broke" in last[view.panel] and last[view.finish]["visible"] is True
-    assert last[view.paint]["interactive"] is True
+    assert last[view.start]["interactive"] is True
     broken = runs.resume(last[view.run_id])
     assert broken is not None and (broken.folder / "denoise.safetensors").is_file()
     sheet = next(change for change in changes if "contact-sheet" in str(change.get(view.viewer)))
@@ -79,15 +81,65 @@ def test_one_that_fails_leaves_its_latents_and_the_others(tmp_path: Path) -> Non
 def test_the_stop_button_ends_the_whole_series(tmp_path: Path) -> None:
     studio, runs, view = FakeStudio(pause=0.01), Runs(tmp_path), page_view()
     changes = []
-    for change in follow_series(Bench(studio, runs, view, "en"), values(), lambda v: ""):  # type: ignore[arg-type]
+    for change in follow_series(RunContext(studio, runs, view, "en"), values(), lambda v: ""):  # type: ignore[arg-type]
         changes.append(change)
         if "step 2" in str(change.get(view.panel)):
             runs.stop(changes[0][view.run_id])
     assert len(studio.jobs) == 1 and "Stopped" in changes[-1][view.panel]
-    assert changes[-1][view.paint]["interactive"] is True
+    assert changes[-1][view.start]["interactive"] is True
 
 
 def test_without_a_picture_it_says_so_once(tmp_path: Path) -> None:
     series = [Values(None, "x"), Values(None, "x")]
     with pytest.raises(gr.Error):
-        list(follow_series(Bench(FakeStudio(), Runs(tmp_path), page_view(), "en"), series, lambda v: ""))  # type: ignore[arg-type]
+        list(follow_series(RunContext(FakeStudio(), Runs(tmp_path), page_view(), "en"), series, lambda v: ""))  # type: ignore[arg-type]
+
+
+def test_the_picture_is_opened_once_for_the_whole_series(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    picture = Values.picture
+    monkeypatch.setattr(Values, "picture", lambda *args: opened.append(args) or picture(*args))
+    changes, view, error = follow(FakeStudio(), Runs(tmp_path), values(4))
+    assert error is None and len(opened) == 1
+    assert len([change for change in changes if view.run_id in change]) == 4
+
+
+def test_a_run_that_was_finished_another_way_is_finished(tmp_path: Path) -> None:
+    studio, runs = FakeStudio(fail={"decode": RemoteError("The endpoint broke.")}), Runs(tmp_path)
+    view = page_view()
+    context = RunContext(studio, runs, view, "en")  # type: ignore[arg-type]
+    shown: dict[Any, Any] = {}
+    with pytest.raises(gr.Error, match="broke"):
+        for change in follow_run(context, values(1)[0]):
+            shown |= change
+    for change in finish_another_way(context, shown[view.run_id], "tiled"):
+        shown |= change
+    assert shown[view.finish]["visible"] is False and shown[view.start]["interactive"] is True
+    assert context.ids == [shown[view.run_id]] and "after" in str(shown[view.viewer])
+    assert runs.resume(shown[view.run_id]) is None
+    with pytest.raises(gr.Error, match="nothing to finish"):
+        list(finish_another_way(context, shown[view.run_id], "tiled"))
+
+
+def test_a_run_whose_latents_are_gone_cannot_be_finished_and_frees_the_buttons(tmp_path: Path) -> None:
+    studio, runs = FakeStudio(fail={"decode": RemoteError("The endpoint broke.")}), Runs(tmp_path)
+    changes, view, _ = follow(studio, runs, values(1))
+    run_id = changes[-1][view.run_id]
+    (tmp_path / run_id / "denoise.safetensors").unlink()
+    shown: dict[Any, Any] = {}
+    with pytest.raises(gr.Error, match="nothing to finish"):
+        for change in finish_another_way(RunContext(studio, runs, view, "en"), run_id, "tiled"):  # type: ignore[arg-type]
+            shown |= change
+    assert shown[view.start]["interactive"] is True and "nothing to finish" in shown[view.panel]
+
+
+def test_closing_a_series_ends_its_runs(tmp_path: Path) -> None:
+    studio, runs, view = FakeStudio(), Runs(tmp_path), page_view()
+    series = follow_series(RunContext(studio, runs, view, "en"), values(), lambda v: "")  # type: ignore[arg-type]
+    run_id = next(series)[view.run_id]
+    while not (tmp_path / run_id / "encode.safetensors").is_file():
+        next(series)
+    series.close()
+    assert runs.resume(run_id) is not None, "what was finished is kept"

@@ -1,4 +1,4 @@
-"""The look at what goes in: its shape, its size, and what happens to the rest."""
+"""The preview of what goes in: its shape, its size, and what happens to the rest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ui.cut import look
+from tests.fakes import FakeStudio
+from ui.crop_preview import crop_preview
 from ui.form import Values
 
 
@@ -22,6 +23,10 @@ def wide(tmp_path: Path) -> str:
     picture.paste("blue", (300, 0, 400, 100))
     picture.save(tmp_path / "wide.png")
     return str(tmp_path / "wide.png")
+
+
+def preview(values: Values, locale: str) -> str:
+    return crop_preview(FakeStudio(), values, locale)  # type: ignore[arg-type]
 
 
 def seen(html: str) -> Image.Image:
@@ -36,7 +41,7 @@ def kind(colour: tuple[int, ...]) -> str:
 
 def test_crop_loses_the_sides_stretch_keeps_them_and_borders_are_added(wide: str) -> None:
     shown = {
-        fit: look(Values(wide, width=256, height=256, fit=fit), "en")  # type: ignore[arg-type]
+        fit: preview(Values(wide, width=256, height=256, fit=fit), "en")  # type: ignore[arg-type]
         for fit in ("crop", "fit", "stretch")
     }
     corners = {}
@@ -51,7 +56,7 @@ def test_crop_loses_the_sides_stretch_keeps_them_and_borders_are_added(wide: str
 
 
 def test_the_shape_of_the_picture_is_followed_where_nothing_is_asked(wide: str) -> None:
-    html = look(Values(wide), "en")
+    html = preview(Values(wide), "en")
     assert "All of it goes in: 400 × 100 becomes 512 × 128 pixels." in html
 
 
@@ -64,8 +69,8 @@ def test_the_shape_of_the_picture_is_followed_where_nothing_is_asked(wide: str) 
     ],
 )
 def test_what_cannot_be_shown_is_said(values: Values, sentence: str) -> None:
-    assert sentence in look(values, "en")
+    assert sentence in preview(values, "en")
 
 
 def test_a_size_out_of_range_is_said_in_the_visitors_language(wide: str) -> None:
-    assert "Breite und Höhe müssen" in look(Values(wide, width=9), "de")
+    assert "Breite und Höhe müssen" in preview(Values(wide, width=9), "de")

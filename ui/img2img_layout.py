@@ -1,0 +1,306 @@
+"""The widgets of the main tab, group by group, in the order in which they are seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+
+import gradio as gr
+
+from backend.message import Message
+from backend.models import ModelSpec
+from backend.studio import Studio
+from ui import crop_preview, estimate
+from ui.explain import explain
+from ui.form import MAX_SLIDER_GUIDANCE, MAX_SLIDER_STEPS, Form
+from ui.form_events import strength_words
+from ui.looks import EXAMPLES, LOOKS
+from ui.render import Progress, cost_table, panel
+from ui.run_view import RunWidgets
+from ui.text import T, say, say_message
+from ui.theme import ASSETS
+from ui.widgets import (
+    AS_ABOVE,
+    html,
+    local,
+    mode_choices,
+    mode_name_choices,
+    mode_override_choices,
+    model_choices,
+    picture_input,
+    scheduler_choices,
+    transfer_input,
+    viewer,
+)
+
+
+@dataclass(frozen=True)
+class FormHelpers:
+    """What stands between the form's widgets: buttons that fill it in, lines that say what it means."""
+
+    examples: tuple[gr.Button, ...]
+    looks: tuple[gr.Button, ...]
+    strength_words: gr.HTML
+    estimate: gr.HTML
+    model_note: gr.HTML
+    remote_status: gr.HTML
+    crop_preview: gr.HTML
+    make_link: gr.Button
+    link: gr.Textbox
+    start: gr.Button
+    stop: gr.Button
+
+
+def form_column(studio: Studio, spec: ModelSpec, why: Message) -> tuple[Form, FormHelpers]:
+    """The left column; `why` says why the page opens with the model `spec`."""
+    image, examples = _picture()
+    prompt, looks = _prompt()
+    strength, words = _strength(spec)
+    start, stop = _start_and_stop()
+    estimated = html(estimate.line(), elem_id="lr-estimate")
+    with gr.Column(elem_classes="lr-more"):
+        model, note = _model(studio, spec, why)
+        mode, status = _mode(spec)
+        with gr.Accordion(T("advanced"), open=False, elem_id="lr-advanced"):
+            negative_prompt, steps, guidance, seed, scheduler = _sampling(spec)
+            width, height, fit, crop = _size()
+            tile_size, tile_overlap, encode_mode, decode_mode = _vae(spec)
+            transfer = transfer_input("lr-transfer")
+            explain("strength", "guidance", "seed")
+            make_link = gr.Button(T("link_button"), size="sm", elem_id="lr-make-link")
+            link = gr.Textbox(
+                label=T("link"), visible=False, interactive=False, buttons=["copy"], elem_id="lr-link"
+            )
+    form = Form(
+        image=image,
+        prompt=prompt,
+        strength=strength,
+        model=model,
+        mode=mode,
+        negative_prompt=negative_prompt,
+        steps=steps,
+        guidance=guidance,
+        seed=seed,
+        scheduler=scheduler,
+        width=width,
+        height=height,
+        fit=fit,
+        tile_size=tile_size,
+        tile_overlap=tile_overlap,
+        encode_mode=encode_mode,
+        decode_mode=decode_mode,
+        transfer=transfer,
+    )
+    helpers = FormHelpers(examples, looks, words, estimated, note, status, crop, make_link, link, start, stop)
+    return form, helpers
+
+
+def _picture() -> tuple[gr.Image, tuple[gr.Button, ...]]:
+    image = picture_input(
+        sources=["upload", "clipboard", "webcam"],
+        label=T("step_picture"),
+        height=280,
+        elem_id="lr-picture",
+        buttons=[],
+    )
+    with gr.Row(elem_classes="lr-examples", elem_id="lr-examples"):
+        examples = tuple(
+            gr.Button(T(f"example_{name}"), icon=ASSETS / f"{name}.png", size="sm", min_width=80)
+            for name in EXAMPLES
+        )
+    return image, examples
+
+
+def _prompt() -> tuple[gr.Textbox, tuple[gr.Button, ...]]:
+    with gr.Group(elem_classes="lr-plain"):
+        prompt = gr.Textbox(
+            label=T("step_prompt"),
+            placeholder=T("prompt_hint"),
+            lines=2,
+            max_lines=6,
+            elem_id="lr-prompt",
+            submit_btn=False,
+        )
+        with gr.Row(elem_classes="lr-looks", elem_id="lr-looks"):
+            looks = tuple(gr.Button(T(f"look_{name}"), size="sm", min_width=60, scale=0) for name in LOOKS)
+    return prompt, looks
+
+
+def _strength(spec: ModelSpec) -> tuple[gr.Slider, gr.HTML]:
+    with gr.Group(elem_classes="lr-plain"):
+        strength = gr.Slider(
+            0, 1, spec.strength, step=0.05, label=T("step_change"), elem_id="lr-strength", buttons=[]
+        )
+        words = html(strength_words(spec, spec.strength, spec.num_inference_steps, "en"), elem_id="lr-words")
+    return strength, words
+
+
+def _start_and_stop() -> tuple[gr.Button, gr.Button]:
+    with gr.Row(elem_classes="lr-go"):
+        start = gr.Button(T("paint"), variant="primary", size="lg", scale=4, elem_id="lr-paint")
+        stop = gr.Button(
+            T("stop"), variant="stop", size="lg", scale=1, min_width=90, interactive=False, elem_id="lr-stop"
+        )
+    return start, stop
+
+
+def _model(studio: Studio, spec: ModelSpec, why: Message) -> tuple[gr.Dropdown, gr.HTML]:
+    with gr.Group(elem_classes="lr-plain"):
+        model = gr.Dropdown(
+            model_choices(studio), value=spec.name, label=T("model"), filterable=False, elem_id="lr-model"
+        )
+        note = html(model_note(why, "en"), elem_id="lr-model-line")
+    return model, local(note, lambda locale: model_note(why, locale))
+
+
+def model_note(message: Message, locale: str) -> str:
+    """What there is to say about the chosen model."""
+    return f'<p class="lr-note">{escape(say_message(message, locale))}</p>'
+
+
+def _mode(spec: ModelSpec) -> tuple[gr.Radio, gr.HTML]:
+    with gr.Group(elem_classes="lr-plain"):
+        mode = gr.Radio(
+            mode_choices(spec),
+            value="auto",
+            label=T("where"),
+            info=T("where_info"),
+            elem_id="lr-mode",
+            elem_classes="lr-list",
+        )
+        status = html("", elem_id="lr-remote")
+        explain("vae", "tiles", "leaves")
+    return mode, status
+
+
+def _sampling(spec: ModelSpec) -> tuple[gr.Textbox, gr.Slider, gr.Slider, gr.Number, gr.Dropdown]:
+    negative = gr.Textbox(label=T("negative_prompt"), placeholder=T("negative_hint"), elem_id="lr-negative")
+    with gr.Row():
+        steps = gr.Slider(
+            1,
+            MAX_SLIDER_STEPS,
+            spec.num_inference_steps,
+            step=1,
+            label=T("steps"),
+            info=T("steps_info"),
+            elem_id="lr-steps",
+            buttons=[],
+        )
+        guidance = gr.Slider(
+            0,
+            MAX_SLIDER_GUIDANCE,
+            spec.guidance_scale,
+            step=0.5,
+            label=T("guidance"),
+            info=T("guidance_info"),
+            elem_id="lr-guidance",
+            buttons=[],
+        )
+    with gr.Row():
+        seed = gr.Number(-1, label=T("seed"), info=T("seed_info"), precision=0, elem_id="lr-seed")
+        scheduler = gr.Dropdown(
+            scheduler_choices(spec),
+            value="default",
+            label=T("scheduler"),
+            info=T("scheduler_info"),
+            filterable=False,
+            elem_id="lr-scheduler",
+        )
+    return negative, steps, guidance, seed, scheduler
+
+
+def _size() -> tuple[gr.Number, gr.Number, gr.Radio, gr.HTML]:
+    with gr.Row():
+        width, height = (
+            gr.Number(0, label=T(side), info=T("size_info"), precision=0, elem_id=f"lr-{side}")
+            for side in ("width", "height")
+        )
+    fit = gr.Radio(
+        [(T("fit_crop"), "crop"), (T("fit_fit"), "fit"), (T("fit_stretch"), "stretch")],
+        value="crop",
+        label=T("fit"),
+        elem_id="lr-fit",
+    )
+    return width, height, fit, crop_preview.build()
+
+
+def _vae(spec: ModelSpec) -> tuple[gr.Slider, gr.Slider, gr.Dropdown, gr.Dropdown]:
+    with gr.Row():
+        tile_size = gr.Slider(
+            64, 1024, 512, step=64, label=T("tile_size"), elem_id="lr-tile-size", buttons=[]
+        )
+        tile_overlap = gr.Slider(
+            0, 256, 128, step=16, label=T("tile_overlap"), elem_id="lr-tile-overlap", buttons=[]
+        )
+    with gr.Row():
+        encode_mode, decode_mode = (
+            gr.Dropdown(
+                mode_override_choices(spec),
+                value=AS_ABOVE,
+                label=T(f"{direction}_where"),
+                filterable=False,
+                elem_id=f"lr-{direction}-mode",
+            )
+            for direction in ("encode", "decode")
+        )
+    return tile_size, tile_overlap, encode_mode, decode_mode
+
+
+def result_column(start: gr.Button, stop: gr.Button) -> tuple[RunWidgets, gr.Dropdown, gr.Button]:
+    """The right column: what a run writes to, and with which mode and button a failed one is finished."""
+    picture_view = viewer("lr-viewer")
+    status = html(panel(Progress(say("en", "state_idle")), "en"), elem_id="lr-panel")
+    with gr.Row(visible=False, equal_height=True, elem_id="lr-finish", elem_classes="lr-finish") as finish:
+        finish_mode = gr.Dropdown(
+            mode_name_choices(),
+            value="whole",
+            label=T("finish_where"),
+            filterable=False,
+            elem_id="lr-finish-mode",
+        )
+        finish_button = gr.Button(T("finish_button"), variant="primary", elem_id="lr-finish-button")
+    with gr.Row(elem_classes="lr-downloads"):
+        picture, latents = (
+            gr.DownloadButton(
+                T(f"download_{name}"), interactive=False, min_width=140, elem_id=f"lr-save-{name}"
+            )
+            for name in ("picture", "latents")
+        )
+    with gr.Row(elem_classes="lr-next"):
+        use, again, four, sweep = (
+            gr.Button(T(name), size="sm", min_width=120, interactive=name != "use", elem_id=f"lr-{name}")
+            for name in ("use", "again", "four", "sweep")
+        )
+    with gr.Accordion(T("numbers"), open=True, elem_id="lr-numbers"):
+        table = html(cost_table((), "en"))
+    gallery = gr.Gallery(
+        label=T("history"),
+        columns=6,
+        rows=1,
+        height="auto",
+        allow_preview=False,
+        object_fit="cover",
+        visible=False,
+        elem_id="lr-history",
+        buttons=[],
+        interactive=False,
+    )
+    widgets = RunWidgets(
+        run_id=gr.State(),
+        viewer=picture_view,
+        panel=status,
+        table=table,
+        picture=picture,
+        latents=latents,
+        start=start,
+        stop=stop,
+        use=use,
+        again=again,
+        four=four,
+        sweep=sweep,
+        finish=finish,
+        gallery=gallery,
+        # Ids only; without a secret of its own the list would not outlive a restart of the app.
+        ids=gr.BrowserState([], storage_key="latent-relay-history", secret="latent-relay"),
+    )
+    return widgets, finish_mode, finish_button
