@@ -50,9 +50,9 @@ class Settings:
     tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
     """A bearer token a model, for the owner's endpoints of that model only."""
     serve_token: str | None = field(default=None, repr=False)
-    """What others must send to use this app's own VAE routes; None lets everybody in who reaches the page."""
+    """What others must send to use this app's VAE routes; None lets everybody in who reaches the page."""
     visitor_endpoints: bool | None = None
-    """Whether a visitor may add an endpoint of their own on the page; None allows it unless the page is public."""
+    """Whether a visitor may add endpoints on the page; None allows it unless the page is public."""
     remote_timeout: float = 120.0
     """Seconds a remote stage may take altogether."""
     low_memory: str = "none"
@@ -175,7 +175,7 @@ SETTINGS = (
     Setting("tokens", None, "TOKENS",
             "MODEL=TOKEN, separated by spaces: what the endpoints you call for a model want to see."),
     Setting("serve_token", None, "SERVE_TOKEN",
-            "What others must send to use this app's own VAE endpoint; without it everybody may who reaches it."),
+            "What others must send to use this app's VAE endpoint; without it, anyone who reaches it may."),
     Setting("visitor_endpoints", "--visitor-endpoints", "VISITOR_ENDPOINTS",
             "Whether visitors may add endpoints of their own on the page: on, unless the page is public. "
             "Where others than you reach it, they may name public addresses only.",

@@ -146,9 +146,9 @@ def test_directions_merge() -> None:
     assert table == {"builtin": EndpointPair("http://a/", "http://b/")}
 
 
-def test_own_endpoints_win_over_the_family_s_public_ones() -> None:
-    own = Settings(endpoints={"sd-v1": EndpointPair(decode="http://mine/")})
-    pair = own.endpoint_pair(SD_V1)
+def test_configured_endpoints_win_over_the_family_s_public_ones() -> None:
+    settings = Settings(endpoints={"sd-v1": EndpointPair(decode="http://mine/")})
+    pair = settings.endpoint_pair(SD_V1)
     assert pair.decode == "http://mine/" and pair.encode == SD_V1.encode_endpoint
     assert Settings().endpoint_pair(BUILTIN) == EndpointPair()
 
