@@ -3,9 +3,9 @@
     python -m benchmarks.load [--minutes 10] [--sessions 50] [--clients 32] [--kill] [--no-save]
 
 Starts the real app and the real endpoint, on the built-in model, each in a process of its own. `sessions` browsers'
-worth of gradio_client paint over the app, `clients` decode over the endpoint. Each of them has jobs that nobody else
-has; these are computed alone first, and every later result must be the same picture bit for bit and carry its own
-job's recipe. Both queues are smaller than the crowd, so that some are refused as "busy" and come again.
+worth of gradio_client run image to image in the app, `clients` decode at the endpoint. Each of them has jobs that
+nobody else has; these are computed alone first, and every later result must be the same picture bit for bit and carry
+its own job's recipe. Both queues are smaller than the crowd, so that some are refused as "busy" and come again.
 
 With --kill both processes are killed (-9) in mid-run and started again; everything that was reported finished before
 must then still be on the disk and downloadable.
@@ -60,7 +60,7 @@ OUTCOMES: tuple[Outcome, ...] = ("ok", "busy", "interrupted", "failed", "swapped
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoadPlan:
     """How long, how many, and whether the processes are killed on the way."""
 
     seconds: float
@@ -72,7 +72,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Painting:
+class ImageJob:
     """One session's own job, and what it gives when nobody else is there."""
 
     prompt: str
@@ -167,40 +167,40 @@ def main() -> None:
     parser.add_argument("--note", default="", help="a remark kept with the figures")
     parser.add_argument("--no-save", action="store_true", help="print only, write no file")
     options = parser.parse_args()
-    plan = Plan(options.minutes * 60, options.sessions, options.clients, options.kill)
+    plan = LoadPlan(options.minutes * 60, options.sessions, options.clients, options.kill)
     with tempfile.TemporaryDirectory() as folder:
-        result = run(plan, Path(folder), tell=lambda text: print(text, file=sys.stderr, flush=True))
+        result = run(plan, Path(folder), report=lambda text: print(text, file=sys.stderr, flush=True))
     print(table(result), file=sys.stderr)
     name = "load-kill-cpu" if options.kill else "load-cpu"
     publish(name, {"machine": machine(), "note": options.note} | result, save=not options.no_save)
     sys.exit(0 if sound(result) else 1)
 
 
-def run(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+def run(plan: LoadPlan, folder: Path, report: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """The whole thing; gives the figures. Everything that is written lies in `folder`."""
     app, endpoint = servers(plan, folder)
     try:
         with ThreadPoolExecutor() as pool:
             list(pool.map(Server.start, (app, endpoint)))
-        tell("computing every job alone")
+        report("computing every job alone")
         picture = folder / "in.png"
         sketch().save(picture)
-        paintings = alone(app, picture, plan.sessions)
+        image_jobs = alone(app, picture, plan.sessions)
         to_decode = decodings(endpoint, plan.clients)
-        tell(f"{plan.sessions} sessions and {plan.clients} clients for {plan.seconds:.0f} s")
+        report(f"{plan.sessions} sessions and {plan.clients} clients for {plan.seconds:.0f} s")
         # The pages are open before the clock starts, as a crowd's are.
         sessions = [Session(app, picture) for _ in range(plan.sessions)]
         memory: dict[str, list[tuple[float, int]]] = {"app": [], "endpoint": []}
         begin = time.monotonic()
         end = begin + plan.seconds
-        painters = [Tally(f"session {index}") for index in range(plan.sessions)]
-        decoders = [Tally(f"client {index}") for index in range(plan.clients)]
+        session_tallies = [Tally(f"session {index}") for index in range(plan.sessions)]
+        client_tallies = [Tally(f"client {index}") for index in range(plan.clients)]
         threads = [
-            threading.Thread(target=paint, args=(sessions[index], paintings[index], tally, end))
-            for index, tally in enumerate(painters)
+            threading.Thread(target=run_jobs, args=(sessions[index], image_jobs[index], tally, end))
+            for index, tally in enumerate(session_tallies)
         ] + [
             threading.Thread(target=decode, args=(endpoint, to_decode[index], tally, end))
-            for index, tally in enumerate(decoders)
+            for index, tally in enumerate(client_tallies)
         ]
         for thread in threads:
             thread.start()
@@ -225,13 +225,13 @@ def run(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda _: None) 
             if server.process is not None and server.process.poll() is not None
         }
         if ended:
-            tell("".join(log.read_text()[-3000:] for log in folder.glob("*.log")))
-        kept = check_kept(app, folder / "runs" / "pictures", painters)
+            report("".join(log.read_text()[-3000:] for log in folder.glob("*.log")))
+        kept = check_kept(app, folder / "runs" / "pictures", session_tallies)
         return {
             "plan": vars(plan),
             "seconds": took,
-            "app": figures(painters, took) | memory_figures(memory["app"], app.killed_at, begin),
-            "endpoint": figures(decoders, took)
+            "app": figures(session_tallies, took) | memory_figures(memory["app"], app.killed_at, begin),
+            "endpoint": figures(client_tallies, took)
             | memory_figures(memory["endpoint"], endpoint.killed_at, begin),
             "kept": kept,
             "ended_by_themselves": ended,
@@ -242,7 +242,7 @@ def run(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda _: None) 
         endpoint.stop()
 
 
-def servers(plan: Plan, folder: Path) -> tuple[Server, Server]:
+def servers(plan: LoadPlan, folder: Path) -> tuple[Server, Server]:
     """(app, endpoint), not started; both with fewer places than people will come."""
     folder.mkdir(parents=True, exist_ok=True)
     quiet = {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
@@ -265,8 +265,8 @@ def free_port() -> int:
 # -- sessions of the app ---------------------------------------------------------------------------------------
 
 
-def paintings_of(index: int) -> list[Painting]:
-    return [Painting(f"lake number {index}-{k}", seed=1000 * (index + 1) + k) for k in range(JOBS_EACH)]
+def jobs_of(index: int) -> list[ImageJob]:
+    return [ImageJob(f"lake number {index}-{k}", seed=1000 * (index + 1) + k) for k in range(JOBS_EACH)]
 
 
 class Session:
@@ -289,7 +289,7 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.client.close()
 
-    def paint(self, job: Painting, nonce: str) -> tuple[Image.Image, dict[str, Any], str]:
+    def img2img(self, job: ImageJob, nonce: str) -> tuple[Image.Image, dict[str, Any], str]:
         """(picture, the recipe inside its file, its address).
 
         At guidance 1 the negative prompt has no effect on the picture, so it carries the nonce that makes each
@@ -346,17 +346,17 @@ def sketch() -> Image.Image:
     return image
 
 
-def alone(app: Server, picture: Path, sessions: int) -> list[list[Painting]]:
+def alone(app: Server, picture: Path, sessions: int) -> list[list[ImageJob]]:
     """For each session its own jobs with their pixels, each computed while nothing else runs."""
     with Session(app, picture) as session:
         return [
-            [replace(job, pixels=session.paint(job, "alone")[0].tobytes()) for job in paintings_of(index)]
+            [replace(job, pixels=session.img2img(job, "alone")[0].tobytes()) for job in jobs_of(index)]
             for index in range(sessions)
         ]
 
 
-def paint(first: Session, jobs: Sequence[Painting], tally: Tally, end: float) -> None:
-    """One session's life: paint, check, paint again; after a failure the page is loaded anew."""
+def run_jobs(first: Session, jobs: Sequence[ImageJob], tally: Tally, end: float) -> None:
+    """One session: run a job, check the picture, run the next; after a failure the page is loaded anew."""
     app, picture = first.app, first.picture
     session: Session | None = first
     count = 0
@@ -367,7 +367,7 @@ def paint(first: Session, jobs: Sequence[Painting], tally: Tally, end: float) ->
         begin = time.monotonic()
         try:
             session = session or Session(app, picture)
-            image, recipe, address = session.paint(job, nonce)
+            image, recipe, address = session.img2img(job, nonce)
         except Exception as error:  # noqa: BLE001 - counted by what it says, nothing is swallowed
             outcome = outcome_of(error, app, begin)
             tally.note(outcome, f"{type(error).__name__}: {error}" if outcome != "interrupted" else "")
@@ -376,9 +376,9 @@ def paint(first: Session, jobs: Sequence[Painting], tally: Tally, end: float) ->
                 session = None
             time.sleep(random.uniform(0.2, 1.0))
             continue
-        told = (recipe["prompt"], recipe["seed"], recipe["negative_prompt"])
-        if told != (job.prompt, job.seed, nonce) or image.tobytes() != job.pixels:
-            tally.note("swapped", f"asked {job.prompt}, {nonce}; got {told}")
+        received = (recipe["prompt"], recipe["seed"], recipe["negative_prompt"])
+        if received != (job.prompt, job.seed, nonce) or image.tobytes() != job.pixels:
+            tally.note("swapped", f"asked {job.prompt}, {nonce}; got {received}")
             continue
         tally.note("ok")
         tally.waits.append(time.monotonic() - begin)
@@ -482,7 +482,7 @@ def check_kept(app: Server, runs: Path, tallies: Sequence[Tally]) -> dict[str, i
     for picture in runs.glob("*/latent-relay-*.png"):
         with contextlib.suppress(
             OSError, SyntaxError, KeyError, ValueError
-        ):  # torn by a kill, told to nobody
+        ):  # cut off by a kill, and never reported
             on_disk[read_png(picture)[1]["negative_prompt"]] = picture
     finished = [found for tally in tallies for found in tally.finished]
     downloadable = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import os
 import socket
 import subprocess
@@ -51,7 +52,16 @@ TOGETHER = {
     "tests/ui/test_hostile.py": "app",
 }
 """Files that share an expensive session fixture (a browser, the app in a process of its own) and so a process."""
-FIRST = ("browser", "app", "tests/faults/", "tests/test_training.py")
+FIRST = (
+    "browser",
+    "app",
+    "tests/test_families.py",
+    "tests/run/test_img2img.py",
+    "tests/vae/",
+    "tests/faults/",
+    "tests/test_training.py",
+    "tests/placement/",
+)
 """The longest go first, so that no process is left with one of them at the end."""
 
 
@@ -85,6 +95,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((n for n, start in enumerate(FIRST) if group.startswith(start)), len(FIRST))
 
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported by now stays, so no garbage collection of the tests needs to look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -118,11 +118,11 @@ def test_every_pair_of_modes(bench: Bench, picture: Image.Image, family: str) ->
     """Remote goes over real HTTP to this app's own routes, which hold the same VAE."""
     modes = [mode for mode in vae_modes(bench.specs[family]) if mode != "auto"]
     assert "remote" in modes and "tiny" in modes
-    whole = bench.run(family, picture)
+    whole = bench.run(family, picture, num_inference_steps=2)
     for encode in modes:
         for decode in modes:
             pair = {"encode": VaeOptions(encode, **TILES), "decode": VaeOptions(decode, **TILES)}
-            result = bench.run(family, picture, **pair)
+            result = bench.run(family, picture, num_inference_steps=2, **pair)
             assert (result.reports[0].mode, result.reports[2].mode) == (encode, decode)
             assert result.image.size == (128, 96)
             if encode in ("whole", "remote"):

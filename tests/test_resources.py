@@ -156,9 +156,8 @@ def test_a_run_of_the_encode_tab_says_it_in_a_sentence(tmp_path: Path) -> None:
     from backend.job import VaeOptions
 
     with pytest.raises(DiskFullError, match="is full"):
-        encode_picture(
-            FakeStudio(), FullDisk(tmp_path, "latents.safetensors"), EXAMPLE, "builtin", VaeOptions(), "en"
-        )
+        run = FullDisk(tmp_path, "latents.safetensors").start()
+        encode_picture(FakeStudio(), run, EXAMPLE, "builtin", VaeOptions(), "en")
 
 
 @full_disks

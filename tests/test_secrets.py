@@ -62,7 +62,7 @@ def test_no_token_is_anywhere_but_on_its_way(studio: Studio, picture: Image.Imag
                 texts.add_picture("result", event.image)
                 save_latents(tmp_path / "latents.safetensors", event.latents, BUILTIN)
                 texts.add("latents", (tmp_path / "latents.safetensors").read_bytes())
-        assert "result" in texts.found, "the token opened the door"
+        assert "result" in texts.found, "the token was accepted"
         headers = {"Authorization": f"Bearer {SERVE_ASCII}"}
         for path in ("/metrics", "/openapi.json", "/vae", "/health", "/vae/nobody"):
             reply = requests.get(url + path, headers=headers, timeout=10)
@@ -81,7 +81,7 @@ def test_no_token_is_anywhere_but_on_its_way(studio: Studio, picture: Image.Imag
 
 
 @pytest.mark.parametrize("status", [200, 307, 400, 401, 403, 404, 413, 429, 500, 503])
-def test_no_error_of_the_client_tells_a_token(status: int) -> None:
+def test_no_error_of_the_client_shows_a_token(status: int) -> None:
     """Even where the endpoint hands it back, or the owner put it into the address."""
     texts = Texts()
     notices: list[Message] = []

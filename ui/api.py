@@ -6,35 +6,45 @@ Every parameter after the picture has a default, so that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from backend.errors import LatentRelayError
 from backend.events import Result
 from backend.job import MAX_SEED, MAX_SIDE, MAX_STEPS, SCHEDULERS, TRANSFERS, VAE_MODES, VaeOptions
 from backend.latents import save_latents
-from backend.models import MODELS, find_model
-from backend.studio import Studio
 from ui.decode import decode_file
 from ui.encode import encode_picture, there_and_back
 from ui.form import AS_ABOVE, Values, vae_options
+from ui.frame import one_run
 from ui.recipe import save_png
-from ui.runs import Runs
+from ui.runs import Run
+from ui.tab import PageContext
 from ui.widgets import BY_THE_VAE, picture_input, uploads_only
 
+Report = dict[str, Any]
+_MODEL = "builtin"
+"""A default for Python; a caller gets that of the hidden widget, which is this machine's."""
 
-def build(studio: Studio, runs: Runs) -> None:
-    """Register the endpoints; must run inside the Blocks."""
-    default = studio.default_model()[0].name
+
+@dataclass(frozen=True)
+class Api:
+    """The functions behind the endpoints. Names, parameters and results are a contract."""
+
+    context: PageContext
 
     def img2img(
+        self,
         image: str,
         prompt: str = "",
         strength: float | None = None,
-        model: str = default,
+        model: str = _MODEL,
         mode: str = "auto",
         negative_prompt: str = "",
         steps: int | None = None,
@@ -49,179 +59,179 @@ def build(studio: Studio, runs: Runs) -> None:
         encode_mode: str = AS_ABOVE,
         decode_mode: str = AS_ABOVE,
         transfer: str = "uint8",
-    ) -> tuple[str, str, dict[str, Any]]:
+    ) -> tuple[str, str, Report]:
         """Picture and sentence to picture. Gives the PNG (with its recipe inside), the latents after painting, and
         {"recipe", "stages"}. A strength, steps or guidance left out follows the model."""
-        values = Values(
-            **{name: value for name, value in locals().items() if name in Values.__dataclass_fields__}
-        )
-        run = runs.start()
-        try:
-            result = None
-            for event in studio.img2img(values.job(values.picture(find_model(model))), run.stop):
-                if isinstance(event, Result):
-                    result = event
-            assert result is not None  # the last event of a run that raised nothing
-            image, recipe, reports = result.image, result.recipe, result.reports
+        given = {name: value for name, value in locals().items() if name in Values.__dataclass_fields__}
+        values, studio = Values(**given), self.context.studio
+        with self._run() as run:
+            for result in studio.img2img(values.job(values.picture(studio.find_model(model))), run.stop):  # noqa: B007 - the last one counts
+                pass
+            assert isinstance(result, Result)  # as the last event of a run that raised nothing is
             picture = run.write(
-                f"latent-relay-{recipe['seed']}.png", lambda path: save_png(path, image, recipe, reports)
+                f"latent-relay-{result.recipe['seed']}.png",
+                lambda path: save_png(path, result.image, result.recipe, result.reports),
             )
-            painted = result.latents
-            latents = run.write(
-                "latents.safetensors", lambda path: save_latents(path, painted, find_model(model))
-            )
-        except LatentRelayError as error:
-            raise gr.Error(error.sentence, print_exception=False) from error
-        finally:
-            run.stop.set()
-            runs.finish(run)
+            spec = studio.find_model(model)
+            latents = run.write("latents.safetensors", lambda path: save_latents(path, result.latents, spec))
         stages = [report.as_dict() for report in result.reports]
         return str(picture), str(latents), {"recipe": result.recipe, "stages": stages}
 
     def encode(
+        self,
         image: str,
-        model: str = default,
+        model: str = _MODEL,
         mode: str = "auto",
         tile_size: int = 512,
         tile_overlap: int = 128,
         transfer: str = "uint8",
-    ) -> tuple[str, str, dict[str, Any]]:
+    ) -> tuple[str, str, Report]:
         """Picture to latents. Gives the safetensors file, a picture of its channels, and
         {"latents": statistics, "stages"}."""
-        try:
-            options = vae_options(_listed(mode), tile_size, tile_overlap, transfer)
-            path, channels, stats, report, _ = encode_picture(studio, runs, image, model, options, "en")
-        except LatentRelayError as error:
-            raise gr.Error(error.sentence, print_exception=False) from error
-        return str(path), str(channels), {"latents": stats, "stages": [report.as_dict()]}
+        with self._run() as run:
+            options = _options(mode, tile_size, tile_overlap, transfer)
+            done = encode_picture(self.context.studio, run, image, model, options, "en")
+        report = {"latents": done.statistics, "stages": [done.report.as_dict()]}
+        return str(done.file), str(done.channels), report
 
     def decode(
+        self,
         latents: str,
         mode: str = "auto",
         tile_size: int = 512,
         tile_overlap: int = 128,
         transfer: str = "uint8",
-    ) -> tuple[str, dict[str, Any]]:
+    ) -> tuple[str, Report]:
         """A latents file to a picture. Gives the PNG and {"model", "stages"}."""
-        try:
-            options = vae_options(_listed(mode), tile_size, tile_overlap, transfer)
-            picture, file, report = decode_file(studio, runs, latents, options, "en")
-        except LatentRelayError as error:
-            raise gr.Error(error.sentence, print_exception=False) from error
-        return str(picture), {"model": file.model, "stages": [report.as_dict()]}
+        with self._run() as run:
+            options = _options(mode, tile_size, tile_overlap, transfer)
+            done = decode_file(self.context.studio, run, latents, options, "en")
+        return str(done.picture), {"model": done.file.model, "stages": [done.report.as_dict()]}
 
     def round_trip(
+        self,
         image: str,
-        model: str = default,
+        model: str = _MODEL,
         encode_mode: str = "auto",
         decode_mode: str = "auto",
         tile_size: int = 512,
         tile_overlap: int = 128,
         transfer: str = "uint8",
-    ) -> tuple[str, dict[str, Any]]:
+    ) -> tuple[str, Report]:
         """Encode and decode at once. Gives the picture that came back and {"psnr", "ssim", "stages"}; psnr is null
         for identical pictures."""
+        with self._run() as run:
+            there = _options(encode_mode, tile_size, tile_overlap, transfer)
+            back = _options(decode_mode, tile_size, tile_overlap, transfer)
+            done = there_and_back(self.context.studio, run, image, model, there, back, "en")
+        psnr = None if done.figures["psnr"] == float("inf") else done.figures["psnr"]
+        stages = [report.as_dict() for report in done.reports]
+        return str(done.after), {"psnr": psnr, "ssim": done.figures["ssim"], "stages": stages}
+
+    @contextmanager
+    def _run(self) -> Iterator[Run]:
+        """Raises gr.Error: a failure in one English sentence."""
         try:
-            there, back = (
-                vae_options(_listed(mode), tile_size, tile_overlap, transfer)
-                for mode in (encode_mode, decode_mode)
-            )
-            _, after, figures, reports = there_and_back(studio, runs, image, model, there, back, "en")
+            with one_run(self.context.runs) as run:
+                yield run
         except LatentRelayError as error:
             raise gr.Error(error.sentence, print_exception=False) from error
-        psnr = None if figures["psnr"] == float("inf") else figures["psnr"]
-        return str(after), {"psnr": psnr, "ssim": figures["ssim"], "stages": [r.as_dict() for r in reports]}
+
+
+def build(context: PageContext) -> None:
+    """Register the endpoints; must run inside the Blocks."""
+    api, studio = Api(context), context.studio
+    default = studio.default_model()[0].name
+    models = [name for name, spec in studio.models.items() if spec.available]
+
+    def model() -> gr.Dropdown:
+        return _choice("model", models, default)
+
+    def mode(name: str = "mode") -> gr.Dropdown:
+        return _choice(name, VAE_MODES, "auto")
 
     with gr.Column(visible=False):
-
-        def picture() -> gr.Image:
-            return picture_input(label="image")
-
-        def text(name: str, value: str = "") -> gr.Textbox:
-            return gr.Textbox(value, label=name)
-
-        def number(
-            name: str, value: float | None, low: float, high: float, info: str = "", *, whole: bool = True
-        ) -> gr.Number:
-            field = gr.Number(
-                value, label=name, info=info, precision=0 if whole else None, minimum=low, maximum=high
-            )
-            # The range is told to whoever asks what there is; a value outside gets the backend's sentence.
-            field.preprocess = partial(_number, whole)  # type: ignore[method-assign]
-            told = {"minimum": low, "maximum": high, "description": info or f"{low:g} to {high:g}"}
-            known = field.api_info() | told
-            field.api_info = lambda: known  # type: ignore[method-assign]
-            return field
-
-        def choice(name: str, choices: Sequence[str], value: str) -> gr.Dropdown:
-            # A value that is no choice gets the backend's sentence, so it is let through here.
-            return gr.Dropdown(list(choices), value=value, label=name, allow_custom_value=True)
-
-        def mode(name: str = "mode") -> gr.Dropdown:
-            return choice(name, VAE_MODES, "auto")
-
-        def way() -> list[Any]:
-            return [
-                number("tile_size", 512, 64, MAX_SIDE, "Pixels"),
-                number("tile_overlap", 128, 0, MAX_SIDE // 2, "Pixels, at most half a tile"),
-                choice("transfer", TRANSFERS, "uint8"),
-            ]
-
-        def model() -> gr.Dropdown:
-            return choice("model", [name for name, spec in MODELS.items() if spec.available], default)
-
-        def results(*names: str) -> list[Any]:
-            return [*(gr.File(label=name) for name in names), gr.JSON(label="report")]
-
-        def expose(function: Any, inputs: list[Any], outputs: list[Any], **options: Any) -> None:
-            gr.Button(function.__name__).click(
-                function, inputs, outputs, api_name=function.__name__, **options
-            )
-
-        sizes = way()
-        expose(
-            img2img,
+        tile_size, tile_overlap, transfer = _tiles_and_transfer()
+        _expose(
+            api.img2img,
             [
-                picture(),
-                text("prompt"),
-                number("strength", None, 0, 1, "empty follows the model", whole=False),
+                picture_input(label="image"),
+                gr.Textbox("", label="prompt"),
+                _number("strength", None, 0, 1, "empty follows the model", whole=False),
                 model(),
                 mode(),
-                text("negative_prompt"),
-                number("steps", None, 1, MAX_STEPS, "empty follows the model"),
-                number("guidance", None, 0, 50, "empty follows the model", whole=False),
-                number("seed", -1, -1, MAX_SEED, "-1 rolls the dice"),
-                choice("scheduler", ("default", *SCHEDULERS), "default"),
-                number("width", 0, 0, MAX_SIDE, "0 follows the picture"),
-                number("height", 0, 0, MAX_SIDE, "0 follows the picture"),
-                choice("fit", ("crop", "fit", "stretch"), "crop"),
-                *sizes[:2],
-                choice("encode_mode", (AS_ABOVE, *VAE_MODES), AS_ABOVE),
-                choice("decode_mode", (AS_ABOVE, *VAE_MODES), AS_ABOVE),
-                sizes[2],
+                gr.Textbox("", label="negative_prompt"),
+                _number("steps", None, 1, MAX_STEPS, "empty follows the model"),
+                _number("guidance", None, 0, 50, "empty follows the model", whole=False),
+                _number("seed", -1, -1, MAX_SEED, "-1 rolls the dice"),
+                _choice("scheduler", ("default", *SCHEDULERS), "default"),
+                _number("width", 0, 0, MAX_SIDE, "0 follows the picture"),
+                _number("height", 0, 0, MAX_SIDE, "0 follows the picture"),
+                _choice("fit", ("crop", "fit", "stretch"), "crop"),
+                tile_size,
+                tile_overlap,
+                _choice("encode_mode", (AS_ABOVE, *VAE_MODES), AS_ABOVE),
+                _choice("decode_mode", (AS_ABOVE, *VAE_MODES), AS_ABOVE),
+                transfer,
             ],
-            results("picture", "latents"),
-            concurrency_limit=None,  # the studio's line has the limit
+            ("picture", "latents"),
+            concurrency_limit=None,  # the studio's job queue has the limit
         )
-        expose(encode, [picture(), model(), mode(), *way()], results("latents", "channels"), **BY_THE_VAE)
-        expose(
-            decode, [uploads_only(gr.File(label="latents")), mode(), *way()], results("picture"), **BY_THE_VAE
-        )
-        expose(
-            round_trip,
-            [picture(), model(), mode("encode_mode"), mode("decode_mode"), *way()],
-            results("picture"),
-            **BY_THE_VAE,
-        )
+        image = picture_input(label="image")
+        inputs = [image, model(), mode(), *_tiles_and_transfer()]
+        _expose(api.encode, inputs, ("latents", "channels"), **BY_THE_VAE)
+        inputs = [uploads_only(gr.File(label="latents")), mode(), *_tiles_and_transfer()]
+        _expose(api.decode, inputs, ("picture",), **BY_THE_VAE)
+        modes = mode("encode_mode"), mode("decode_mode")
+        inputs = [picture_input(label="image"), model(), *modes, *_tiles_and_transfer()]
+        _expose(api.round_trip, inputs, ("picture",), **BY_THE_VAE)
 
 
-def _listed(mode: str) -> str:
-    """A caller's mode; keys of a page's own endpoints mean nothing here, so they are unknown modes."""
+def _expose(
+    function: Callable[..., Any], inputs: list[Component], files: Sequence[str], **options: Any
+) -> None:
+    """`function` as an endpoint of its name, which gives `files` and a report."""
+    name = function.__name__
+    outputs = [*(gr.File(label=file) for file in files), gr.JSON(label="report")]
+    gr.Button(name).click(function, inputs, outputs, api_name=name, **options)
+
+
+def _number(
+    name: str, value: float | None, low: float, high: float, info: str = "", *, whole: bool = True
+) -> gr.Number:
+    field = gr.Number(value, label=name, info=info, precision=0 if whole else None, minimum=low, maximum=high)
+    # The range is in the API's description only; a value outside gets the backend's sentence.
+    field.preprocess = partial(_checked_number, whole)  # type: ignore[method-assign]
+    known = field.api_info()
+    known |= {"minimum": low, "maximum": high, "description": info or f"{low:g} to {high:g}"}
+    field.api_info = lambda: known  # type: ignore[method-assign]
+    return field
+
+
+def _choice(name: str, choices: Sequence[str], value: str) -> gr.Dropdown:
+    # A value that is no choice gets the backend's sentence, so it is let through here.
+    return gr.Dropdown(list(choices), value=value, label=name, allow_custom_value=True)
+
+
+def _tiles_and_transfer() -> tuple[gr.Number, gr.Number, gr.Dropdown]:
+    return (
+        _number("tile_size", 512, 64, MAX_SIDE, "Pixels"),
+        _number("tile_overlap", 128, 0, MAX_SIDE // 2, "Pixels, at most half a tile"),
+        _choice("transfer", TRANSFERS, "uint8"),
+    )
+
+
+def _options(mode: str, tile_size: int, tile_overlap: int, transfer: str) -> VaeOptions:
+    """A caller's mode and sizes, checked; keys of visitors' endpoints mean nothing here, so they are unknown modes.
+
+    Raises:
+        BadSettingError: no such mode, or sizes that make no sense.
+    """
     VaeOptions(mode).checked()
-    return mode
+    return vae_options(mode, tile_size, tile_overlap, transfer)
 
 
-def _number(whole: bool, value: Any) -> float | None:
+def _checked_number(whole: bool, value: Any) -> float | None:
     """What a caller sent; JSON knows neither whole numbers nor nothing at all.
 
     Raises:

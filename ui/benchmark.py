@@ -1,27 +1,28 @@
-"""The Benchmark tab: the published tables, remade on this machine row by row, drawn beside the published cards."""
+"""The tab that remakes the published tables on this machine row by row, drawn beside the published GPUs."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 import pandas as pd
 
 from backend.bench import OOM, Bench, Case, Measured
-from backend.errors import BadSettingError, Cancelled, LatentRelayError
+from backend.errors import BadSettingError, LatentRelayError
 from backend.job import VAE_MODES
-from backend.models import find_model
+from backend.message import literal
+from backend.models import ModelSpec
 from backend.placement.cards import DEFAULT_TILE, cells
-from backend.studio import Studio
+from ui.frame import Changes, Frame, Task, columns, form_column, result_column, start_and_stop, status_line
 from ui.render import figures, seconds, size
-from ui.runs import Runs
-from ui.text import T, locale_of, say, translated
-from ui.widgets import failure, html, intro, local, model_choices, quiet
+from ui.tab import PageContext
+from ui.text import T, say
+from ui.widgets import html, intro, local, model_choices
 
 SIZES = (64, 128, 256, 512, 1024, 2048)
 MODES = tuple(mode for mode in VAE_MODES if mode not in ("auto", "remote", "tiny"))
@@ -29,20 +30,72 @@ RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 COLUMNS = ("size", "seconds", "memory", "series")
 
 
-def build(studio: Studio, runs: Runs) -> Callable[[], None]:
-    spec, _ = studio.default_model()
+@dataclass(frozen=True)
+class BenchmarkTab:
+    context: PageContext
+    model: gr.Dropdown
+    stage: gr.Radio
+    sizes: gr.CheckboxGroup
+    modes: gr.CheckboxGroup
+    count: gr.Slider
+    overlays: gr.Dropdown
+    """Published GPUs and saved results to draw beside what was measured."""
+    table: gr.HTML
+    save: gr.DownloadButton
+    times: gr.LinePlot
+    memory: gr.LinePlot
+    frame: Frame
+
+    def wire(self) -> None:
+        (start,) = self.frame.starts
+        inputs = {self.model, self.stage, self.sizes, self.modes, self.count, self.overlays}
+        outputs = {self.table, self.save, self.times, self.memory}
+        self.frame.on_start(start, self._measure, inputs, outputs, concurrency_limit=1)
+        self.frame.wire_stop()
+
+    def _measure(self, task: Task) -> None:
+        data, locale = task.data, task.locale
+        spec = self.context.studio.find_model(data[self.model])
+        todo = cases(spec, data[self.stage], data[self.sizes], data[self.modes])
+        if not todo:
+            raise BadSettingError(literal(say(locale, "bench_nothing")))
+        nothing: Changes = {
+            self.table: table((), locale),
+            self.times: None,
+            self.memory: None,
+            self.save: gr.update(value=None, interactive=False),
+        }
+        task.tell(say(locale, "bench_working", done=0, count=len(todo)), changes=nothing)
+        rows: list[Measured] = []
+        try:
+            for row in Bench(self.context.studio.loader).run(todo, int(data[self.count]), task.run.stop):
+                rows.append(row)
+                done = say(locale, "bench_working", done=len(rows), count=len(todo))
+                task.tell(done, changes={self.table: table(rows, locale)})
+        except LatentRelayError:
+            if rows:  # stopped or failed; what was measured stays true
+                task.show(self._drawn(task, rows))
+            raise
+        task.tell(say(locale, "bench_done", weights=rows[0].weights), changes=self._drawn(task, rows))
+
+    def _drawn(self, task: Task, rows: Sequence[Measured]) -> Changes:
+        """The plots of what was measured, and its file."""
+        data = frame(rows, task.data[self.stage], task.data[self.model], task.data[self.overlays])
+        file = task.run.keep("benchmark.csv", lambda path: export(rows, path))
+        save = gr.update(value=file and str(file), interactive=file is not None)
+        return {self.times: data, self.memory: data, self.save: save}
+
+
+def build(context: PageContext) -> BenchmarkTab:
+    spec, _ = context.studio.default_model()
     intro("bench_intro")
-    run_id = gr.State()
-    with gr.Row(equal_height=False, elem_classes="lr-columns"):
-        with gr.Column(scale=4, min_width=300):
+    with columns():
+        with form_column(scale=4, min_width=300):
             model = gr.Dropdown(
-                model_choices(studio), value=spec.name, label=T("fit_model"), filterable=False
+                model_choices(context.studio), value=spec.name, label=T("fit_model"), filterable=False
             )
-            stage = gr.Radio(
-                [(T("stage_encode"), "encode"), (T("stage_decode"), "decode")],
-                value="decode",
-                label=T("bench_stage"),
-            )
+            stages = [(T("stage_encode"), "encode"), (T("stage_decode"), "decode")]
+            stage = gr.Radio(stages, value="decode", label=T("bench_stage"))
             sizes = gr.CheckboxGroup(
                 [(str(s), s) for s in SIZES],
                 value=[128, 256, 512],
@@ -63,90 +116,37 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
                 info=T("bench_overlays_info"),
                 elem_id="lr-bench-overlays",
             )
-            with gr.Row(elem_classes="lr-go"):
-                start = gr.Button(T("bench_button"), variant="primary", scale=4, elem_id="lr-bench")
-                stop = gr.Button(T("stop"), variant="stop", scale=1, min_width=90, interactive=False)
-        with gr.Column(scale=7, min_width=320):
-            status = html(_status(say("en", "bench_idle")), elem_id="lr-bench-status")
-            local(status, lambda locale: _status(say(locale, "bench_idle")))
+            start, stop = start_and_stop("bench_button", "lr-bench")
+        with result_column(scale=7):
+            status = html(status_line(say("en", "bench_idle")), elem_id="lr-bench-status")
+            local(status, lambda locale: status_line(say(locale, "bench_idle")))
             shown = local(html(table((), "en"), elem_id="lr-bench-table"), lambda locale: table((), locale))
             save = gr.DownloadButton(T("bench_save"), interactive=False, elem_id="lr-bench-save")
             with gr.Row():
                 times = _plot("seconds", "bench_times")
                 memory = _plot("memory", "bench_memory")
-    outputs = [run_id, status, shown, save, times, memory, start, stop]
-
-    def run(
-        model: str,
-        stage: str,
-        sizes: list[int],
-        modes: list[str],
-        count: float,
-        overlays: list[str],
-        request: gr.Request,
-    ) -> Iterator[dict[Any, Any]]:
-        locale = locale_of(request)
-        run = runs.start()
-        rows: list[Measured] = []
-        try:
-            wanted = cases(model, stage, sizes, modes)
-            if not wanted:
-                raise BadSettingError(say(locale, "bench_nothing"))
-            yield {
-                run_id: run.id,
-                status: _status(say(locale, "bench_working", done=0, count=len(wanted))),
-                shown: table((), locale),
-                times: None,
-                memory: None,
-                save: gr.update(value=None, interactive=False),
-                start: gr.update(interactive=False),
-                stop: gr.update(interactive=True),
-            }
-            for row in Bench(studio.loader).run(wanted, int(count), run.stop):
-                rows.append(row)
-                done = say(locale, "bench_working", done=len(rows), count=len(wanted))
-                yield {status: _status(done), shown: table(rows, locale)}
-            yield {status: _status(say(locale, "bench_done", weights=rows[0].weights))}
-        except Cancelled:
-            yield {status: _status(say(locale, "state_stopped"))}
-        except LatentRelayError as error:
-            yield {status: _status(translated(error.sentence, locale))}
-            raise failure(translated(error.sentence, locale)) from error
-        finally:
-            runs.finish(run)
-            changes: dict[Any, Any] = {start: gr.update(interactive=True), stop: gr.update(interactive=False)}
-            if rows:
-                data = frame(rows, stage, model, overlays)
-                file = run.keep("benchmark.csv", lambda path: export(rows, path))
-                changes |= {
-                    times: data,
-                    memory: data,
-                    save: gr.update(value=file and str(file), interactive=file is not None),
-                }
-            yield changes
-
-    def wire() -> None:
-        start.click(
-            run,
-            [model, stage, sizes, modes, count, overlays],
-            outputs,
-            show_progress="hidden",
-            concurrency_limit=1,
-            trigger_mode="once",
-            api_visibility="private",
-        )
-        stop.click(runs.stop, run_id, None, **quiet())
-
-    return wire
+    return BenchmarkTab(
+        context,
+        model,
+        stage,
+        sizes,
+        modes,
+        count,
+        overlays,
+        shown,
+        save,
+        times,
+        memory,
+        frame=Frame(context, (start,), stop, status),
+    )
 
 
-def cases(model: str, stage: str, sizes: Iterable[int], modes: Sequence[str]) -> list[Case]:
+def cases(spec: ModelSpec, stage: str, sizes: Iterable[int], modes: Sequence[str]) -> list[Case]:
     """The cells to measure; tiles are half the picture where the default tile would hold all of it."""
-    spec = find_model(model)
     result = []
     for side in sorted(sizes):
         for mode in modes:
-            tile = min(DEFAULT_TILE.get(model, 512), max(64, side // 2))
+            tile = min(DEFAULT_TILE.get(spec.name, 512), max(64, side // 2))
             if mode == "tiled" and tile >= side:
                 continue
             result.append(Case(stage, spec, side, mode, tile, tile // 4))
@@ -196,21 +196,20 @@ def export(rows: Sequence[Measured], path: Path) -> None:
 def table(rows: Sequence[Measured], locale: str) -> str:
     if not rows:
         return f'<p class="lr-quiet">{escape(say(locale, "bench_no_rows"))}</p>'
-    columns = ("size", "mode", "time", "memory")
-    headings = (say(locale, f"bench_col_{name}") for name in columns)
+    headings = (say(locale, f"bench_col_{name}") for name in ("size", "mode", "time", "memory"))
     return figures(headings, (_row(row, locale) for row in rows), locale)
 
 
 def _row(row: Measured, locale: str) -> str:
     mode = escape(say(locale, f"mode_name_{row.mode}"))
     if row.seconds is None:
-        why = say(locale, "fit_oom") if row.error == OOM else row.error or "–"
-        figures = f'<td colspan="2">{escape(why)}</td>'
+        reason = say(locale, "fit_oom") if row.error == OOM else row.error or "–"
+        measured = f'<td colspan="2">{escape(reason)}</td>'
     else:
         share = "" if row.memory_percent is None else f" ({row.memory_percent:.1f} %)"
         kind = "" if row.memory_kind is None else f" {row.memory_kind}"
-        figures = f"<td>{seconds(row.seconds)}</td><td>{size(row.peak_bytes)}{kind}{share}</td>"
-    return f'<tr><th scope="row">{row.size} × {row.size}</th><td>{mode}</td>{figures}</tr>'
+        measured = f"<td>{seconds(row.seconds)}</td><td>{size(row.peak_bytes)}{kind}{share}</td>"
+    return f'<tr><th scope="row">{row.size} × {row.size}</th><td>{mode}</td>{measured}</tr>'
 
 
 def _plot(y: str, title: str) -> gr.LinePlot:
@@ -233,7 +232,3 @@ def _plot(y: str, title: str) -> gr.LinePlot:
 
 def _gigabytes(count: float | None) -> float | None:
     return None if count is None else count / 1e9
-
-
-def _status(sentence: str) -> str:
-    return f'<p class="lr-verdict" role="status">{escape(sentence)}</p>'

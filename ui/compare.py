@@ -1,29 +1,32 @@
-"""The Compare tab: one picture, or one latents file, through several VAE modes, side by side."""
+"""The tab that takes one picture, or one latents file, through several VAE modes, side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
 from backend import images, quality
 from backend.compare import Row, compare, conclusion
-from backend.errors import BadImageError, Cancelled, LatentRelayError
+from backend.errors import BadImageError
 from backend.job import VAE_MODES, fit_size, vae_modes
 from backend.latents import load_latents
-from backend.models import find_model
+from backend.message import literal
+from backend.models import ModelSpec
 from backend.studio import Studio
 from ui.form import vae_options
+from ui.frame import Frame, Task, columns, form_column, result_column, start_and_stop, status_line
 from ui.pictures import file_url, open_picture
 from ui.render import figures, seconds, size
-from ui.runs import Runs
-from ui.text import T, locale_of, say, translated
+from ui.tab import PageContext
+from ui.text import T, locale_of, say, say_message
 from ui.widgets import (
     BY_THE_VAE,
-    failure,
     html,
     intro,
     local,
@@ -40,33 +43,91 @@ FIRST = ("whole", "streamed", "tiled")
 COLUMNS = ("mode", "time", "memory", "bytes", "psnr", "ssim", "colour", "seam")
 
 
-def build(studio: Studio, runs: Runs) -> Callable[[], None]:
-    spec, _ = studio.default_model()
+@dataclass(frozen=True)
+class CompareTab:
+    context: PageContext
+    picture: gr.Image
+    latents: gr.File
+    model: gr.Dropdown
+    modes: gr.CheckboxGroup
+    tile: gr.Slider
+    overlap: gr.Slider
+    viewer: gr.HTML
+    left: gr.Dropdown
+    right: gr.Dropdown
+    table: gr.HTML
+    heat: gr.Image
+    frame: Frame
+
+    def wire(self) -> None:
+        (start,) = self.frame.starts
+        inputs = {self.picture, self.latents, self.model, self.modes, self.tile, self.overlap}
+        outputs = {self.viewer, self.left, self.right, self.table, self.heat}
+        self.frame.on_start(start, self._compare, inputs, outputs, **BY_THE_VAE)
+        self.frame.wire_stop()
+        shown = [self.frame.run_id, self.left, self.right]
+        gr.on([self.left.input, self.right.input], self._switch, shown, [self.viewer, self.heat], **quiet())
+        self.model.input(self._list_modes, self.model, self.modes, **quiet())
+
+    def _compare(self, task: Task) -> None:
+        studio, locale, folder = self.context.studio, task.locale, task.run.folder
+        options = vae_options("whole", task.data[self.tile], task.data[self.overlap])
+        picture, latents, model = (task.data[w] for w in (self.picture, self.latents, self.model))
+        source, model = _source(studio, picture, latents, model, locale)
+        working = say(locale, "compare_working", mode=say(locale, "mode_name_whole"))
+        task.tell(working, changes={self.table: table((), locale), self.heat: None})
+        rows: list[Row] = []
+        for row in compare(studio, source, model, task.data[self.modes], options, task.run.stop):
+            rows.append(row)
+            if row.image is not None:
+                task.run.write(f"{row.mode}.png", row.image.save)
+            task.show({self.table: table(rows, locale)})
+        made = [row.mode for row in rows if row.image is not None]
+        choices = [(say(locale, f"mode_name_{mode}"), mode) for mode in made]
+        first, last = (made[0], made[-1]) if made else (None, None)
+        task.tell(
+            say_message(conclusion(rows), locale),
+            changes={
+                self.left: gr.update(choices=choices, value=first),
+                self.right: gr.update(choices=choices, value=last),
+                self.viewer: _pair(folder, first, last, locale),
+                self.heat: _heat(folder, first, last),
+            },
+        )
+
+    def _switch(
+        self, run_id: str | None, left: str | None, right: str | None, request: gr.Request
+    ) -> tuple[Any, Any]:
+        folder = self.context.runs.find(run_id or "")
+        if folder is None or not {left, right} <= set(MODES):
+            return gr.skip(), gr.skip()
+        return _pair(folder, left, right, locale_of(request)), _heat(folder, left, right)
+
+    def _list_modes(self, model: str) -> dict[str, Any]:
+        return gr.update(choices=mode_boxes(self.context.studio.find_model(model)), value=list(FIRST))
+
+
+def build(context: PageContext) -> CompareTab:
+    spec, _ = context.studio.default_model()
     intro("compare_intro")
-    run_id = gr.State()
-    with gr.Row(equal_height=False, elem_classes="lr-columns"):
-        with gr.Column(scale=5, min_width=320):
+    with columns():
+        with form_column():
             picture = picture_input(label=T("picture"), height=260, buttons=[], elem_id="lr-compare-picture")
             with gr.Accordion(T("compare_latents"), open=False):
                 file = uploads_only(gr.File(label=T("latents_file"), file_types=[".safetensors"], height=120))
             model = gr.Dropdown(
-                model_choices(studio), value=spec.name, label=T("compare_model"), filterable=False
+                model_choices(context.studio), value=spec.name, label=T("compare_model"), filterable=False
             )
             modes = gr.CheckboxGroup(
-                ways(spec.name),
-                value=list(FIRST),
-                label=T("compare_modes"),
-                elem_id="lr-compare-modes",
+                mode_boxes(spec), value=list(FIRST), label=T("compare_modes"), elem_id="lr-compare-modes"
             )
             with gr.Row():
                 tile = gr.Slider(64, 1024, 128, step=64, label=T("tile_size"), buttons=[])
                 overlap = gr.Slider(0, 256, 32, step=16, label=T("tile_overlap"), buttons=[])
-            with gr.Row(elem_classes="lr-go"):
-                start = gr.Button(T("compare_button"), variant="primary", scale=4, elem_id="lr-compare")
-                stop = gr.Button(T("stop"), variant="stop", scale=1, min_width=90, interactive=False)
-        with gr.Column(scale=6, min_width=320):
-            verdict = html(_verdict(say("en", "compare_idle")), elem_id="lr-compare-verdict")
-            local(verdict, lambda locale: _verdict(say(locale, "compare_idle")))
+            start, stop = start_and_stop("compare_button", "lr-compare")
+        with result_column():
+            verdict = html(status_line(say("en", "compare_idle")), elem_id="lr-compare-verdict")
+            local(verdict, lambda locale: status_line(say(locale, "compare_idle")))
             view = viewer("lr-compare-viewer", "compare")
             with gr.Row():
                 left = gr.Dropdown([], label=T("compare_left"), interactive=True, filterable=False)
@@ -77,123 +138,45 @@ def build(studio: Studio, runs: Runs) -> Callable[[], None]:
                 heat = gr.Image(
                     show_label=False, interactive=False, format="png", buttons=[], elem_id="lr-compare-heat"
                 )
-    outputs = [run_id, verdict, view, left, right, shown, heat, start, stop]
-
-    def run(
-        picture: str | None,
-        file: str | None,
-        model: str,
-        modes: list[str],
-        tile: float,
-        overlap: float,
-        request: gr.Request,
-    ) -> Iterator[dict[Any, Any]]:
-        locale = locale_of(request)
-        run = runs.start()
-        rows: list[Row] = []
-        try:
-            options = vae_options("whole", tile, overlap)
-            source, name = _source(picture, file, model, locale)
-            working = say(locale, "compare_working", mode=say(locale, "mode_name_whole"))
-            yield {
-                run_id: run.id,
-                verdict: _verdict(working),
-                shown: table((), locale),
-                heat: None,
-                start: gr.update(interactive=False),
-                stop: gr.update(interactive=True),
-            }
-            for row in compare(studio, source, name, modes, options, run.stop):
-                rows.append(row)
-                if row.image is not None:
-                    run.write(f"{row.mode}.png", row.image.save)
-                yield {shown: table(rows, locale)}
-            made = [row.mode for row in rows if row.image is not None]
-            choices = [(say(locale, f"mode_name_{mode}"), mode) for mode in made]
-            first, last = (made[0], made[-1]) if made else (None, None)
-            yield {
-                verdict: _verdict(translated(conclusion(rows), locale)),
-                left: gr.update(choices=choices, value=first),
-                right: gr.update(choices=choices, value=last),
-                view: _pair(run.folder, first, last, locale),
-                heat: _heat(run.folder, first, last),
-            }
-        except Cancelled:
-            yield {verdict: _verdict(say(locale, "state_stopped"))}
-        except LatentRelayError as error:
-            yield {verdict: _verdict(translated(error.sentence, locale))}
-            raise failure(translated(error.sentence, locale)) from error
-        finally:
-            runs.finish(run)
-            yield {start: gr.update(interactive=True), stop: gr.update(interactive=False)}
-
-    def switch(key: str | None, left: str | None, right: str | None, request: gr.Request) -> tuple[Any, Any]:
-        folder = runs.find(key or "")
-        if folder is None or not {left, right} <= set(MODES):
-            return gr.skip(), gr.skip()
-        return _pair(folder, left, right, locale_of(request)), _heat(folder, left, right)
-
-    def wire() -> None:
-        start.click(
-            run,
-            [picture, file, model, modes, tile, overlap],
-            outputs,
-            show_progress="hidden",
-            **BY_THE_VAE,
-            trigger_mode="once",
-            api_visibility="private",
-        )
-        stop.click(runs.stop, run_id, None, **quiet())
-        gr.on([left.input, right.input], switch, [run_id, left, right], [view, heat], **quiet())
-        model.input(lambda name: gr.update(choices=ways(name), value=list(FIRST)), model, modes, **quiet())
-
-    return wire
+    frame = Frame(context, (start,), stop, verdict)
+    return CompareTab(
+        context, picture, file, model, modes, tile, overlap, view, left, right, shown, heat, frame
+    )
 
 
-def ways(model: str) -> list[tuple[Any, str]]:
+def mode_boxes(spec: ModelSpec) -> list[tuple[Any, str]]:
     """The modes of that model, as check boxes."""
-    return [(T(f"mode_name_{mode}"), mode) for mode in vae_modes(find_model(model)) if mode != "auto"]
+    return [(T(f"mode_name_{mode}"), mode) for mode in vae_modes(spec) if mode != "auto"]
 
 
-def _source(picture: str | None, file: str | None, model: str, locale: str) -> tuple[Any, str]:
+def _source(
+    studio: Studio, picture: str | None, file: str | None, model: str, locale: str
+) -> tuple[Any, str]:
     """(picture at the size worked at, or latents; model): a latents file, where given, wins and names its model."""
     if file:
         latents = load_latents(Path(file))
         return latents.latents, latents.model
     if not picture:
-        raise BadImageError(say(locale, "compare_needs"))
+        raise BadImageError(literal(say(locale, "compare_needs")))
     image = images.to_rgb(open_picture(picture, locale))
-    return images.resize(image, *fit_size(image.size, find_model(model))), model
+    return images.resize(image, *fit_size(image.size, studio.find_model(model))), model
 
 
 def _pair(folder: Path, left: str | None, right: str | None, locale: str) -> dict[str, Any]:
     if left is None or right is None:
         return shows(locale, tab="compare")
-    names = {side: say(locale, f"mode_name_{mode}") for side, mode in (("before", left), ("after", right))}
-    value = shows(
-        locale,
-        before=file_url(folder / f"{left}.png"),
-        after=file_url(folder / f"{right}.png"),
-        tab="compare",
-    )
-    return (
-        value
-        | {f"label_{side}": name for side, name in names.items()}
-        | {f"alt_{side}": name for side, name in names.items()}
-    )
+    before, after = (file_url(folder / f"{mode}.png") for mode in (left, right))
+    value = shows(locale, before=before, after=after, tab="compare")
+    for side, mode in (("before", left), ("after", right)):
+        value[f"label_{side}"] = value[f"alt_{side}"] = say(locale, f"mode_name_{mode}")
+    return value
 
 
 def _heat(folder: Path, left: str | None, right: str | None) -> Any:
     if left is None or right is None:
         return None
-    from PIL import Image
-
     with Image.open(folder / f"{left}.png") as a, Image.open(folder / f"{right}.png") as b:
         return quality.difference_picture(a, b)
-
-
-def _verdict(sentence: str) -> str:
-    return f'<p class="lr-verdict" role="status">{escape(sentence)}</p>'
 
 
 def table(rows: Sequence[Row], locale: str) -> str:
@@ -207,7 +190,8 @@ def table(rows: Sequence[Row], locale: str) -> str:
 def _row(row: Row, locale: str) -> str:
     name = f'<th scope="row">{escape(say(locale, f"mode_name_{row.mode}"))}</th>'
     if row.error is not None:
-        return f'<tr>{name}<td colspan="{len(COLUMNS) - 1}">{escape(translated(row.error, locale))}</td></tr>'
+        error = say_message(row.error, locale)
+        return f'<tr>{name}<td colspan="{len(COLUMNS) - 1}">{escape(error)}</td></tr>'
     share = "" if row.peak_percent is None else f" ({row.peak_percent:.1f} %)"
     reference = row.mode == "whole"
     cells = (

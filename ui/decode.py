@@ -1,74 +1,112 @@
-"""The third tab: a latents file back to a picture."""
+"""The tab that turns a latents file back into a picture."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
 from gradio.components import Component
 
-from backend.errors import BadLatentsError, LatentRelayError
+from backend.errors import BadLatentsError
+from backend.events import Event
 from backend.job import VaeOptions
 from backend.latents import LatentsFile, load_latents
-from backend.models import MODELS
+from backend.message import literal
 from backend.report import Stage, StageReport
 from backend.studio import Studio
 from ui import remote_status
-from ui.encode import finished
-from ui.form import vae_options
+from ui.frame import Frame, StageResult, Task, VaeFields, columns, form_column, result_column
 from ui.pictures import file_url
-from ui.render import Progress, cost_table, panel
-from ui.runs import Runs
-from ui.text import T, locale_of, say, translated
-from ui.user_endpoints import UserEndpoints
+from ui.runs import Run
+from ui.tab import PageContext
+from ui.text import T, say
 from ui.widgets import (
     BY_THE_VAE,
     VaeModeSelect,
     decode_choices,
-    failure,
-    html,
-    local,
-    mode_choices,
+    intro,
     shows,
-    tiles_and_transfer,
     uploads_only,
-    viewer,
 )
 
-SHOWN: tuple[Stage, ...] = ("decode",)
-"""The stages this tab has to do with."""
+STAGES: tuple[Stage, ...] = ("decode",)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture, and the latents file that it was made from."""
+
+    picture: Path
+    file: LatentsFile
+    report: StageReport
 
 
 def decode_file(
-    studio: Studio, runs: Runs, path: str | None, options: VaeOptions, locale: str
-) -> tuple[Path, LatentsFile, StageReport]:
-    """(picture, what the file said, report). The file names its model."""
+    studio: Studio,
+    run: Run,
+    path: str | None,
+    options: VaeOptions,
+    locale: str,
+    notify: Callable[[Event], None] = lambda _: None,
+) -> Decoded:
+    """Decode with the model that the file names.
+
+    Raises:
+        BadLatentsError: no file, or a broken one. LatentRelayError: as the stage raised it.
+    """
     if not path:
-        raise BadLatentsError(say(locale, "needs_latents"))
+        raise BadLatentsError(literal(say(locale, "needs_latents")))
     file = load_latents(Path(path))
-    run = runs.start()
-    try:
-        image, report = studio.decode(file.latents, file.model, options, run.stop)
-        target = run.write("decoded.png", image.save)
-    finally:
-        runs.finish(run)
-    return target, file, report
+    image, report = studio.decode(file.latents, file.model, options, run.stop, notify)
+    return Decoded(run.write("decoded.png", image.save), file, report)
 
 
-def intro(locale: str) -> str:
-    return f'<p class="lr-intro">{escape(say(locale, "decode_intro"))}</p>'
+@dataclass(frozen=True)
+class DecodeTab:
+    context: PageContext
+    upload: gr.File
+    vae: VaeFields
+    decode: gr.Button
+    result: StageResult
+    frame: Frame
+    mode_selects: tuple[VaeModeSelect, ...]
+
+    def wire(self) -> None:
+        inputs = {self.upload, *self.vae.widgets()}
+        outputs = {self.result.viewer, self.result.save, self.result.table}
+        self.frame.on_start(self.decode, self._decode, inputs, outputs, **BY_THE_VAE)
+        (select,) = self.mode_selects
+        studio, endpoints = self.context.studio, self.context.endpoints
+        remote_status.wire(studio, endpoints, select, ("decode",), self.vae.remote_line, self.upload)
+
+    def _decode(self, task: Task) -> None:
+        studio, locale = self.context.studio, task.locale
+        path, options = task.data[self.upload], self.vae.options(task)
+        decoded = decode_file(studio, task.run, path, options, locale, task.notify)
+        _, channels, h, w = decoded.file.latents.shape
+        width, height = decoded.file.image_size
+        model = studio.models[decoded.file.model].title
+        sizes = {"channels": channels, "w": w, "h": h, "width": width, "height": height}
+        sentence = say(locale, "decode_summary", **sizes, model=model)
+        picture = shows(locale, before=file_url(decoded.picture))
+        task.show(
+            {
+                self.result.viewer: picture
+                | {"alt_before": say(locale, "decode_result"), "label_before": ""},
+                self.result.save: gr.update(value=str(decoded.picture), interactive=True),
+                **self.result.finished(task, [decoded.report], sentence),
+            }
+        )
 
 
-def build(
-    studio: Studio, runs: Runs, own: UserEndpoints, model: Component
-) -> tuple[Callable[[], None], tuple[VaeModeSelect, ...]]:
+def build(context: PageContext, model: Component) -> DecodeTab:
     """`model` is where the main tab's model is chosen: which modes there are, until the file says its own."""
-    spec, _ = studio.default_model()
-    local(html(intro("en")), intro)
-    with gr.Row(equal_height=False, elem_classes="lr-columns"):
-        with gr.Column(scale=5, min_width=320):
+    spec, _ = context.studio.default_model()
+    intro("decode_intro")
+    with columns():
+        with form_column():
             upload = uploads_only(
                 gr.File(
                     label=T("latents_file"),
@@ -77,66 +115,10 @@ def build(
                     height=160,
                 )
             )
-            mode = gr.Radio(
-                mode_choices(spec),
-                value="auto",
-                label=T("where"),
-                elem_classes="lr-list",
-                elem_id="lr-decode-where",
-            )
-            remote_line = html("", elem_id="lr-decode-remote")
-            tile, overlap, transfer = tiles_and_transfer("lr-decode-transfer")
+            vae = VaeFields.build(spec, "lr-decode")
             decode = gr.Button(T("decode_button"), variant="primary", elem_id="lr-decode")
-        with gr.Column(scale=6, min_width=320):
-            view = viewer("lr-decode-viewer", "decode")
-            status = html(panel(Progress(say("en", "state_idle")), "en", SHOWN), elem_id="lr-decode-panel")
-            save = gr.DownloadButton(T("download_picture"), interactive=False, elem_id="lr-decode-save")
-            with gr.Accordion(T("numbers"), open=True):
-                table = html(cost_table((), "en"))
-
-    places = (VaeModeSelect(mode, model, decode_choices),)
-
-    def run_decode(path: str, mode: str, tile: float, overlap: float, transfer: str, request: gr.Request):
-        locale = locale_of(request)
-        try:
-            options = vae_options(mode, tile, overlap, transfer, own.of(request.session_hash))
-            picture, file, report = decode_file(studio, runs, path, options, locale)
-        except LatentRelayError as error:
-            raise failure(translated(error.sentence, locale)) from error
-        _, channels, h, w = file.latents.shape
-        width, height = file.image_size
-        sentence = say(
-            locale,
-            "decode_summary",
-            channels=channels,
-            w=w,
-            h=h,
-            width=width,
-            height=height,
-            model=MODELS[file.model].title,
-        )
-        value = shows(locale, before=file_url(picture)) | {
-            "alt_before": say(locale, "decode_result"),
-            "label_before": "",
-        }
-        return (
-            value,
-            finished([report], sentence, locale, SHOWN),
-            gr.update(value=str(picture), interactive=True),
-            cost_table([report], locale),
-        )
-
-    def wire() -> None:
-        decode.click(
-            run_decode,
-            [upload, mode, tile, overlap, transfer],
-            [view, status, save, table],
-            show_progress="minimal",
-            show_progress_on=status,
-            **BY_THE_VAE,
-            api_visibility="private",
-        )
-
-        remote_status.wire(studio, own, places[0], ("decode",), remote_line, upload)
-
-    return wire, places
+        with result_column():
+            result = StageResult.build("lr-decode", "decode", STAGES, "download_picture")
+    frame = Frame(context, (decode,), None, result.status, STAGES)
+    select = VaeModeSelect(vae.mode, model, decode_choices)
+    return DecodeTab(context, upload, vae, decode, result, frame, (select,))

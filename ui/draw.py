@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from html import escape
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -12,10 +11,10 @@ from backend.errors import LatentRelayError
 from ui.img2img import Img2ImgTab as Tab
 from ui.languages import LANGUAGES
 from ui.pictures import save_drawing
-from ui.runs import Runs
-from ui.text import T, locale_of, say, translated
+from ui.tab import PageContext
+from ui.text import T, locale_of, say, say_message
 from ui.theme import ASSETS
-from ui.widgets import failure, html, local, quiet
+from ui.widgets import failure, intro, quiet
 
 COLOURS = {
     "sky": "#96c8eb",
@@ -44,12 +43,27 @@ _TEMPLATE = (
 )
 
 
-def intro(locale: str) -> str:
-    return f'<p class="lr-intro">{escape(say(locale, "draw_intro"))}</p>'
+@dataclass(frozen=True)
+class DrawTab:
+    context: PageContext
+    pad: gr.HTML
+    take: gr.Button
+
+    def wire(self, main: Tab, tabs: gr.Tabs) -> None:
+        """The drawing becomes the picture of the tab `main`, which is then shown."""
+        self.take.click(self._take, self.pad, [main.form.image, tabs], **quiet())
+
+    def _take(self, drawing: str | None, request: gr.Request) -> tuple[Any, Any]:
+        if not drawing:
+            raise failure(say(locale_of(request), "draw_empty"))
+        try:
+            return save_drawing(drawing, self.context.runs.folder), gr.Tabs(selected="img2img")
+        except LatentRelayError as error:
+            raise failure(say_message(error.full_message, locale_of(request))) from error
 
 
-def build(runs: Runs) -> Callable[[Tab, gr.Tabs], None]:
-    local(html(intro("en")), intro)
+def build(context: PageContext) -> DrawTab:
+    intro("draw_intro")
     pad = gr.HTML(
         "",
         html_template=_TEMPLATE,
@@ -59,16 +73,4 @@ def build(runs: Runs) -> Callable[[Tab, gr.Tabs], None]:
         words={locale: {name: say(locale, f"draw_{name}") for name in _WORDS} for locale in LANGUAGES},
     )
     take = gr.Button(T("draw_take"), variant="primary", size="lg", elem_id="lr-take-drawing")
-
-    def wire(tab: Tab, tabs: gr.Tabs) -> None:
-        def use(drawing: str | None, request: gr.Request) -> tuple[Any, Any]:
-            if not drawing:
-                raise failure(say(locale_of(request), "draw_empty"))
-            try:
-                return save_drawing(drawing, runs.folder), gr.Tabs(selected="img2img")
-            except LatentRelayError as error:
-                raise failure(translated(error.sentence, locale_of(request))) from error
-
-        take.click(use, pad, [tab.form.image, tabs], **quiet())
-
-    return wire
+    return DrawTab(context, pad, take)

@@ -1,9 +1,9 @@
-"""The endpoints tab: where each model's VAE is served, whether it answers, and how to serve one oneself."""
+"""The tab that lists where each model's VAE is served, whether it answers, and how to serve one oneself."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from html import escape
@@ -15,19 +15,20 @@ from gradio.components import Component
 
 from backend.errors import LatentRelayError
 from backend.job import UserEndpoint
-from backend.models import BUILTIN, MODELS, find_model
+from backend.models import BUILTIN
 from backend.remote import net
 from backend.remote.user_endpoint import discover, probe
 from backend.studio import Studio
 from ui import remote_status
+from ui.frame import Changes
 from ui.render import seconds
+from ui.tab import PageContext
 from ui.text import T, locale_of, say, say_message
-from ui.user_endpoints import UserEndpoints
-from ui.widgets import VaeModeSelect, html, local, model_choices, quiet
-from ui.widgets import intro as paragraph
+from ui.widgets import VaeModeSelect, html, intro, model_choices, quiet
 
-_PATIENCE = 4.0
+_TIMEOUT = 4.0
 """Seconds to wait for a sign of life."""
+_EVENT: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 4, "api_visibility": "private"}
 
 SERVE = """pip install -r requirements.txt
 python -m backend.endpoint --vae sd-v1=stabilityai/sd-vae-ft-mse --host 0.0.0.0 --port 7861
@@ -43,7 +44,7 @@ picture, latents, report = client.predict(
 )
 print(report["stages"])"""
 
-CURL_PAINT = """path=$(curl -s -F files=@a.jpg "{url}gradio_api/upload" | tr -d '[]"')
+CURL_IMG2IMG = """path=$(curl -s -F files=@a.jpg "{url}gradio_api/upload" | tr -d '[]"')
 id=$(curl -s "{url}gradio_api/call/v2/img2img" -H "Content-Type: application/json" -d '{{
   "image": {{"path": "'"$path"'", "meta": {{"_type": "gradio.FileData"}}}}, "prompt": "a lake at sunset"
 }}' | tr -d '{{}}" ' | cut -d: -f2)
@@ -53,7 +54,7 @@ CURL = """curl -s --data-binary @a.png "{url}vae/builtin/encode" -o latents.bin 
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class ListedEndpoint:
     url: str
     direction: str
     models: tuple[str, ...]
@@ -61,67 +62,68 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """`latency` is None when nothing answered."""
+class Ping:
+    """`latency` in seconds is None when nothing answered; `status` is the HTTP status, if there was one."""
 
     latency: float | None
     status: int | None = None
 
 
-def endpoints_of(studio: Studio) -> list[Endpoint]:
-    """What the owner configured or the models name; the app's own comes first."""
+def endpoints_of(studio: Studio) -> list[ListedEndpoint]:
+    """What the owner configured or the models name; this app's comes first."""
     found: dict[tuple[str, str], list[str]] = {}
     if studio.self_url:
         base = f"{studio.self_url.rstrip('/')}/vae/{BUILTIN.name}"
         for direction in ("encode", "decode"):
             found[f"{base}/{direction}", direction] = [BUILTIN.title]
-    for spec in MODELS.values():
+    for spec in studio.models.values():
         pair = studio.settings.endpoint_pair(spec)
         for direction, url in (("encode", pair.encode), ("decode", pair.decode)):
             if url:
                 found.setdefault((url, direction), []).append(spec.title)
-    return [Endpoint(url, direction, tuple(titles)) for (url, direction), titles in found.items()]
+    return [ListedEndpoint(url, direction, tuple(titles)) for (url, direction), titles in found.items()]
 
 
-def ask(url: str) -> Answer:
+def ping(url: str) -> Ping:
     """Whether anything speaks HTTP there, and how long a short question takes. Any status is a sign of life; a
     proxy's 502 to 504 is not, and neither is 404."""
     begin = time.monotonic()
     try:
-        reply = requests.get(url, timeout=_PATIENCE, allow_redirects=False, stream=True)
+        reply = requests.get(url, timeout=_TIMEOUT, allow_redirects=False, stream=True)
     except requests.RequestException:
-        return Answer(None)
+        return Ping(None)
     reply.close()
     alive = reply.status_code != 404 and reply.status_code not in range(502, 505)
-    return Answer(time.monotonic() - begin if alive else None, reply.status_code)
+    return Ping(time.monotonic() - begin if alive else None, reply.status_code)
+
+
+def address_of(request: gr.Request) -> str:
+    """This page's address as the visitor's browser sees it, with a slash at its end."""
+    headers = request.headers
+    scheme = headers.get("x-forwarded-proto", "").partition(",")[0].strip() or request.request.url.scheme
+    host = headers.get("x-forwarded-host") or headers.get("host", "127.0.0.1:7860")
+    return f"{scheme}://{host}/"
+
+
+# -- tables ----------------------------------------------------------------------------------------------------
 
 
 def table(
-    endpoints: list[Endpoint], answers: list[Answer] | None, locale: str, *, with_state: bool = True
+    endpoints: Sequence[ListedEndpoint], pings: Sequence[Ping] | None, locale: str, *, with_state: bool = True
 ) -> str:
+    """`pings`: one for each endpoint, or None before they were asked."""
     if not endpoints:
         return f'<p class="lr-quiet">{escape(say(locale, "endpoints_none"))}</p>'
     rows = []
-    for index, endpoint in enumerate(endpoints):
-        answer = answers[index] if answers else None
-        state = "unknown" if answer is None else "down" if answer.latency is None else "up"
-        told = say(locale, f"light_{state}")
-        if answer and answer.latency is not None:
-            told += f" · {seconds(answer.latency)}"
-        elif answer and answer.status:
-            told += f" · HTTP {answer.status}"
-        lamp = f'<td><i class="lr-light" data-state="{state}"></i>{escape(told)}</td>' if with_state else ""
+    for endpoint, answer in zip(endpoints, pings or [None] * len(endpoints), strict=True):
         rows.append(
-            f"<tr>{lamp}"
+            f"<tr>{_state(answer, locale) if with_state else ''}"
             f'<th scope="row">{escape(", ".join(endpoint.models))}</th>'
             f"<td>{escape(say(locale, f'stage_{endpoint.direction}'))}</td>"
             f"<td><code>{escape(net.redact_url(endpoint.url))}</code></td></tr>"
         )
-    head = "".join(
-        f'<th scope="col">{escape(say(locale, f"endpoint_{c}"))}</th>'
-        for c in ("state", "model", "job", "url")
-        if with_state or c != "state"
-    )
+    columns = ("state", "model", "job", "url") if with_state else ("model", "job", "url")
+    head = "".join(f'<th scope="col">{escape(say(locale, f"endpoint_{name}"))}</th>' for name in columns)
     return (
         f'<div class="lr-scroll" tabindex="0" role="group" aria-label="{escape(say(locale, "tab_endpoints"))}">'
         f'<table class="lr-table lr-endpoints"><thead><tr>{head}</tr></thead>'
@@ -129,233 +131,240 @@ def table(
     )
 
 
-def intro(locale: str) -> str:
-    return f'<p class="lr-intro">{escape(say(locale, "endpoints_intro"))}</p>'
+def _state(answer: Ping | None, locale: str) -> str:
+    state = "unknown" if answer is None else "down" if answer.latency is None else "up"
+    words = say(locale, f"light_{state}")
+    if answer and answer.latency is not None:
+        words += f" · {seconds(answer.latency)}"
+    elif answer and answer.status:
+        words += f" · HTTP {answer.status}"
+    return f'<td><i class="lr-light" data-state="{state}"></i>{escape(words)}</td>'
 
 
-def own_table(own: Mapping[str, UserEndpoint], locale: str) -> str:
+def user_table(studio: Studio, endpoints: Mapping[str, UserEndpoint], locale: str) -> str:
     """The visitor's endpoints; that a token was given is not even said."""
     listed = [
-        Endpoint(
-            url,
-            direction,
-            (f"{endpoint.name}: {', '.join(MODELS[name].title for name in endpoint.models)}",),
-        )
-        for endpoint in own.values()
+        ListedEndpoint(url, direction, (f"{endpoint.name}: {_titles(studio, endpoint)}",))
+        for endpoint in endpoints.values()
         for direction, url in (("encode", endpoint.encode), ("decode", endpoint.decode))
         if url
     ]
     return table(listed, None, locale, with_state=False) if listed else ""
 
 
-def address_of(request: gr.Request) -> str:
-    """This page's own address as the visitor's browser sees it, with a slash at its end."""
-    headers = request.headers
-    scheme = headers.get("x-forwarded-proto", "").partition(",")[0].strip() or request.request.url.scheme
-    host = headers.get("x-forwarded-host") or headers.get("host", "127.0.0.1:7860")
-    return f"{scheme}://{host}/"
+def _titles(studio: Studio, endpoint: UserEndpoint) -> str:
+    return ", ".join(studio.models[name].title for name in endpoint.models)
+
+
+# -- tab -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Tab:
-    """What the page needs of this one."""
+class UserEndpointForm:
+    """Where a visitor adds endpoints to this open page, and removes them."""
 
-    wire: Callable[[Sequence[VaeModeSelect]], None]
-    greet: Callable[[gr.Request], dict[Component, Any]]
-    """What only the running app knows: its own endpoint, and its address in the snippets."""
-    greeted: tuple[Component, ...]
+    context: PageContext
+    main_model: Component
+    """Where the main tab's model is chosen: of several VAEs at an address, its VAE is taken."""
+    address: gr.Textbox
+    token: gr.Textbox
+    name: gr.Textbox
+    model: gr.Dropdown
+    test: gr.Button
+    verdict: gr.HTML
+    listed: gr.HTML
+    removal: gr.Row
+    which: gr.Dropdown
+    remove: gr.Button
+
+    @classmethod
+    def build(cls, context: PageContext, main_model: Component) -> UserEndpointForm:
+        intro("own_intro", "lr-quiet")
+        with gr.Row():
+            address = gr.Textbox(
+                label=T("endpoints_address"),
+                placeholder="https://…/vae/sd-v1",
+                max_lines=1,
+                scale=3,
+                min_width=240,
+                elem_id="lr-address",
+            )
+            token = gr.Textbox(
+                label=T("own_token"),
+                type="password",
+                placeholder=T("own_token_hint"),
+                scale=2,
+                min_width=200,
+                elem_id="lr-token",
+                html_attributes=gr.InputHTMLAttributes(autocomplete="off"),
+            )
+        with gr.Row():
+            name = gr.Textbox(
+                label=T("own_name"),
+                placeholder=T("own_name_hint"),
+                max_lines=1,
+                min_width=200,
+                elem_id="lr-own-name",
+            )
+            model = gr.Dropdown(
+                [(T("own_find_out"), ""), *model_choices(context.studio)],
+                value="",
+                label=T("own_model"),
+                filterable=False,
+                min_width=200,
+                elem_id="lr-own-model",
+            )
+        test = gr.Button(T("endpoints_test"), variant="primary", elem_id="lr-test")
+        verdict = html("", elem_id="lr-verdict")
+        listed = html("", elem_id="lr-own-list")
+        with gr.Row(visible=False, equal_height=True, elem_id="lr-own-remove") as removal:
+            which = gr.Dropdown(
+                [], label=T("own_which"), filterable=False, interactive=True, elem_id="lr-own-which"
+            )
+            remove = gr.Button(T("own_remove"), elem_id="lr-own-forget")
+        return cls(
+            context, main_model, address, token, name, model, test, verdict, listed, removal, which, remove
+        )
+
+    def wire(self, mode_selects: Sequence[VaeModeSelect]) -> None:
+        """`mode_selects`: all lists of VAE modes on the page; the visitor's endpoints are among their choices."""
+
+        def add(data: Mapping[Component, Any], request: gr.Request) -> Iterator[Changes]:
+            yield from self._add(mode_selects, data, request)
+
+        def remove(data: Mapping[Component, Any], request: gr.Request) -> Changes:
+            self.context.endpoints.remove(request.session_hash, data[self.which] or "")
+            return {self.verdict: "", **self._shows(mode_selects, data, request)}
+
+        selects = {widget for select in mode_selects for widget in (select.widget, select.model)}
+        fields = {self.address, self.token, self.name, self.model}
+        shown = (self.verdict, self.address, self.token, self.name, self.listed, self.removal, self.which)
+        outputs = [*shown, *(select.widget for select in mode_selects)]
+        gr.on(
+            [self.test.click, self.address.submit, self.token.submit],
+            add,
+            {*fields, self.main_model, *selects},
+            outputs,
+            trigger_mode="once",
+            show_progress_on=self.verdict,
+            **_EVENT,
+        )
+        self.remove.click(remove, {self.which, *selects}, outputs, **quiet())
+
+    def _shows(
+        self, mode_selects: Sequence[VaeModeSelect], data: Mapping[Component, Any], request: gr.Request
+    ) -> Changes:
+        """The visitor's endpoints, in the table and in every list of modes."""
+        locale, endpoints = locale_of(request), self.context.endpoints.of(request.session_hash)
+        choices = [(endpoint.name, key) for key, endpoint in endpoints.items()]
+        changes: Changes = {
+            self.listed: user_table(self.context.studio, endpoints, locale),
+            self.removal: gr.update(visible=bool(endpoints)),
+            self.which: gr.update(choices=choices, value=choices[-1][1] if choices else None),
+        }
+        for select in mode_selects:
+            changes |= select.update(self.context.studio, data, endpoints, locale)
+        return changes
+
+    def _add(
+        self, mode_selects: Sequence[VaeModeSelect], data: Mapping[Component, Any], request: gr.Request
+    ) -> Iterator[Changes]:
+        """Ask what is served there, try it, and keep it if it may work."""
+        studio, locale = self.context.studio, locale_of(request)
+        yield {self.verdict: remote_status.shown(None, say(locale, "light_asking"), locale)}
+        try:
+            endpoint = discover(
+                data[self.address] or "",
+                data[self.token] or "",
+                name=data[self.name] or "",
+                models=studio.models,
+                model=data[self.model] or None,
+                prefer=data[self.main_model],
+                public_only=not studio.settings.only_owner_visits,
+            )
+            main_model = data[self.main_model]
+            model = main_model if main_model in endpoint.models else endpoint.models[0]
+            tried = probe(endpoint, studio.find_model(model))
+        except LatentRelayError as error:
+            yield {self.verdict: remote_status.shown("broken", error.full_message, locale)}
+            return
+        found = tried.preflight
+        if tried.endpoint is None:
+            yield {self.verdict: remote_status.shown("broken", found.message, locale)}
+            return
+        self.context.endpoints.add(request.session_hash or "", tried.endpoint)
+        both = tried.endpoint.encode and tried.endpoint.decode
+        served = "both" if both else "encode" if tried.endpoint.encode else "decode"
+        titles = _titles(studio, tried.endpoint)
+        added = say(locale, f"own_added_{served}", name=tried.endpoint.name, models=titles)
+        yield {
+            self.verdict: remote_status.shown(
+                found.status, f"{say_message(found.message, locale)} {added}", locale
+            ),
+            self.address: "",
+            self.token: "",
+            self.name: "",
+            **self._shows(mode_selects, data, request),
+        }
 
 
-def build(studio: Studio, own: UserEndpoints, painter: Component) -> Tab:
-    """`painter` is where the main tab's model is chosen: of several VAEs at an address, its own is taken."""
-    local(html(intro("en")), intro)
-    lights = html(table(endpoints_of(studio), None, "en"), elem_id="lr-lights")
+@dataclass(frozen=True)
+class EndpointsTab:
+    context: PageContext
+    lights: gr.HTML
+    check: gr.Button
+    form: UserEndpointForm | None
+    """None where only the owner's endpoints are called."""
+    python: gr.Code
+    img2img: gr.Code
+    curl: gr.Code
+
+    @property
+    def greeted(self) -> tuple[Component, ...]:
+        """What `greet` changes."""
+        return (self.lights, self.python, self.img2img, self.curl)
+
+    def greet(self, request: gr.Request) -> Changes:
+        """What only the running app knows: the endpoint that it serves, and its address in the snippets."""
+        address = address_of(request)
+        return {
+            self.lights: table(endpoints_of(self.context.studio), None, locale_of(request)),
+            self.python: PYTHON.format(url=address),
+            self.img2img: CURL_IMG2IMG.format(url=address),
+            self.curl: CURL.format(url=address),
+        }
+
+    def wire(self, mode_selects: Sequence[VaeModeSelect]) -> None:
+        """`mode_selects`: all lists of VAE modes on the page."""
+        self.check.click(self._check, None, self.lights, show_progress_on=self.lights, **_EVENT)
+        if self.form is not None:
+            self.form.wire(mode_selects)
+
+    def _check(self, request: gr.Request) -> str:
+        endpoints = endpoints_of(self.context.studio)
+        with ThreadPoolExecutor(8) as pool:
+            pings = list(pool.map(lambda endpoint: ping(endpoint.url), endpoints))
+        return table(endpoints, pings, locale_of(request))
+
+
+def build(context: PageContext, model: Component) -> EndpointsTab:
+    """`model` is where the main tab's model is chosen."""
+    intro("endpoints_intro")
+    lights = html(table(endpoints_of(context.studio), None, "en"), elem_id="lr-lights")
     check = gr.Button(T("endpoints_check"), elem_id="lr-check")
+    form = None
     with gr.Accordion(T("endpoints_own"), open=True, elem_id="lr-own"):
-        parts = _own_form(studio) if studio.settings.takes_visitor_endpoints else None
-        if parts is None:
-            paragraph("endpoints_closed", "lr-quiet", elem_id="lr-own-closed")
+        if context.studio.settings.takes_visitor_endpoints:
+            form = UserEndpointForm.build(context, model)
+        else:
+            intro("endpoints_closed", "lr-quiet", elem_id="lr-own-closed")
     with gr.Accordion(T("endpoints_serve"), open=False):
         gr.Code(SERVE, language="shell", interactive=False, show_label=False, label=T("endpoints_serve"))
     with gr.Accordion(T("endpoints_api"), open=False):
-        python = gr.Code(
-            PYTHON.format(url="http://127.0.0.1:7860/"), language="python", interactive=False, label="Python"
-        )
-        paint = gr.Code(
-            CURL_PAINT.format(url="http://127.0.0.1:7860/"),
-            language="shell",
-            interactive=False,
-            label="curl",
-        )
+        url = "http://127.0.0.1:7860/"
+        python = gr.Code(PYTHON.format(url=url), language="python", interactive=False, label="Python")
+        img2img = gr.Code(CURL_IMG2IMG.format(url=url), language="shell", interactive=False, label="curl")
         curl = gr.Code(
-            CURL.format(url="http://127.0.0.1:7860/"),
-            language="shell",
-            interactive=False,
-            label=T("endpoints_api_vae"),
+            CURL.format(url=url), language="shell", interactive=False, label=T("endpoints_api_vae")
         )
-
-    def look(request: gr.Request) -> str:
-        endpoints = endpoints_of(studio)
-        with ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(lambda endpoint: ask(endpoint.url), endpoints))
-        return table(endpoints, answers, locale_of(request))
-
-    def greet(request: gr.Request) -> dict[Component, Any]:
-        address = address_of(request)
-        return {
-            lights: table(endpoints_of(studio), None, locale_of(request)),
-            python: PYTHON.format(url=address),
-            paint: CURL_PAINT.format(url=address),
-            curl: CURL.format(url=address),
-        }
-
-    def wire(places: Sequence[VaeModeSelect]) -> None:
-        check.click(look, None, lights, show_progress_on=lights, **_EVENT)
-        if parts is not None:
-            _wire_own(studio, own, painter, parts, places)
-
-    return Tab(wire, greet, (lights, python, paint, curl))
-
-
-_EVENT: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 4, "api_visibility": "private"}
-
-
-def _own_form(studio: Studio) -> dict[str, Any]:
-    paragraph("own_intro", "lr-quiet")
-    with gr.Row():
-        address = gr.Textbox(
-            label=T("endpoints_address"),
-            placeholder="https://…/vae/sd-v1",
-            max_lines=1,
-            scale=3,
-            min_width=240,
-            elem_id="lr-address",
-        )
-        token = gr.Textbox(
-            label=T("own_token"),
-            type="password",
-            placeholder=T("own_token_hint"),
-            scale=2,
-            min_width=200,
-            elem_id="lr-token",
-            html_attributes=gr.InputHTMLAttributes(autocomplete="off"),
-        )
-    with gr.Row():
-        name = gr.Textbox(
-            label=T("own_name"),
-            placeholder=T("own_name_hint"),
-            max_lines=1,
-            min_width=200,
-            elem_id="lr-own-name",
-        )
-        model = gr.Dropdown(
-            [(T("own_find_out"), ""), *model_choices(studio)],
-            value="",
-            label=T("own_model"),
-            filterable=False,
-            min_width=200,
-            elem_id="lr-own-model",
-        )
-    test = gr.Button(T("endpoints_test"), variant="primary", elem_id="lr-test")
-    verdict = html("", elem_id="lr-verdict")
-    listed = html("", elem_id="lr-own-list")
-    with gr.Row(visible=False, equal_height=True, elem_id="lr-own-remove") as removal:
-        which = gr.Dropdown(
-            [], label=T("own_which"), filterable=False, interactive=True, elem_id="lr-own-which"
-        )
-        remove = gr.Button(T("own_remove"), elem_id="lr-own-forget")
-    return {
-        "address": address,
-        "token": token,
-        "name": name,
-        "model": model,
-        "test": test,
-        "verdict": verdict,
-        "listed": listed,
-        "removal": removal,
-        "which": which,
-        "remove": remove,
-    }
-
-
-def _wire_own(
-    studio: Studio,
-    own: UserEndpoints,
-    painter: Component,
-    parts: dict[str, Any],
-    places: Sequence[VaeModeSelect],
-) -> None:
-    settings = studio.settings
-    widgets = {widget for place in places for widget in (place.widget, place.model)}
-
-    def shown(data: Mapping[Component, Any], request: gr.Request) -> dict[Component, Any]:
-        locale, mine = locale_of(request), own.of(request.session_hash)
-        choices = [(endpoint.name, key) for key, endpoint in mine.items()]
-        changes: dict[Component, Any] = {
-            parts["listed"]: own_table(mine, locale),
-            parts["removal"]: gr.update(visible=bool(mine)),
-            parts["which"]: gr.update(choices=choices, value=choices[-1][1] if choices else None),
-        }
-        for place in places:
-            changes |= place.update(studio, data, mine, locale)
-        return changes
-
-    def add(data: Mapping[Component, Any], request: gr.Request) -> Iterator[dict[Component, Any]]:
-        """Ask what is served there, try it, and keep it if it may work."""
-        locale = locale_of(request)
-        yield {parts["verdict"]: remote_status.shown(None, say(locale, "light_asking"), locale)}
-        try:
-            endpoint = discover(
-                data[parts["address"]] or "",
-                data[parts["token"]] or "",
-                models=studio.models,
-                name=data[parts["name"]] or "",
-                model=data[parts["model"]] or None,
-                prefer=data[painter],
-                public_only=not settings.only_owner_visits,
-            )
-            first = data[painter] if data[painter] in endpoint.models else endpoint.models[0]
-            tried = probe(endpoint, find_model(first))
-        except LatentRelayError as error:
-            yield {parts["verdict"]: remote_status.shown("broken", error.full_message, locale)}
-            return
-        if tried.endpoint is None:
-            yield {parts["verdict"]: remote_status.shown("broken", tried.preflight.message, locale)}
-            return
-        own.add(request.session_hash or "", tried.endpoint)
-        ways = "both" if tried.endpoint.encode and tried.endpoint.decode else None
-        ways = ways or ("encode" if tried.endpoint.encode else "decode")
-        added = say(
-            locale,
-            f"own_added_{ways}",
-            name=tried.endpoint.name,
-            models=", ".join(MODELS[name].title for name in tried.endpoint.models),
-        )
-        sentence = f"{say_message(tried.preflight.message, locale)} {added}"
-        yield {
-            parts["verdict"]: remote_status.shown(tried.preflight.status, sentence, locale),
-            parts["address"]: "",
-            parts["token"]: "",
-            parts["name"]: "",
-            **shown(data, request),
-        }
-
-    def forget(data: Mapping[Component, Any], request: gr.Request) -> dict[Component, Any]:
-        own.remove(request.session_hash, data[parts["which"]] or "")
-        return {parts["verdict"]: "", **shown(data, request)}
-
-    outputs = [
-        *(parts[name] for name in ("verdict", "address", "token", "name", "listed", "removal", "which")),
-        *(place.widget for place in places),
-    ]
-    fields = {parts[name] for name in ("address", "token", "name", "model")}
-    gr.on(
-        [parts["test"].click, parts["address"].submit, parts["token"].submit],
-        add,
-        {*fields, painter, *widgets},
-        outputs,
-        trigger_mode="once",
-        show_progress_on=parts["verdict"],
-        **_EVENT,
-    )
-    parts["remove"].click(forget, {parts["which"], *widgets}, outputs, **quiet())
+    return EndpointsTab(context, lights, check, form, python, img2img, curl)

@@ -1,90 +1,108 @@
-"""The tab "Will it fit?": a card, a model and a size in, what each VAE mode would need out, before anything runs."""
+"""The tab "Will it fit?": a GPU, a model and a size in, what each VAE mode would need out, before anything runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 
 import gradio as gr
 
-from backend.models import find_model
 from backend.placement.fit import DIRECTIONS, Fit, advise, card_choices, will_it_fit
-from backend.studio import Studio
 from ui.render import figures, seconds
-from ui.text import T, locale_of, say, translated
+from ui.tab import PageContext
+from ui.text import T, locale_of, say, say_message
 from ui.widgets import failure, intro, model_choices, quiet
 
-OWN, THIS = "own", "this"
+OTHER_GPU, THIS_COMPUTER = "own", "this"
 SIZES = (256, 512, 768, 1024, 1536, 2048, 3072, 4096)
 GIB = 2**30
 FIRST = "RTX 3070"
 
 
-def build(studio: Studio, tab: gr.Tab) -> Callable[[], None]:
-    """The forecast is made when `tab` is opened: the streamed mode's plan needs torch, which the first page does not
-    wait for."""
-    spec, _ = studio.default_model()
-    # Nobody asks whether the built-in model fits.
-    model_name = "sd-v1" if spec.name == "builtin" else spec.name
-    cards = card_choices()
-    intro("fit_intro")
-    with gr.Row(elem_classes="lr-fit-form"):
-        card = gr.Dropdown(
-            [
-                *((f"{name}, {size // GIB} GB", name) for name, size in cards.items()),
-                (T("fit_this"), THIS),
-                (T("fit_own"), OWN),
-            ],
-            value=FIRST,
-            label=T("fit_card"),
-            filterable=False,
-            elem_id="lr-fit-card",
-        )
-        memory = gr.Number(8, label=T("fit_memory"), minimum=1, maximum=1000, elem_id="lr-fit-memory")
-        model = gr.Dropdown(model_choices(studio), value=model_name, label=T("fit_model"), filterable=False)
-        side = gr.Dropdown(
-            [(f"{size} × {size}", size) for size in SIZES], value=2048, label=T("fit_size"), filterable=False
-        )
-    answer = intro("fit_thinking", "lr-quiet", elem_id="lr-fit-answer")
+@dataclass(frozen=True)
+class FitTab:
+    context: PageContext
+    tab: gr.Tab
+    gpu: gr.Dropdown
+    memory: gr.Number
+    """In GiB."""
+    model: gr.Dropdown
+    side: gr.Dropdown
+    """Of a square picture, in pixels."""
+    answer: gr.HTML
 
-    def forecast(card: str, memory: float, model: str, side: int, request: gr.Request) -> str:
-        locale = locale_of(request)
-        if card == THIS:
-            return _shown(studio.fits_here(model, int(side), int(side)), locale)
-        if not memory or not 0 < memory <= 1000:
-            raise failure(say(locale, "fit_bad_memory"))
-        gpu = None if card == OWN else f"NVIDIA GeForce {card}"
-        return _shown(will_it_fit(find_model(model), int(side), int(side), int(memory * GIB), gpu), locale)
-
-    def take_memory(card: str) -> dict[str, object]:
-        return gr.update(value=cards[card] // GIB) if card in cards else gr.skip()
-
-    def wire() -> None:
-        card.input(take_memory, card, memory, **quiet())
-        memory.input(lambda: OWN, None, card, **quiet())
+    def wire(self) -> None:
+        """The forecast is made when the tab is opened: the streamed mode's plan needs torch, for which the first page
+        does not wait."""
+        self.gpu.input(_take_memory, self.gpu, self.memory, **quiet())
+        self.memory.input(lambda: OTHER_GPU, None, self.gpu, **quiet())
         gr.on(
-            [tab.select, card.change, memory.change, model.change, side.change],
-            forecast,
-            [card, memory, model, side],
-            answer,
+            [
+                self.tab.select,
+                self.gpu.change,
+                self.memory.change,
+                self.model.change,
+                self.side.change,
+            ],
+            self._forecast,
+            [self.gpu, self.memory, self.model, self.side],
+            self.answer,
             show_progress="minimal",
             trigger_mode="always_last",
             concurrency_limit=4,
             api_visibility="private",
         )
 
-    return wire
+    def _forecast(self, gpu: str, memory: float, model: str, side: int, request: gr.Request) -> str:
+        locale, spec, side = locale_of(request), self.context.studio.find_model(model), int(side)
+        if gpu == THIS_COMPUTER:
+            return _shown(self.context.studio.fits_here(model, side, side), locale)
+        if not memory or not 0 < memory <= 1000:
+            raise failure(say(locale, "fit_bad_memory"))
+        name = None if gpu == OTHER_GPU else f"NVIDIA GeForce {gpu}"
+        return _shown(will_it_fit(spec, side, side, int(memory * GIB), name), locale)
+
+
+def _take_memory(gpu: str) -> dict[str, object]:
+    known = card_choices()
+    return gr.update(value=known[gpu] // GIB) if gpu in known else gr.skip()
+
+
+def build(context: PageContext, tab: gr.Tab) -> FitTab:
+    """`tab` is the one that is laid out here."""
+    spec, _ = context.studio.default_model()
+    # Nobody asks whether the built-in model fits.
+    model_name = "sd-v1" if spec.name == "builtin" else spec.name
+    published = [(f"{name}, {size // GIB} GB", name) for name, size in card_choices().items()]
+    intro("fit_intro")
+    with gr.Row(elem_classes="lr-fit-form"):
+        gpu = gr.Dropdown(
+            [*published, (T("fit_this"), THIS_COMPUTER), (T("fit_own"), OTHER_GPU)],
+            value=FIRST,
+            label=T("fit_card"),
+            filterable=False,
+            elem_id="lr-fit-card",
+        )
+        memory = gr.Number(8, label=T("fit_memory"), minimum=1, maximum=1000, elem_id="lr-fit-memory")
+        model = gr.Dropdown(
+            model_choices(context.studio), value=model_name, label=T("fit_model"), filterable=False
+        )
+        side = gr.Dropdown(
+            [(f"{size} × {size}", size) for size in SIZES], value=2048, label=T("fit_size"), filterable=False
+        )
+    answer = intro("fit_thinking", "lr-quiet", elem_id="lr-fit-answer")
+    return FitTab(context, tab, gpu, memory, model, side, answer)
 
 
 def _shown(fits: Sequence[Fit], locale: str) -> str:
     """The choice for each direction in a sentence, and the table."""
     parts = []
     for direction in DIRECTIONS:
-        _, reason = advise(fits, direction)
-        said = say(
-            locale, "fit_choice", stage=say(locale, f"stage_{direction}"), reason=translated(reason, locale)
-        )
-        parts.append(f'<p class="lr-verdict">{escape(said)}</p>')
+        _, why = advise(fits, direction)
+        reason = say_message(why, locale)
+        sentence = say(locale, "fit_choice", stage=say(locale, f"stage_{direction}"), reason=reason)
+        parts.append(f'<p class="lr-verdict">{escape(sentence)}</p>')
     return "".join(parts) + table(fits, locale)
 
 

@@ -61,28 +61,24 @@ def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
             with gr.Tab(T("tab_img2img"), id="img2img"):
                 main = img2img.build(context)
             with gr.Tab(T("tab_draw"), id="draw"):
-                wire_drawing = draw.build(runs)
+                drawing = draw.build(context)
             with gr.Tab(T("tab_encode"), id="encode"):
-                wire_encode, encode_places = encode.build(studio, runs, context.endpoints)
+                encoding = encode.build(context)
             with gr.Tab(T("tab_decode"), id="decode"):
-                wire_decode, decode_places = decode.build(studio, runs, context.endpoints, main.form.model)
+                decoding = decode.build(context, main.form.model)
             with gr.Tab(T("tab_compare"), id="compare"):
-                wire_compare = compare.build(studio, runs)
+                comparison = compare.build(context)
             with gr.Tab(T("tab_fit"), id="fit") as fit_tab:
-                wire_fit = fit.build(studio, fit_tab)
+                fitting = fit.build(context, fit_tab)
             with gr.Tab(T("tab_benchmark"), id="benchmark"):
-                wire_benchmark = benchmark.build(studio, runs)
+                benchmarking = benchmark.build(context)
             with gr.Tab(T("tab_endpoints"), id="endpoints"):
-                served = endpoints.build(studio, context.endpoints, main.form.model)
-        main.wire()
-        wire_drawing(main, tabs)
-        wire_encode()
-        wire_decode()
-        wire_compare()
-        wire_fit()
-        wire_benchmark()
-        served.wire((*main.mode_selects, *encode_places, *decode_places))
-        api.build(studio, runs)
+                served = endpoints.build(context, main.form.model)
+        drawing.wire(main, tabs)
+        for tab in (main, encoding, decoding, comparison, fitting, benchmarking):
+            tab.wire()
+        served.wire((*main.mode_selects, *encoding.mode_selects, *decoding.mode_selects))
+        api.build(context)
         _wire_loading(page, context, main, served)
     # Jobs wait in the studio's queue, which tells them their place, or that it is busy. This bounds all the rest; a
     # whole crowd that comes at once must get through it to that queue.
@@ -90,7 +86,7 @@ def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
 
 
 def _wire_loading(
-    page: gr.Blocks, context: PageContext, main: img2img.Img2ImgTab, served: endpoints.Tab
+    page: gr.Blocks, context: PageContext, main: img2img.Img2ImgTab, served: endpoints.EndpointsTab
 ) -> None:
     in_locale = locals_of(page)
     gallery = main.result.gallery

@@ -1,4 +1,4 @@
-"""Visitors' own endpoints, in this process's memory only: no file, no widget and no reply ever holds their tokens.
+"""Endpoints that visitors added, in this process's memory only: no file, widget or reply ever holds their tokens.
 
 They belong to one open page (Gradio's session) and are forgotten when it closes.
 """
@@ -9,12 +9,14 @@ import secrets
 import threading
 from collections import OrderedDict
 
-from backend.remote.user_endpoint import UserEndpoint
+from backend.job import UserEndpoint
 
-MOST_PAGES = 500
+MAX_PAGES = 500
 """Open pages remembered; the one that was silent longest goes first."""
-MOST_EACH = 8
+MAX_EACH = 8
+"""Endpoints of one page."""
 PREFIX = "own:"
+"""How the key of a visitor's endpoint begins; no mode's name does."""
 
 
 class UserEndpoints:
@@ -28,14 +30,13 @@ class UserEndpoints:
         """Keep it, in place of an earlier one at the same addresses or, where there are too many, of the oldest."""
         key = PREFIX + secrets.token_urlsafe(6)
         with self._lock:
-            mine = self._pages.pop(page, {})
-            mine = {
-                k: e for k, e in mine.items() if (e.encode, e.decode) != (endpoint.encode, endpoint.decode)
-            }
-            while len(mine) >= MOST_EACH:
-                mine.pop(next(iter(mine)))
-            self._pages[page] = {**mine, key: endpoint}
-            while len(self._pages) > MOST_PAGES:
+            known = self._pages.pop(page, {})
+            addresses = (endpoint.encode, endpoint.decode)
+            kept = {k: e for k, e in known.items() if (e.encode, e.decode) != addresses}
+            while len(kept) >= MAX_EACH:
+                kept.pop(next(iter(kept)))
+            self._pages[page] = {**kept, key: endpoint}
+            while len(self._pages) > MAX_PAGES:
                 self._pages.popitem(last=False)
         return key
 

@@ -6,17 +6,20 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import requests
-
+from backend.errors import RemoteError
 from backend.models import LatentSpec
+from backend.remote.client import EndpointClient
+from backend.remote.description import EndpointDescription, fetch
 from backend.remote.net import new_session
+from backend.token import Token
 
 if TYPE_CHECKING:
     from backend.conformance.check import CheckResult
 
 TOKEN_VARIABLE = "LATENT_RELAY_TOKEN"
+_DESCRIBE_SECONDS = 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     token = os.environ.get(TOKEN_VARIABLE) or None
-    encode, decode, described = find_addresses(options.url, token) if options.url else (None, None, {})
+    encode, decode, described = find_addresses(options.url, token) if options.url else (None, None, None)
     if not (encode or options.encode or options.decode):
         parser.error("give an address")
     from backend.conformance.check import (
@@ -33,37 +36,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from backend.conformance.checks import CHECKS
     from backend.conformance.target import Target
 
+    known = described or EndpointDescription("", "", channels=4)
     spec = LatentSpec(
-        channels=options.channels or described.get("channels", 4),
-        downscale=options.downscale or described.get("downscale", 8),
-        scaling_factor=options.scaling_factor or described.get("scaling_factor", 0.18215),
-        shift_factor=options.shift_factor or described.get("shift_factor"),
+        channels=options.channels or known.channels,
+        downscale=options.downscale or known.downscale or 8,
+        scaling_factor=options.scaling_factor or known.scaling_factor or 0.18215,
+        shift_factor=options.shift_factor or known.shift_factor,
     )
     target = Target(
         options.encode or encode,
         options.decode or decode,
         spec,
         token,
-        fixed_scale=described.get("fixed_scale", False),
+        fixed_scale=known.fixed_scale,
     )
     results = [run_check(target, check) for check in CHECKS]
     sys.stdout.write(table(results) + "\n")
     return int(any(result.verdict == "FAILED" for result in results))
 
 
-def find_addresses(url: str, token: str | None = None) -> tuple[str, str, dict[str, Any]]:
-    """(encode URL, decode URL, description or {}) of an address that a person gave."""
+def find_addresses(url: str, token: str | None = None) -> tuple[str, str, EndpointDescription | None]:
+    """(encode URL, decode URL, description if there is one) of an address that a person gave."""
     base = url.rstrip("/")
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        document = new_session().get(base, headers=headers, timeout=10).json()
-    except (requests.RequestException, ValueError):
-        return base, base, {}
-    if isinstance(document, dict) and len(document.get("vaes", ())) == 1:
-        return f"{base}/", f"{base}/", document["vaes"][0]
-    if isinstance(document, dict) and "channels" in document:
-        return f"{base}/encode", f"{base}/decode", document
-    return base, base, {}
+        secret = Token.bound_to(token, base) if token else None
+        found = fetch(base, EndpointClient(new_session(), _DESCRIBE_SECONDS, secret))
+    except (RemoteError, ValueError):  # ValueError: a port that is no number
+        return base, base, None
+    if len(found) != 1:
+        return base, base, None
+    if found[0].url == base:
+        return f"{base}/encode", f"{base}/decode", found[0]
+    return f"{base}/", f"{base}/", found[0]
 
 
 def table(results: Sequence[CheckResult]) -> str:

@@ -82,15 +82,15 @@ class EndpointClient:
         once = replace(self, retries=NO_RETRIES)
         return once._request("GET", url, wire.HttpRequest((), {}, b""), max_bytes)
 
-    def post(self, url: str, message: wire.HttpRequest, max_bytes: int) -> HttpReply:
-        """Post `message` and return the reply, of at most `max_bytes`.
+    def post(self, url: str, request: wire.HttpRequest, max_bytes: int) -> HttpReply:
+        """Post `request` and return the reply, of at most `max_bytes`.
 
         Raises:
             Cancelled: `stop` was set. RemoteError: one of its kinds, with a sentence for a person.
         """
-        return self._request("POST", url, message, max_bytes)
+        return self._request("POST", url, request, max_bytes)
 
-    def _request(self, method: str, url: str, message: wire.HttpRequest, max_bytes: int) -> HttpReply:
+    def _request(self, method: str, url: str, request: wire.HttpRequest, max_bytes: int) -> HttpReply:
         deadline = time.monotonic() + self.timeout
         retries = self.retries
         if retries.connect and origin(url) in seen_origins(self.session):
@@ -100,7 +100,7 @@ class EndpointClient:
         """The latest status, else the latest failure: it says more than that the time was up during one more try."""
         while True:
             attempts += 1
-            send = partial(self._send, method, url, message, max_bytes, deadline, attempts)
+            send = partial(self._send, method, url, request, max_bytes, deadline, attempts)
             try:
                 return self._abortable(send, deadline, url)
             except RemoteTimeoutError as error:
@@ -153,13 +153,13 @@ class EndpointClient:
         return future.result()
 
     def _send(
-        self, method: str, url: str, message: wire.HttpRequest, max_bytes: int, deadline: float, attempts: int
+        self, method: str, url: str, request: wire.HttpRequest, max_bytes: int, deadline: float, attempts: int
     ) -> HttpReply:
         where = redact_url(url)
         seconds_left = deadline - time.monotonic()
         if seconds_left <= 0:
             raise timed_out(where, self.timeout)
-        headers = dict(message.headers)
+        headers = dict(request.headers)
         if self.request_id is not None:
             headers[HEADER] = self.request_id
         token = self.token.for_url(url) if self.token is not None else None
@@ -169,8 +169,8 @@ class EndpointClient:
             with self.session.request(
                 method,
                 url,
-                params=list(message.query),
-                data=message.body,
+                params=list(request.query),
+                data=request.body,
                 headers=headers,
                 timeout=(min(CONNECT_SECONDS, seconds_left), seconds_left),
                 allow_redirects=False,

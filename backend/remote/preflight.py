@@ -153,8 +153,8 @@ class _Probe:
 
     def decode_as_served(self, url: str) -> torch.Tensor:
         """With the factors of the server's own VAE."""
-        message = wire.pack_decode_request(wire.DecodeRequest(self.latents, wire.CONFIGURED, "uint8"))
-        reply = self.client.post(url, message, 2**20)
+        request = wire.pack_decode_request(wire.DecodeRequest(self.latents, wire.CONFIGURED, "uint8"))
+        reply = self.client.post(url, request, 2**20)
         try:
             return wire.parse_decode_reply(reply.headers, reply.body, "uint8")
         except WireError as error:

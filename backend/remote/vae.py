@@ -155,18 +155,17 @@ class RemoteVae:
         self.computed = None
 
     def _encode_part(self, image: torch.Tensor) -> torch.Tensor:
-        request = wire.EncodeRequest(image.float().cpu(), self.scaling)
         # A file holds one picture; and servers other than ours know uint8 pictures as PNG only.
         transfer = self.transfer
         if image.shape[0] > 1:
             transfer = "float32"
         elif transfer == "uint8":
             transfer = "png"
-        message = wire.pack_encode_request(request, transfer)
+        request = wire.pack_encode_request(wire.EncodeRequest(image.float().cpu(), self.scaling), transfer)
         batch, _, height, width = image.shape
         factor = self.spec.downscale
         expected = (batch, self.spec.channels, height // factor, width // factor)
-        reply = self._post("encode", message, expected, transfer)
+        reply = self._post("encode", request, expected, transfer)
         latents = _parse(reply, lambda: wire.parse_tensor_reply(reply.headers, reply.body))
         problem = Message(
             "The endpoint at {where} sent latents of shape {shape}, but this model's have {expected}.",
@@ -183,10 +182,10 @@ class RemoteVae:
         output = _OUTPUTS[transfer]
         # A float reply has the dtype of the latents sent, so what is sent decides it.
         sent_latents = latents.half() if transfer == "float16" else latents
-        message = wire.pack_decode_request(wire.DecodeRequest(sent_latents, self.scaling, output))
+        request = wire.pack_decode_request(wire.DecodeRequest(sent_latents, self.scaling, output))
         factor = self.spec.downscale
         expected = (batch, 3, height * factor, width * factor)
-        reply = self._post("decode", message, expected, transfer)
+        reply = self._post("decode", request, expected, transfer)
         image = _parse(reply, lambda: wire.parse_decode_reply(reply.headers, reply.body, output))
         problem = Message(
             "The endpoint at {where} sent a picture of {width} × {height} pixels, "
@@ -202,16 +201,16 @@ class RemoteVae:
         return image if output in ("uint8", "png", "jpg") else _finite(image, reply).clamp_(-1.0, 1.0)
 
     def _post(
-        self, direction: Direction, message: wire.HttpRequest, expected: tuple[int, ...], transfer: Transfer
+        self, direction: Direction, request: wire.HttpRequest, expected: tuple[int, ...], transfer: Transfer
     ) -> HttpReply:
-        """The reply to `message`, to hold a tensor of the shape `expected`; adds to `traffic`."""
+        """The reply to `request`, to hold a tensor of the shape `expected`; adds to `traffic`."""
         url = self.url(direction)
         if url is None:
             raise UserError(NO_URL[direction], "Give one, or choose another mode.")
-        reply = self.client.post(url, message, 4 * math.prod(expected) + _EXTRA_BYTES)
+        reply = self.client.post(url, request, 4 * math.prod(expected) + _EXTRA_BYTES)
         timing = wire.parse_timing(reply.headers.get("server-timing", ""))
         traffic = Traffic(
-            bytes_sent=len(message.body),
+            bytes_sent=len(request.body),
             bytes_received=len(reply.body),
             server_seconds=sum(timing.values()) if timing else None,
             requests=reply.attempts,

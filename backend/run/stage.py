@@ -95,15 +95,16 @@ def _run_next(
     """The next candidate's output and report; one that computes here is chosen anew once the device is free."""
     raise_if_stopped(stop)
     loader, request = context.loader, attempts.request
-    candidate = attempts.candidate()
-    assert candidate is not None, "there is always a first"
+    first = attempts.candidate()
+    assert first is not None, "run_stage asks for no more than there are"
+    candidate = first
     if candidate.mode != "remote":
         # A download takes minutes and no device, so nobody waits for it but this job.
         part: Part = "tiny VAE" if candidate.mode == "tiny" else "VAE"
         loader.fetch(request.spec, part, stoppable(notify, stop))
 
         def compute() -> tuple[torch.Tensor, StageReport] | Candidate:
-            best = attempts.candidate() or candidate
+            best = attempts.candidate() or first
             if best.mode == "remote":
                 return best  # nobody holds the device while another machine works
             attempts.begin(best)

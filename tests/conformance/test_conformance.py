@@ -17,8 +17,9 @@ from backend.conformance.__main__ import find_addresses, main
 from backend.conformance.check import Check, run_check
 from backend.conformance.checks import CHECKS
 from backend.conformance.target import Target
-from backend.endpoint import Service, build_app
+from backend.endpoint import Served, Service, build_app
 from backend.models import BUILTIN, LatentSpec
+from backend.vae.whole import Whole
 from tests.endpoint.conftest import FLUX_LIKE, builtin, flux_like, service  # noqa: F401 - fixtures
 from tests.serving import serve
 
@@ -46,7 +47,30 @@ def test_the_command_prints_a_table(url: str, capsys: pytest.CaptureFixture[str]
     assert main([f"{url}/vae/flux"]) == 0
     printed = capsys.readouterr().out
     assert printed.endswith(f"{len(CHECKS)} ok, 0 FAILED, 0 skipped\n")
-    assert find_addresses(f"{url}/vae/flux")[2]["shift_factor"] == 0.1159
+    encode, decode, description = find_addresses(f"{url}/vae/flux")
+    assert (encode, decode) == (f"{url}/vae/flux/encode", f"{url}/vae/flux/decode")
+    assert description is not None and description.shift_factor == 0.1159
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/", "http://127.0.0.1:port", "nonsense"])
+def test_an_address_that_describes_nothing_is_used_as_it_is(address: str) -> None:
+    assert find_addresses(address, "t0ken") == (address.rstrip("/"), address.rstrip("/"), None)
+
+
+def test_the_only_vae_of_a_server_is_found_by_its_bare_address(service: Service) -> None:  # noqa: F811
+    alone = Service([service.find("builtin")], service.limits)
+    with serve(build_app(alone)) as base:
+        encode, decode, description = find_addresses(f"{base}/vae")
+        assert encode == decode == f"{base}/vae/" and description is not None and description.channels == 4
+
+
+def test_the_bare_address_of_one_vae_is_described_to_those_who_hold_its_token(builtin: Whole) -> None:  # noqa: F811
+    service = Service([Served("only", builtin.spec, lambda: builtin)], token="s3cret")  # noqa: F811
+    with serve(build_app(service)) as base:
+        encode, decode, description = find_addresses(base, "s3cret")
+        assert (encode, decode) == (f"{base}/", f"{base}/") and description is not None
+        assert description.downscale == BUILTIN.latents.downscale
+        assert find_addresses(base) == (base, base, None)
 
 
 def names(outcomes: dict[str, str], verdict: str) -> set[str]:

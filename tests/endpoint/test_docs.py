@@ -60,7 +60,7 @@ def test_the_python_examples(base: str, folder: Path, index: int) -> None:
     )
     assert done.returncode == 0, done.stderr
     if index:
-        assert done.stdout.startswith("green ") and "lossless=True" in done.stdout
+        assert done.stdout.startswith("ready ") and "lossless=True" in done.stdout
     else:
         assert size(folder / "again.png") == (96, 64)
 

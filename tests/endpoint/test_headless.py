@@ -74,7 +74,7 @@ class Process:
         self._reader.join()
 
     def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180  # for a busy machine
         while requests.get(f"{self.url}/ready", timeout=10).status_code != 200:
             assert time.monotonic() < deadline, self.log
             time.sleep(0.1)

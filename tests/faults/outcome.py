@@ -42,12 +42,12 @@ class StageOutcome:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """What a whole run came to whose decode went wrong after the painting, and what was left."""
+    """What a whole run came to whose decode went wrong after the denoising, and what was left."""
 
     error: LatentRelayError | None
-    painted: torch.Tensor
+    denoised: torch.Tensor
     rescued: Image.Image
-    """The painted latents, decoded here afterwards."""
+    """The denoised latents, decoded here afterwards."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Outcome:
     fault: Fault
     stage: dict[str, StageOutcome]
     run: RunOutcome | None
-    """None where the preflight finds the fault before anything is painted."""
+    """None where the preflight finds the fault before the denoising."""
     auto: StageReport
 
 
@@ -124,7 +124,7 @@ def _try_run(fault: Fault, studio: Studio, picture: Image.Image) -> RunOutcome |
                     return RunOutcome(None, event.latents, event.image)
         except LatentRelayError as raised:
             error = raised
-    assert len(kept) == 2, f"{fault.title}: encoded and painted latents are handed over as they are finished"
+    assert len(kept) == 2, f"{fault.title}: encoded and denoised latents are handed over as they are finished"
     return RunOutcome(error, kept[-1], studio.decode(kept[-1], "builtin", WHOLE)[0])
 
 

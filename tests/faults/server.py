@@ -49,8 +49,10 @@ def ask(method: str, url: str, headers: tuple[tuple[str, str], ...], body: bytes
     """The real endpoint's answer; kept, since it is a pure function of the request."""
     with requests.request(method, url, data=body, headers=dict(headers), timeout=60) as response:
         left_out = ("date", "server", "connection", "x-request-id")
-        told = {name: value for name, value in response.headers.items() if name.lower() not in left_out}
-        return Reply(response.status_code, told, response.content)
+        headers_kept = {
+            name: value for name, value in response.headers.items() if name.lower() not in left_out
+        }
+        return Reply(response.status_code, headers_kept, response.content)
 
 
 class Spoiler:
@@ -128,8 +130,8 @@ def says(status: int, body: bytes = b"", times: int | None = None, **headers: st
         if times is not None and before >= times:
             truth().send(handler)
             return
-        told = {name.replace("_", "-"): value for name, value in headers.items()}
-        Reply(status, {"content-length": str(len(body)), **told}, body).send(handler)
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        Reply(status, {"content-length": str(len(body)), **sent}, body).send(handler)
 
     return spoil
 

@@ -59,7 +59,7 @@ def test_the_person_reads_what_is_wrong_and_what_to_do(outcomes: dict[str, Outco
         assert expected.phrase in found.error.sentence and found.error.hint
         # No secret of the address, no markup, no inner parts: a sentence that anybody may read.
         assert not re.search(r"token=|<|Traceback|urllib3|Errno|object at 0x", found.error.sentence)
-        assert found.error.run_id, "the run's id leads to its line in the log"
+        assert found.error.run_id, "the run's id leads to its entry in the log"
 
 
 @BY_TITLE
@@ -86,11 +86,11 @@ def test_auto_goes_on_here_and_says_why(outcomes: dict[str, Outcome], title: str
 
 
 @BY_TITLE
-def test_what_was_painted_survives(outcomes: dict[str, Outcome], finished: Result, title: str) -> None:
+def test_what_was_denoised_survives(outcomes: dict[str, Outcome], finished: Result, title: str) -> None:
     run = outcomes[title].run
     if run is None:
-        pytest.skip("found out before anything was painted")
-    assert torch.equal(run.painted, finished.latents)
+        pytest.skip("found out before the denoising")
+    assert torch.equal(run.denoised, finished.latents)
     assert run.rescued.tobytes() == finished.image.tobytes()
     assert (run.error is None) == (outcomes[title].fault.expected.kind is None)
 
@@ -100,7 +100,7 @@ def test_the_table_in_the_docs_is_what_came_back(outcomes: dict[str, Outcome]) -
     assert replaced(text, table(outcomes)) == text, "stale: run python -m tests.faults --write"
 
 
-def test_a_fault_that_comes_before_the_painting_stops_it_there(studio: Studio, picture: Image.Image) -> None:
+def test_a_fault_that_comes_before_the_denoising_stops_it_there(studio: Studio, picture: Image.Image) -> None:
     seen = []
     with server.refusing() as url, pytest.raises(RemoteError) as caught:
         for event in client(studio, url, 5.0).img2img(job(picture, decode=REMOTE)):

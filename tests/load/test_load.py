@@ -13,7 +13,7 @@ from benchmarks import load
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    plan = load.Plan(seconds=12, sessions=4, clients=4, kill=True, queue_share=0.5)
+    plan = load.LoadPlan(seconds=12, sessions=4, clients=4, kill=True, queue_share=0.5)
     return load.run(plan, tmp_path_factory.mktemp("load"))
 
 
@@ -21,9 +21,12 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.serial
 def test_nobody_gets_anothers_picture_or_none(result: dict[str, Any]) -> None:
     for crowd in ("app", "endpoint"):
-        told = {name: result[crowd][name] for name in load.OUTCOMES}
-        assert told["swapped"] == told["lost"] == told["failed"] == 0, (told, result[crowd]["messages"])
-        assert told["ok"] > 0 and result[crowd]["rss_mb"]["most"] > 100
+        outcomes = {name: result[crowd][name] for name in load.OUTCOMES}
+        assert outcomes["swapped"] == outcomes["lost"] == outcomes["failed"] == 0, (
+            outcomes,
+            result[crowd]["messages"],
+        )
+        assert outcomes["ok"] > 0 and result[crowd]["rss_mb"]["most"] > 100
     assert result["tracebacks_in_logs"] == 0
 
 

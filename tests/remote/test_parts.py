@@ -28,12 +28,12 @@ SPEC = BUILTIN.latents
 
 @settings(deadline=None)
 @given(st.integers(1, 2000), st.integers(64, 512), st.integers(0, 64))
-def test_parts_cover_everything_and_overlap(length: int, most: int, overlap: int) -> None:
-    size, begins = starts(length, most, overlap)
-    assert size <= most and begins[0] == 0 and begins[-1] + size == length
+def test_parts_cover_everything_and_overlap(length: int, max_length: int, overlap: int) -> None:
+    size, begins = starts(length, max_length, overlap)
+    assert size <= max_length and begins[0] == 0 and begins[-1] + size == length
     if len(begins) > 1:
         shared = size - max(after - before for before, after in pairwise(begins))
-        assert shared >= min(overlap, most // 4) - 1
+        assert shared >= min(overlap, max_length // 4) - 1
 
 
 @pytest.mark.parametrize("shape", [(40, 70), (200, 90), (64, 64), (65, 300)])
@@ -67,7 +67,7 @@ def test_a_picture_over_the_cap_is_sent_in_parts_and_said_so(base: str, builtin:
 
 
 def test_an_endpoint_with_a_smaller_cap_is_met_halfway(builtin: Whole) -> None:
-    # This server takes 256 x 256 pixels; nobody told the client.
+    # This server takes 256 x 256 pixels; the client does not know.
     service = Service([Served("only", builtin.spec, lambda: builtin)], Limits(max_pixels=256 * 256))
     with serve(build_app(service)) as url:
         remote = RemoteVae(SPEC, None, url)

@@ -1,4 +1,4 @@
-"""Preflight tells a right endpoint from a wrong, sleeping or absent one, in a sentence."""
+"""Preflight distinguishes a right endpoint from a wrong, sleeping or absent one, in a sentence."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_another_models_endpoint_is_explained(base: str, change: dict[str, Any],
 
 
 def test_a_scale_that_differs_is_seen_without_a_description(base: str) -> None:
-    # As on the public servers: nothing but POST, so only the pictures themselves can tell.
+    # As on the public servers: nothing but POST, so only the pictures themselves can show it.
     def forward(handler: Any) -> None:
         if handler.command == "GET":
             answer = (404, {}, b"")
@@ -154,7 +154,7 @@ STRANGE = [
 
 @pytest.mark.parametrize("change", STRANGE, ids=lambda change: json.dumps(change)[:40])
 def test_a_strange_description_does_no_harm(base: str, change: dict[str, Any]) -> None:
-    """The tiny picture tells whether the endpoint works, whatever it says of itself."""
+    """The tiny picture shows whether the endpoint works, whatever it says of itself."""
     description = requests.get(f"{base}/vae/builtin", timeout=10).json() | change
 
     def answer(handler: Any) -> None:
@@ -178,4 +178,4 @@ def test_a_strange_description_does_no_harm(base: str, change: dict[str, Any]) -
     with scripted(answer) as (script, url):
         found = preflight(RemoteVae(SPEC, None, f"{url}/vae/builtin/decode"), "decode")
     assert found.status == "ready" and found.latency is not None, found
-    assert found.max_pixels == (None if "limits" in change or found.max_pixels is None else 512 * 512)
+    assert found.max_pixels == (512 * 512 if "fixed_scale" in change else None)

@@ -1,4 +1,4 @@
-"""A visitor's own endpoint, over real HTTP: found out about, tried, used; its token goes there and nowhere else."""
+"""A visitor's endpoint, over real HTTP: discovered, probed, used; its token goes there and nowhere else."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def guarded(studio: Studio) -> Iterator[tuple[str, Seen]]:
         yield url, seen
 
 
-def own(url: str, token: str = "", **more: Any) -> UserEndpoint:
+def discovered(url: str, token: str = "", **more: Any) -> UserEndpoint:
     return discover(url, token, models=MODELS, **{"public_only": False, **more})
 
 
@@ -61,30 +61,30 @@ def own(url: str, token: str = "", **more: Any) -> UserEndpoint:
 )
 def test_any_address_of_it_will_do_and_it_says_what_it_serves(guarded: tuple[str, Seen], path: str) -> None:
     url, _ = guarded
-    found = own(url + path, TOKEN)
+    found = discovered(url + path, TOKEN)
     assert found.models == ("builtin",) and found.name == url.removeprefix("http://")
     assert (found.encode, found.decode) == (f"{url}/vae/builtin/encode", f"{url}/vae/builtin/decode")
 
 
 def test_probing_it_finds_its_limit_and_latency(guarded: tuple[str, Seen]) -> None:
-    tried = probe(own(guarded[0], TOKEN, name="the big one"), BUILTIN)
-    assert tried.endpoint is not None and tried.endpoint.name == "the big one"
-    assert tried.preflight.status == "ready" and "million pixels" in str(tried.preflight.message)
-    assert tried.preflight.latency is not None and tried.preflight.max_pixels == 2048 * 2048
+    result = probe(discovered(guarded[0], TOKEN, name="the big one"), BUILTIN)
+    assert result.endpoint is not None and result.endpoint.name == "the big one"
+    assert result.preflight.status == "ready" and "million pixels" in str(result.preflight.message)
+    assert result.preflight.latency is not None and result.preflight.max_pixels == 2048 * 2048
 
 
 @pytest.mark.parametrize("token", ["", "wrong"])
 def test_without_its_token_there_is_no_entrance(guarded: tuple[str, Seen], token: str) -> None:
     with pytest.raises(RemoteRefusedError, match="wants a token"):
-        own(guarded[0], token)
+        discovered(guarded[0], token)
 
 
 def test_of_several_the_models_own_is_taken_and_else_one_is_asked_for(studio: Studio) -> None:
     assert studio.self_url is not None
     with pytest.raises(UserError, match="serves several VAEs") as failure:
-        own(studio.self_url)
+        discovered(studio.self_url)
     assert "Choose the model" in failure.value.hint
-    sdxl = own(studio.self_url, model="sdxl")
+    sdxl = discovered(studio.self_url, model="sdxl")
     assert sdxl.decode == f"{studio.self_url}/vae/sdxl/decode" and "sdxl-turbo" in sdxl.models
     assert "builtin" not in sdxl.models, "another scale would give a grey picture"
 
@@ -92,37 +92,41 @@ def test_of_several_the_models_own_is_taken_and_else_one_is_asked_for(studio: St
 def test_a_server_that_says_nothing_of_itself_needs_the_model_named() -> None:
     with scripted((404, {}, b"")) as (_, url):
         with pytest.raises(UserError, match="does not say which VAE"):
-            own(url)
-        assert own(f"{url}/x", model="sd-v1").decode == f"{url}/x"
+            discovered(url)
+        assert discovered(f"{url}/x", model="sd-v1").decode == f"{url}/x"
 
 
 def test_what_fits_no_model_here_is_said() -> None:
-    told = json.dumps({"vaes": [{"name": "odd", "channels": 7}, {"name": 5}, "x"]}).encode()
+    description = json.dumps({"vaes": [{"name": "odd", "channels": 7}, {"name": 5}, "x"]}).encode()
     with (
-        scripted((200, {"content-type": "application/json"}, told)) as (_, url),
+        scripted((200, {"content-type": "application/json"}, description)) as (_, url),
         pytest.raises(UserError, match="serves odd, but no VAE that fits"),
     ):
-        own(url)
+        discovered(url)
 
 
 @pytest.mark.parametrize(
-    "told", [b"[]", b"{", b'{"vaes": 3}', b'{"channels": 4, "shift_factor": "x"}', b"[" * 5000, b"x" * 10**6]
+    "description",
+    [b"[]", b"{", b'{"vaes": 3}', b'{"channels": 4, "shift_factor": "x"}', b"[" * 5000, b"x" * 10**6],
 )
-def test_nonsense_is_no_description(told: bytes) -> None:
-    with scripted((200, {"content-type": "application/json"}, told)) as (_, url), pytest.raises(UserError):
-        own(url)
+def test_nonsense_is_no_description(description: bytes) -> None:
+    with (
+        scripted((200, {"content-type": "application/json"}, description)) as (_, url),
+        pytest.raises(UserError),
+    ):
+        discovered(url)
 
 
 @pytest.mark.parametrize("url", ["", "ftp://x/", "http://me:secret@127.0.0.1/", "file:///etc/passwd"])
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(BadSettingError) as failure:
-        own(url)
+        discovered(url)
     assert "secret" not in failure.value.sentence
 
 
 def test_a_token_of_several_lines_is_refused_and_not_quoted() -> None:
     with pytest.raises(BadSettingError) as failure:
-        own("http://127.0.0.1:9/", "top\r\nsecret: 1")
+        discovered("http://127.0.0.1:9/", "top\r\nsecret: 1")
     assert "secret" not in failure.value.sentence
 
 
@@ -136,11 +140,11 @@ def test_a_name_that_moves_inside_later_is_refused_at_the_socket(guarded: tuple[
     """As with DNS rebinding: accepted once, and then it points inside."""
     url, seen = guarded
     before = len(seen.tokens)
-    moved = replace(own(url, TOKEN), public_only=True)
+    moved = replace(discovered(url, TOKEN), public_only=True)
     studio = Studio(Settings(device="cpu"))
     with pytest.raises(LatentRelayError, match="private network"):
         studio.encode(Image.new("RGB", (64, 64)), "builtin", VaeOptions("remote", endpoint=moved))
-    assert len(seen.tokens) == before + 1, "only `own` itself has asked"
+    assert len(seen.tokens) == before + 1, "only `discovered` itself has asked"
 
 
 def test_a_job_decodes_there_and_only_there_is_the_token_seen(
@@ -148,7 +152,7 @@ def test_a_job_decodes_there_and_only_there_is_the_token_seen(
 ) -> None:
     url, seen = guarded
     caplog.set_level(logging.DEBUG)
-    endpoint = own(url, TOKEN)
+    endpoint = discovered(url, TOKEN)
     options = VaeOptions("remote", transfer="png", endpoint=endpoint)
     seen.tokens.clear()
     job = Job(picture, "a lake", strength=0.2, num_inference_steps=5, seed=3, decode=options)
@@ -158,8 +162,8 @@ def test_a_job_decodes_there_and_only_there_is_the_token_seen(
     assert decoded.mode == "remote" and str(decoded.where) == endpoint.host
     assert decoded.traffic is not None and decoded.traffic.transfer == "png"
     assert {token for _, token in seen.tokens} == {f"Bearer {TOKEN}"}
-    told = json.dumps([result.recipe, [report.as_dict() for report in result.reports]]) + caplog.text
-    assert TOKEN not in told and "Bearer" not in told
+    recorded = json.dumps([result.recipe, [report.as_dict() for report in result.reports]]) + caplog.text
+    assert TOKEN not in recorded and "Bearer" not in recorded
     assert result.recipe["decode_mode"] == "remote" and "endpoint" not in result.recipe
 
 
@@ -167,7 +171,7 @@ def test_the_token_stays_behind_when_the_endpoint_sends_us_elsewhere(guarded: tu
     url, seen = guarded
     seen.tokens.clear()
     with scripted((307, {"location": f"{url}/vae"}, b"")) as (script, elsewhere):
-        endpoint = own(elsewhere, TOKEN, model="builtin")
+        endpoint = discovered(elsewhere, TOKEN, model="builtin")
         studio = Studio(Settings(device="cpu"))
         with pytest.raises(RemoteError, match="has moved"):
             studio.encode(Image.new("RGB", (64, 64)), "builtin", VaeOptions("remote", endpoint=endpoint))
@@ -176,7 +180,7 @@ def test_the_token_stays_behind_when_the_endpoint_sends_us_elsewhere(guarded: tu
 
 
 def test_an_endpoint_for_another_model_is_refused_before_anything_is_sent(guarded: tuple[str, Seen]) -> None:
-    endpoint = own(guarded[0], TOKEN)
+    endpoint = discovered(guarded[0], TOKEN)
     with pytest.raises(UserError, match="serves no VAE for Stable Diffusion"):
         probe(endpoint, MODELS["sd-v1"])
 
@@ -190,13 +194,15 @@ def test_an_endpoint_of_one_direction_keeps_only_that(studio: Studio) -> None:
 
     routes = [Route("/vae/builtin/encode", closed, methods=["POST"]), *studio.routes()]
     with serve(Starlette(routes=routes)) as url:
-        tried = probe(own(f"{url}/vae/builtin"), BUILTIN)
+        result = probe(discovered(f"{url}/vae/builtin"), BUILTIN)
         assert (
-            tried.endpoint is not None and tried.endpoint.encode is None and tried.preflight.status == "ready"
+            result.endpoint is not None
+            and result.endpoint.encode is None
+            and result.preflight.status == "ready"
         )
         with pytest.raises(UserError, match="does not encode"):
             studio.encode(
-                Image.new("RGB", (64, 64)), "builtin", VaeOptions("remote", endpoint=tried.endpoint)
+                Image.new("RGB", (64, 64)), "builtin", VaeOptions("remote", endpoint=result.endpoint)
             )
 
 

@@ -66,7 +66,7 @@ def test_benchmark_draws_numbers_with_published_cards_beside() -> None:
 
 
 def test_benchmark_leaves_out_tiles_that_would_be_the_whole_picture() -> None:
-    cases = benchmark.cases("sd-v1", "decode", [64, 1024], ["whole", "tiled"])
+    cases = benchmark.cases(SD_V1, "decode", [64, 1024], ["whole", "tiled"])
     assert [(c.size, c.mode, c.tile_size) for c in cases] == [
         (64, "whole", 64),
         (1024, "whole", 512),

@@ -13,7 +13,7 @@ from PIL import Image
 from backend.studio import Studio
 from tests.browser.launching import page_of
 from tests.fakes import FakeStudio
-from ui.endpoints import CURL, CURL_PAINT, PYTHON, SERVE, Endpoint, ask, endpoints_of, table
+from ui.endpoints import CURL, CURL_IMG2IMG, PYTHON, SERVE, ListedEndpoint, endpoints_of, ping, table
 
 
 def test_the_python_snippet(tmp_path: Path) -> None:
@@ -43,13 +43,13 @@ def test_the_curl_snippet(studio: Studio, tmp_path: Path) -> None:
     assert "200" in (tmp_path / "headers.txt").read_text().splitlines()[0]
 
 
-def test_the_curl_snippet_that_paints(tmp_path: Path) -> None:
+def test_the_curl_snippet_for_img2img(tmp_path: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("no curl on this machine")
     Image.new("RGB", (64, 64), "teal").save(tmp_path / "a.jpg")
     with page_of(FakeStudio(), tmp_path / "runs") as url:
         ran = subprocess.run(
-            ["sh", "-c", CURL_PAINT.format(url=url)],
+            ["sh", "-c", CURL_IMG2IMG.format(url=url)],
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -75,7 +75,7 @@ def test_each_address_is_asked_once_and_the_answer_has_a_light(studio: Studio) -
     listed = endpoints_of(studio)
     assert len({(endpoint.url, endpoint.direction) for endpoint in listed}) == len(listed)
     assert listed[0].models == ("Built-in landscape painter",)
-    up, down = ask(f"{studio.self_url}/vae/builtin/encode"), ask("http://127.0.0.1:9/")
+    up, down = ping(f"{studio.self_url}/vae/builtin/encode"), ping("http://127.0.0.1:9/")
     assert up.latency is not None and down.latency is None
-    html = table([listed[0], Endpoint("http://127.0.0.1:9/", "decode", ("<b>",))], [up, down], "en")
+    html = table([listed[0], ListedEndpoint("http://127.0.0.1:9/", "decode", ("<b>",))], [up, down], "en")
     assert 'data-state="up"' in html and 'data-state="down"' in html and "<b>" not in html

@@ -100,8 +100,8 @@ EXAMPLES = {"mountains": mountains, "sea": sea, "castle": castle}
 
 
 def main() -> None:
-    for name, paint in EXAMPLES.items():
-        paint().resize((SIZE, SIZE), Image.Resampling.LANCZOS).save(HERE / f"{name}.png", optimize=True)
+    for name, draw in EXAMPLES.items():
+        draw().resize((SIZE, SIZE), Image.Resampling.LANCZOS).save(HERE / f"{name}.png", optimize=True)
     icon().save(HERE / "icon.png", optimize=True)
 
 
