@@ -131,8 +131,12 @@ def _strength(spec: ModelSpec) -> tuple[gr.Slider, gr.HTML]:
         strength = gr.Slider(
             0, 1, spec.strength, step=0.05, label=T("step_change"), elem_id="lr-strength", buttons=[]
         )
-        words = html(strength_words(spec, spec.strength, spec.num_inference_steps, "en"), elem_id="lr-words")
-    return strength, words
+
+        def words(locale: str) -> str:
+            return strength_words(spec, spec.strength, spec.num_inference_steps, locale)
+
+        line = local(html(words("en"), elem_id="lr-words"), words)
+    return strength, line
 
 
 def _start_and_stop() -> tuple[gr.Button, gr.Button]:

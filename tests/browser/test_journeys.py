@@ -220,20 +220,21 @@ def test_a_phone_has_one_column_with_the_result_under_the_button(watched: AbortH
 
 
 @pytest.mark.parametrize(
-    ("locale", "button", "story", "reason"),
+    ("locale", "button", "summary", "reason"),
     [
         ("de-DE", "Malen", "Kodiert hier", "Das ganze Bild passt: etwa 40 MB"),
         ("fr-FR", "Peindre", "Encodé ici", "L’image entière tient : environ 40 MB"),
     ],
 )
 def test_other_languages(
-    watched: AbortHandle, quick: str, locale: str, button: str, story: str, reason: str
+    watched: AbortHandle, quick: str, locale: str, button: str, summary: str, reason: str
 ) -> None:
     page = watched.open(quick, locale=locale)
+    page.locator("#lr-words").get_by_text("Repaint:").wait_for(state="detached")
     upload(page)
     page.get_by_role("button", name=button, exact=True).click()
     wait_for_picture(page)
-    assert page.locator("#lr-panel .lr-status").inner_text().startswith(story)
+    assert page.locator("#lr-panel .lr-status").inner_text().startswith(summary)
     assert reason in page.locator("#lr-numbers").inner_text(), "what the backend says, too"
     assert not re.search("__i18n__|undefined|graphics card", page.locator("body").inner_text())
 
