@@ -241,11 +241,11 @@ def _vae(spec: ModelSpec) -> tuple[gr.Slider, gr.Slider, gr.Dropdown, gr.Dropdow
             gr.Dropdown(
                 mode_override_choices(spec),
                 value=AS_ABOVE,
-                label=T(f"{direction}_where"),
+                label=T(key),
                 filterable=False,
                 elem_id=f"lr-{direction}-mode",
             )
-            for direction in ("encode", "decode")
+            for direction, key in (("encode", "encode_where"), ("decode", "decode_where"))
         )
     return tile_size, tile_overlap, encode_mode, decode_mode
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from backend.bench import OOM, Measured
 from backend.compare import Row
+from backend.message import literal
 from backend.models import SD_V1
 from backend.placement.fit import will_it_fit
 from backend.report import Cost, StageReport
@@ -24,7 +25,7 @@ def row(mode: str, **values: object) -> Row:
 
 def test_compare_shows_a_dash_for_the_unknown_and_the_sentence_for_a_failure() -> None:
     html = compare.table(
-        [row("whole", psnr=math.inf), row("tiled", psnr=31.25), Row("remote", error="<gone>")], "en"
+        [row("whole", psnr=math.inf), row("tiled", psnr=31.25), Row("remote", error=literal("<gone>"))], "en"
     )
     assert "31.2 dB" in html and "the measure" in html and "&lt;gone&gt;" in html and "<gone>" not in html
     assert html.count("<td>–</td>") >= 3
