@@ -46,7 +46,11 @@ ROOT = Path(__file__).parent.parent
 # -- several processes (`pytest -n 2 --dist loadfile`) ---------------------------------------------------------
 
 TOGETHER = {
-    "tests/browser/": "browser",
+    "tests/browser/test_access.py": "browser, the page",
+    "tests/browser/test_hostile.py": "browser, the page",
+    "tests/browser/test_leaving.py": "browser, the page",
+    "tests/browser/test_main_job.py": "browser, the page",
+    "tests/browser/": "browser, journeys",
     "tests/test_app.py": "app",
     "tests/test_readme.py": "app",
     "tests/ui/test_hostile.py": "app",
@@ -55,6 +59,7 @@ TOGETHER = {
 FIRST = (
     "browser",
     "app",
+    "tests/load/",
     "tests/test_families.py",
     "tests/run/test_img2img.py",
     "tests/vae/",

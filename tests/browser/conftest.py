@@ -9,7 +9,7 @@ import pytest
 
 from backend.settings import Settings
 from backend.studio import Studio
-from tests.browser.launching import CHROMIUM, AbortHandle, browser, page_of
+from tests.browser.launching import CHROMIUM, WatchedPages, browser, page_of
 from tests.fakes import FakeStudio
 
 
@@ -47,9 +47,9 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def watched(chromium: Any) -> Iterator[AbortHandle]:
+def watched(chromium: Any) -> Iterator[WatchedPages]:
     """Opens pages that must stay without a console error and without a request to another host."""
-    watched = AbortHandle(chromium)
+    watched = WatchedPages(chromium)
     yield watched
     watched.close()
     watched.sound()

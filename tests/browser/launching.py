@@ -67,7 +67,7 @@ def browser() -> Iterator[Any]:
             chromium.close()
 
 
-class AbortHandle:
+class WatchedPages:
     """Opens pages and notes what a quiet page never does: console errors, and requests to other hosts."""
 
     def __init__(self, chromium: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
 
 from tests.browser.doing import open_tab, paint, tab_names, upload
-from tests.browser.launching import AbortHandle
+from tests.browser.launching import WatchedPages
 
 UPSTREAM = {
     # Gradio's footer: the settings link holds the word and an icon with the same alternative text.
@@ -19,7 +19,7 @@ UPSTREAM = {
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
-def test_no_violation_of_ours(watched: AbortHandle, quick: str, scheme: str, width: int) -> None:
+def test_no_violation_of_ours(watched: WatchedPages, quick: str, scheme: str, width: int) -> None:
     page = watched.open(f"{quick}?__theme={scheme}", width=width, color_scheme=scheme)
     page.evaluate(Path(AXE_FILE_PATH).read_text(encoding="utf-8"))
 

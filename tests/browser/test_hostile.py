@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from backend.errors import RemoteRefusedError
 from tests.browser.doing import open_tab, paint, tab_names, upload, wait_for_picture
-from tests.browser.launching import AbortHandle, page_of
+from tests.browser.launching import WatchedPages, page_of
 from tests.fakes import FakeStudio, report
 from ui.recipe import CHUNK
 
@@ -32,7 +32,7 @@ def unharmed(page: Any) -> None:
     assert page.locator(".evil, a[href^='javascript']").count() == 0
 
 
-def test_markup_in_a_prompt_is_text_wherever_it_shows(watched: AbortHandle, quick: str) -> None:
+def test_markup_in_a_prompt_is_text_wherever_it_shows(watched: WatchedPages, quick: str) -> None:
     page = watched.open(quick)
     upload(page)
     page.locator("#lr-prompt textarea").fill(EVIL)
@@ -50,7 +50,7 @@ def test_markup_in_a_prompt_is_text_wherever_it_shows(watched: AbortHandle, quic
 
 
 @pytest.mark.parametrize("tell", [EVIL, "&lt;b class=evil&gt;"], ids=["markup", "escaped already"])
-def test_an_endpoints_answer_is_text_in_the_error(watched: AbortHandle, tmp_path: Path, tell: str) -> None:
+def test_an_endpoints_answer_is_text_in_the_error(watched: WatchedPages, tmp_path: Path, tell: str) -> None:
     error = RemoteRefusedError(f"The endpoint said: {tell}", EVIL)
     with page_of(FakeStudio(fail={"decode": error}), tmp_path) as url, contextlib.closing(watched):
         page = watched.open(url)
@@ -63,7 +63,7 @@ def test_an_endpoints_answer_is_text_in_the_error(watched: AbortHandle, tmp_path
         unharmed(page)
 
 
-def test_a_hostile_link_only_fills_fields_in(watched: AbortHandle, quick: str) -> None:
+def test_a_hostile_link_only_fills_fields_in(watched: WatchedPages, quick: str) -> None:
     names = ("prompt", "model", "mode", "scheduler", "seed", "width", "fit", "decode_mode", "__theme", "view")
     page = watched.open(quick + "?" + urlencode(dict.fromkeys(names, EVIL)))
     page.wait_for_function("evil => document.querySelector('#lr-prompt textarea').value === evil", arg=EVIL)
@@ -73,7 +73,7 @@ def test_a_hostile_link_only_fills_fields_in(watched: AbortHandle, quick: str) -
     paint(page)  # what makes no sense was left out, so the form still works
 
 
-def test_a_hostile_recipe_in_a_picture(watched: AbortHandle, quick: str, tmp_path: Path) -> None:
+def test_a_hostile_recipe_in_a_picture(watched: WatchedPages, quick: str, tmp_path: Path) -> None:
     info = PngInfo()
     stage = report("decode").as_dict() | {"where": EVIL, "reason": EVIL, "mode": EVIL}
     recipe = {
@@ -97,7 +97,7 @@ def test_a_hostile_recipe_in_a_picture(watched: AbortHandle, quick: str, tmp_pat
     unharmed(page)
 
 
-def test_markup_in_a_file_name_and_in_an_address(watched: AbortHandle, quick: str, tmp_path: Path) -> None:
+def test_markup_in_a_file_name_and_in_an_address(watched: WatchedPages, quick: str, tmp_path: Path) -> None:
     page = watched.open(quick)
     evil = tmp_path / "<img class=evil src=x onerror=window.pwned=1>.safetensors"
     evil.write_bytes(b"no latents")
@@ -114,7 +114,7 @@ def test_markup_in_a_file_name_and_in_an_address(watched: AbortHandle, quick: st
     unharmed(page)
 
 
-def test_a_prompt_of_100_kb_gets_a_sentence(watched: AbortHandle, quick: str) -> None:
+def test_a_prompt_of_100_kb_gets_a_sentence(watched: WatchedPages, quick: str) -> None:
     page = watched.open(quick)
     upload(page)
     page.locator("#lr-prompt textarea").fill("long " * 20_000)

@@ -13,12 +13,12 @@ from playwright.sync_api import expect
 
 from backend.errors import RemoteUnreachableError
 from tests.browser.doing import open_tab, paint, saved, tab_names, upload, wait_for_picture
-from tests.browser.launching import AbortHandle, page_of
+from tests.browser.launching import WatchedPages, page_of
 from tests.fakes import FakeStudio
 from ui.theme import ASSETS
 
 
-def test_the_first_picture_takes_two_actions(watched: AbortHandle, quick: str) -> None:
+def test_the_first_picture_takes_two_actions(watched: WatchedPages, quick: str) -> None:
     page = watched.open(quick)
     page.get_by_role("button", name="Mountains").click()
     page.locator("#lr-picture img").first.wait_for()
@@ -31,7 +31,7 @@ def test_the_first_picture_takes_two_actions(watched: AbortHandle, quick: str) -
     )
 
 
-def test_looks_replace_one_another_and_can_be_taken_away(watched: AbortHandle, quick: str) -> None:
+def test_looks_replace_one_another_and_can_be_taken_away(watched: WatchedPages, quick: str) -> None:
     page = watched.open(quick)
     prompt = page.locator("#lr-prompt textarea")
     prompt.fill("a lake")
@@ -44,7 +44,7 @@ def test_looks_replace_one_another_and_can_be_taken_away(watched: AbortHandle, q
         expect(prompt).to_have_value(re.compile("^" + words + ("$" if words == "a lake" else ", ")))
 
 
-def test_nothing_moves_while_a_run_goes_on(watched: AbortHandle, quick: str) -> None:
+def test_nothing_moves_while_a_run_goes_on(watched: WatchedPages, quick: str) -> None:
     page = watched.open(quick, height=2400)  # no scrolling, so that boxes compare
     upload(page)
     page.wait_for_function("document.fonts.status === 'loaded'")
@@ -60,7 +60,7 @@ def test_nothing_moves_while_a_run_goes_on(watched: AbortHandle, quick: str) -> 
     assert boxes() == before
 
 
-def test_the_history_survives_a_reload_and_brings_settings_back(watched: AbortHandle, quick: str) -> None:
+def test_the_history_survives_a_reload_and_brings_settings_back(watched: WatchedPages, quick: str) -> None:
     page = watched.open(quick)
     upload(page)
     page.locator("#lr-prompt textarea").fill("a castle in the fog")
@@ -72,7 +72,7 @@ def test_the_history_survives_a_reload_and_brings_settings_back(watched: AbortHa
     page.wait_for_function("document.querySelector('#lr-prompt textarea').value === 'a castle in the fog'")
 
 
-def test_dropping_our_png_restores_its_settings(watched: AbortHandle, quick: str, tmp_path: Path) -> None:
+def test_dropping_our_png_restores_its_settings(watched: WatchedPages, quick: str, tmp_path: Path) -> None:
     page = watched.open(quick)
     upload(page)
     page.locator("#lr-prompt textarea").fill("a village by a river")
@@ -87,7 +87,7 @@ def test_dropping_our_png_restores_its_settings(watched: AbortHandle, quick: str
 
 
 def test_dropping_a_png_of_automatic1111_restores_what_means_something_here(
-    watched: AbortHandle, quick: str, tmp_path: Path
+    watched: WatchedPages, quick: str, tmp_path: Path
 ) -> None:
     info = PngInfo()
     info.add_text(
@@ -108,7 +108,7 @@ def test_dropping_a_png_of_automatic1111_restores_what_means_something_here(
     page.get_by_text("0.4 × 25 = 10 steps").wait_for()
 
 
-def test_a_failed_decode_is_finished_another_way(watched: AbortHandle, tmp_path: Path) -> None:
+def test_a_failed_decode_is_finished_another_way(watched: WatchedPages, tmp_path: Path) -> None:
     error = RemoteUnreachableError("The endpoint does not answer.", "Choose another mode.")
     with page_of(FakeStudio(fail={"decode": error}), tmp_path) as url, contextlib.closing(watched):
         page = watched.open(url)
@@ -124,7 +124,7 @@ def test_a_failed_decode_is_finished_another_way(watched: AbortHandle, tmp_path:
         page.locator("#lr-finish-button").wait_for(state="hidden")
 
 
-def test_stop_answers_and_keeps_what_is_done(watched: AbortHandle, tmp_path: Path) -> None:
+def test_stop_answers_and_keeps_what_is_done(watched: WatchedPages, tmp_path: Path) -> None:
     with page_of(FakeStudio(pause=0.3), tmp_path) as url, contextlib.closing(watched):
         page = watched.open(url)
         upload(page)
@@ -136,7 +136,7 @@ def test_stop_answers_and_keeps_what_is_done(watched: AbortHandle, tmp_path: Pat
         page.locator("#lr-save-latents:enabled, a:has(#lr-save-latents)").first.wait_for()
 
 
-def test_four_variations_on_a_contact_sheet(watched: AbortHandle, quick: str) -> None:
+def test_four_variations_on_a_contact_sheet(watched: WatchedPages, quick: str) -> None:
     page = watched.open(quick)
     upload(page)
     page.locator("#lr-four").click()
@@ -147,7 +147,7 @@ def test_four_variations_on_a_contact_sheet(watched: AbortHandle, quick: str) ->
     assert page.locator("#lr-history button img").count() == 4
 
 
-def test_a_link_opens_the_page_with_the_same_settings(watched: AbortHandle, quick: str) -> None:
+def test_a_link_opens_the_page_with_the_same_settings(watched: WatchedPages, quick: str) -> None:
     page = watched.open(quick)
     page.locator("#lr-prompt textarea").fill("a “quiet” lake & more")
     page.locator("#lr-advanced button").first.click()
@@ -167,7 +167,7 @@ def test_a_link_opens_the_page_with_the_same_settings(watched: AbortHandle, quic
     other.wait_for_function("document.querySelector('#lr-seed input')?.value === '77'")
 
 
-def test_a_drawing_becomes_the_picture(watched: AbortHandle, quick: str) -> None:
+def test_a_drawing_becomes_the_picture(watched: WatchedPages, quick: str) -> None:
     page = watched.open(quick)
     open_tab(page, "Draw")
     canvas = page.locator("#lr-pad canvas").first
@@ -183,7 +183,7 @@ def test_a_drawing_becomes_the_picture(watched: AbortHandle, quick: str) -> None
     paint(page)
 
 
-def test_the_keyboard_is_enough(watched: AbortHandle, quick: str) -> None:
+def test_the_keyboard_is_enough(watched: WatchedPages, quick: str) -> None:
     page = watched.open(quick)
 
     def tab_to(selector: str) -> None:
@@ -204,7 +204,7 @@ def test_the_keyboard_is_enough(watched: AbortHandle, quick: str) -> None:
     assert page.locator("#lr-viewer input").input_value() == "51"
 
 
-def test_a_phone_has_one_column_with_the_result_under_the_button(watched: AbortHandle, quick: str) -> None:
+def test_a_phone_has_one_column_with_the_result_under_the_button(watched: WatchedPages, quick: str) -> None:
     page = watched.open(quick, width=390, height=844, has_touch=True, is_mobile=True)
     for name in reversed(tab_names(page)):
         open_tab(page, name)
@@ -227,7 +227,7 @@ def test_a_phone_has_one_column_with_the_result_under_the_button(watched: AbortH
     ],
 )
 def test_other_languages(
-    watched: AbortHandle, quick: str, locale: str, button: str, summary: str, reason: str
+    watched: WatchedPages, quick: str, locale: str, button: str, summary: str, reason: str
 ) -> None:
     page = watched.open(quick, locale=locale)
     page.locator("#lr-words").get_by_text("Repaint:").wait_for(state="detached")
@@ -239,7 +239,7 @@ def test_other_languages(
     assert not re.search("__i18n__|undefined|graphics card", page.locator("body").inner_text())
 
 
-def test_a_heic_photo_is_declined_kindly(watched: AbortHandle, quick: str, tmp_path: Path) -> None:
+def test_a_heic_photo_is_declined_kindly(watched: WatchedPages, quick: str, tmp_path: Path) -> None:
     photo = tmp_path / "photo.png"
     photo.write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
     page = watched.open(quick)
@@ -249,7 +249,7 @@ def test_a_heic_photo_is_declined_kindly(watched: AbortHandle, quick: str, tmp_p
     page.get_by_text("HEIC photo").first.wait_for()
 
 
-def test_the_icon_is_ours(watched: AbortHandle, quick: str) -> None:
+def test_the_icon_is_ours(watched: WatchedPages, quick: str) -> None:
     page = watched.open(quick)
     assert page.title() == "Latent Relay"
     assert page.request.get(f"{quick}favicon.ico").body() == (ASSETS / "icon.png").read_bytes()

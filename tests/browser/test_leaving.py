@@ -10,7 +10,7 @@ from typing import Any
 from backend.events import Event, Step
 from backend.job import Job
 from tests.browser.doing import upload
-from tests.browser.launching import AbortHandle, page_of
+from tests.browser.launching import WatchedPages, page_of
 from tests.fakes import FakeStudio, wait_until
 
 
@@ -35,7 +35,7 @@ class Slow(FakeStudio):
             self.ended.set()
 
 
-def leave_in_the_middle(watched: AbortHandle, url: str, studio: Slow) -> None:
+def leave_in_the_middle(watched: WatchedPages, url: str, studio: Slow) -> None:
     page = watched.open(url)
     upload(page)
     page.locator("#lr-paint").click()
@@ -47,7 +47,7 @@ def leave_in_the_middle(watched: AbortHandle, url: str, studio: Slow) -> None:
     assert studio.steps <= at_closing + 2
 
 
-def test_a_closed_tab_ends_its_run_and_keeps_what_was_finished(watched: AbortHandle, tmp_path: Path) -> None:
+def test_a_closed_tab_ends_its_run_and_keeps_what_was_finished(watched: WatchedPages, tmp_path: Path) -> None:
     studio = Slow(pause=1.0)
     with page_of(studio, tmp_path) as url:
         leave_in_the_middle(watched, url, studio)
@@ -56,7 +56,7 @@ def test_a_closed_tab_ends_its_run_and_keeps_what_was_finished(watched: AbortHan
         watched.close()
 
 
-def test_another_persons_run_goes_on(watched: AbortHandle, tmp_path: Path) -> None:
+def test_another_persons_run_goes_on(watched: WatchedPages, tmp_path: Path) -> None:
     gate = threading.Event()
     studio = Slow(pause=0.3, gate=gate)
     with page_of(studio, tmp_path) as url:

@@ -10,13 +10,13 @@ from PIL import Image
 from backend.job import vae_modes
 from backend.models import BUILTIN
 from tests.browser.doing import paint, saved, upload
-from tests.browser.launching import AbortHandle
+from tests.browser.launching import WatchedPages
 from ui.theme import ASSETS
 
 
 @pytest.mark.parametrize("mode", vae_modes(BUILTIN))
 def test_upload_choose_a_mode_and_see_picture_bar_and_numbers(
-    watched: AbortHandle, url: str, mode: str
+    watched: WatchedPages, url: str, mode: str
 ) -> None:
     page = watched.open(url)
     upload(page)
@@ -37,14 +37,14 @@ def test_upload_choose_a_mode_and_see_picture_bar_and_numbers(
         assert [metadata["stages"][index]["mode"] for index in (0, 2)] == [mode, mode]
 
 
-def test_no_picture_is_said_kindly(watched: AbortHandle, url: str) -> None:
+def test_no_picture_is_said_kindly(watched: WatchedPages, url: str) -> None:
     page = watched.open(url)
     page.locator("#lr-paint").click()
     page.get_by_text("Please choose a picture first").first.wait_for()
     page.locator("#lr-paint").click(trial=True)
 
 
-def test_encode_then_decode_the_file(watched: AbortHandle, url: str) -> None:
+def test_encode_then_decode_the_file(watched: WatchedPages, url: str) -> None:
     page = watched.open(url)
     page.get_by_role("tab", name="Encode").click()
     page.locator("#lr-encode-picture input[type=file]").set_input_files(ASSETS / "sea.png")

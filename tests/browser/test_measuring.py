@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.browser.launching import AbortHandle
+from tests.browser.launching import WatchedPages
 from ui.theme import ASSETS
 
 
@@ -12,7 +12,7 @@ def open_tab(page: Any, name: str) -> None:
     page.get_by_role("tab", name=name).click()
 
 
-def test_compare_reads_a_row_for_each_way_and_a_conclusion(watched: AbortHandle, url: str) -> None:
+def test_compare_reads_a_row_for_each_way_and_a_conclusion(watched: WatchedPages, url: str) -> None:
     page = watched.open(url)
     open_tab(page, "Compare")
     page.locator("#lr-compare-picture input[type=file]").set_input_files(ASSETS / "sea.png")
@@ -26,7 +26,7 @@ def test_compare_reads_a_row_for_each_way_and_a_conclusion(watched: AbortHandle,
     assert "picture" in page.locator("#lr-compare-verdict").inner_text()
 
 
-def test_will_it_fit_answers_before_anything_is_pressed(watched: AbortHandle, url: str) -> None:
+def test_will_it_fit_answers_before_anything_is_pressed(watched: WatchedPages, url: str) -> None:
     page = watched.open(url)
     open_tab(page, "Will it fit?")
     page.locator("#lr-fit-answer table").wait_for()
@@ -34,7 +34,7 @@ def test_will_it_fit_answers_before_anything_is_pressed(watched: AbortHandle, ur
     assert "96.1 %" in text and "only just" in text and "Streamed gives the same picture" in text
 
 
-def test_benchmark_measures_row_by_row_and_draws(watched: AbortHandle, url: str) -> None:
+def test_benchmark_measures_row_by_row_and_draws(watched: WatchedPages, url: str) -> None:
     page = watched.open(url)
     open_tab(page, "Benchmark")
     for size in ("256", "512"):

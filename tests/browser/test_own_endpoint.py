@@ -16,7 +16,7 @@ from backend.settings import Settings
 from backend.studio import Studio
 from backend.vae.whole import Whole
 from tests.browser.doing import open_tab, paint, saved, upload
-from tests.browser.launching import AbortHandle, page_of
+from tests.browser.launching import WatchedPages, page_of
 from tests.fakes import FakeStudio, wait_until
 from tests.serving import serve
 
@@ -39,7 +39,7 @@ def fill_in(page: Any, address: str, token: str = "", name: str = "") -> None:
     page.locator("#lr-test").click()
 
 
-def test_add_it_paint_with_it_and_forget_it(watched: AbortHandle, url: str, guarded: str) -> None:
+def test_add_it_paint_with_it_and_forget_it(watched: WatchedPages, url: str, guarded: str) -> None:
     page = watched.open(url)
     replies: list[bytes] = []
 
@@ -92,7 +92,7 @@ def test_add_it_paint_with_it_and_forget_it(watched: AbortHandle, url: str, guar
 
 
 def test_it_belongs_to_one_open_page_and_goes_with_it(
-    watched: AbortHandle, guarded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    watched: WatchedPages, guarded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ui import page as ui_page
     from ui.user_endpoints import UserEndpoints
@@ -112,7 +112,7 @@ def test_it_belongs_to_one_open_page_and_goes_with_it(
         watched.close()
 
 
-def test_a_public_page_takes_none(watched: AbortHandle, tmp_path: Path) -> None:
+def test_a_public_page_takes_none(watched: WatchedPages, tmp_path: Path) -> None:
     studio = FakeStudio()
     studio.settings = Settings(model="builtin", on_space=True)
     with page_of(studio, tmp_path) as url:
@@ -123,7 +123,7 @@ def test_a_public_page_takes_none(watched: AbortHandle, tmp_path: Path) -> None:
         watched.close()
 
 
-def test_the_light_tells_before_anything_is_painted(watched: AbortHandle, quick: str) -> None:
+def test_the_light_tells_before_anything_is_painted(watched: WatchedPages, quick: str) -> None:
     page = watched.open(quick)
     assert page.locator("#lr-remote").inner_text() == ""
     page.locator("#lr-mode input[value=remote]").check()
@@ -133,7 +133,7 @@ def test_the_light_tells_before_anything_is_painted(watched: AbortHandle, quick:
     page.locator("#lr-remote .lr-light").wait_for(state="detached")
 
 
-def test_the_apps_own_endpoint_is_listed_from_the_first_view_on(watched: AbortHandle, url: str) -> None:
+def test_the_apps_own_endpoint_is_listed_from_the_first_view_on(watched: WatchedPages, url: str) -> None:
     page = watched.open(url, locale="de-DE")
     open_tab(page, "Endpunkte")
     first = page.locator("#lr-lights tbody tr").first.inner_text()

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from tests.browser.doing import open_tab, paint, saved, upload, wait_for_picture
-from tests.browser.launching import AbortHandle
+from tests.browser.launching import WatchedPages
 
 
 def recipe_of(path: Path) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def recipe_of(path: Path) -> dict[str, Any]:
         return dict(json.loads(image.text["latent-relay"])["recipe"])  # type: ignore[attr-defined]
 
 
-def test_four_strengths_on_a_sheet(watched: AbortHandle, url: str) -> None:
+def test_four_strengths_on_a_sheet(watched: WatchedPages, url: str) -> None:
     page = watched.open(url)
     upload(page)
     page.locator("#lr-prompt textarea").fill("a lake in summer")
@@ -30,7 +30,7 @@ def test_four_strengths_on_a_sheet(watched: AbortHandle, url: str) -> None:
     assert len({tile.tobytes() for tile in tiles}) == 4, "each strength gives another picture"
 
 
-def test_going_on_from_a_result_and_another_seed(watched: AbortHandle, url: str) -> None:
+def test_going_on_from_a_result_and_another_seed(watched: WatchedPages, url: str) -> None:
     page = watched.open(url)
     upload(page)
     page.locator("#lr-prompt textarea").fill("mountains")
@@ -50,7 +50,7 @@ def test_going_on_from_a_result_and_another_seed(watched: AbortHandle, url: str)
     assert page.locator("#lr-seed input").input_value() == str(second["seed"])
 
 
-def test_explanations_unfold(watched: AbortHandle, url: str) -> None:
+def test_explanations_unfold(watched: WatchedPages, url: str) -> None:
     page = watched.open(url)
     fold = page.locator("details", has_text="What is a VAE?")
     text = fold.get_by_text("squeezes the picture")
@@ -59,7 +59,7 @@ def test_explanations_unfold(watched: AbortHandle, url: str) -> None:
     assert text.is_visible()
 
 
-def test_stop_ends_a_real_run_and_the_next_one_works(watched: AbortHandle, url: str) -> None:
+def test_stop_ends_a_real_run_and_the_next_one_works(watched: WatchedPages, url: str) -> None:
     page = watched.open(url)
     upload(page)
     page.locator("#lr-advanced button").first.click()
@@ -76,7 +76,7 @@ def test_stop_ends_a_real_run_and_the_next_one_works(watched: AbortHandle, url: 
     paint(page)
 
 
-def test_nothing_moves_for_those_who_asked_for_it(watched: AbortHandle, url: str) -> None:
+def test_nothing_moves_for_those_who_asked_for_it(watched: WatchedPages, url: str) -> None:
     def moving(page: Any) -> str:
         page.evaluate("""() => { const card = document.querySelector('#lr-panel .lr-stage');
             card.dataset.state = 'active'; }""")
@@ -88,7 +88,7 @@ def test_nothing_moves_for_those_who_asked_for_it(watched: AbortHandle, url: str
     assert moving(watched.open(url, reduced_motion="no-preference")) == "lr-glow"
 
 
-def test_the_transfer_is_chosen_recorded_and_shown(watched: AbortHandle, url: str) -> None:
+def test_the_transfer_is_chosen_recorded_and_shown(watched: WatchedPages, url: str) -> None:
     page = watched.open(f"{url}?transfer=jpg&mode=remote&seed=5")
     page.locator("#lr-remote .lr-light[data-state=up]").wait_for()
     upload(page)
@@ -103,7 +103,7 @@ def test_the_transfer_is_chosen_recorded_and_shown(watched: AbortHandle, url: st
     )
 
 
-def test_what_goes_in_is_shown_before_the_run(watched: AbortHandle, url: str) -> None:
+def test_what_goes_in_is_shown_before_the_run(watched: WatchedPages, url: str) -> None:
     page = watched.open(url)
     page.locator("#lr-advanced button").first.click()
     upload(page)
@@ -118,7 +118,7 @@ def test_what_goes_in_is_shown_before_the_run(watched: AbortHandle, url: str) ->
 
 
 def test_stable_diffusion_has_its_own_examples_and_says_clearly_when_it_cannot_be_had(
-    watched: AbortHandle, url: str
+    watched: WatchedPages, url: str
 ) -> None:
     page = watched.open(url)
     page.locator("#lr-model input").click()
@@ -143,7 +143,7 @@ def test_stable_diffusion_has_its_own_examples_and_says_clearly_when_it_cannot_b
     )
 
 
-def test_check_now_lights_up_the_apps_own_endpoint(watched: AbortHandle, url: str) -> None:
+def test_check_now_lights_up_the_apps_own_endpoint(watched: WatchedPages, url: str) -> None:
     page = watched.open(url)
     open_tab(page, "Endpoints")
     assert "not asked yet" in page.locator("#lr-lights tbody tr").first.inner_text()
