@@ -154,12 +154,10 @@ class RunView:
         if isinstance(error, Cancelled):
             self.progress = replace(self.progress, message=say(locale, "state_stopped"))
         else:
-            if isinstance(error, LatentRelayError):
-                sentence = say_message(error.full_message, locale)
+            if isinstance(error, gr.Error):  # ZeroGPU's, on a quota that is used up
+                self.error, sentence = error, str(error.message)
             else:
-                logger.error("A run failed in a way that no error of ours describes", exc_info=error)
-                sentence = say(locale, "unexpected")
-            self.error = failure(sentence)
+                self.error, sentence = self._described(error)
             failed = self.progress.active
             self.progress = replace(self.progress, message=sentence, failed=failed, tone="bad")
         self.progress = replace(self.progress, running=False)
@@ -170,6 +168,15 @@ class RunView:
             widgets.latents: offer(run.latents),
             widgets.finish: gr.update(visible=denoised and run.latents is not None),
         }
+
+    def _described(self, error: Exception) -> tuple[gr.Error, str]:
+        locale = self.context.locale
+        if isinstance(error, LatentRelayError):
+            sentence = say_message(error.full_message, locale)
+        else:
+            logger.error("A run failed in a way that no error of ours describes", exc_info=error)
+            sentence = say(locale, "unexpected")
+        return failure(sentence), sentence
 
     def _finish(self, image: Image.Image, recipe: dict[str, Any]) -> Changes:
         """Save the picture with its recipe, show it, put it into the history. On a full disk it is only shown."""

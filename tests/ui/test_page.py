@@ -18,6 +18,7 @@ from backend.job import VAE_MODES
 from backend.latents import load_latents
 from tests.browser.launching import page_of
 from tests.fakes import FakeStudio, wait_until
+from tests.following import follow_page
 from ui.form import Values
 from ui.page import Page
 from ui.runs import Runs
@@ -174,6 +175,18 @@ def test_a_failure_says_what_happened(tmp_path: Path) -> None:
             client.predict(handle_file(EXAMPLE), "x", api_name="/img2img")
 
 
+def test_a_quota_that_is_used_up_is_said_in_the_words_of_the_space(tmp_path: Path) -> None:
+    """ZeroGPU tells of it by an error of Gradio's own, before anything runs."""
+    studio = FakeStudio(fail={"encode": gr.Error("You have exceeded your GPU quota.")})  # type: ignore[dict-item]
+    changes, view = follow_page(studio, Runs(tmp_path), Values(EXAMPLE, "a boat"))
+    seen = []
+    with pytest.raises(gr.Error, match="exceeded your GPU quota"):
+        for change in changes:
+            seen.append(change)
+    assert "exceeded your GPU quota" in seen[-1][view.panel]
+    assert seen[-1][view.start]["interactive"] is True
+
+
 def test_the_modes_of_the_form_become_the_modes_of_the_job() -> None:
     values = Values(EXAMPLE, "x", mode="tiled", decode_mode="remote")
     assert (values.vae("encode").mode, values.vae("decode").mode) == ("tiled", "remote")
@@ -207,7 +220,6 @@ def test_a_run_is_found_by_its_id_and_nothing_else_is(tmp_path: Path) -> None:
 
 
 def test_a_stop_in_the_middle_keeps_the_latents(tmp_path: Path) -> None:
-    from tests.following import follow_page
 
     studio = FakeStudio(pause=0.05)
     runs = Runs(tmp_path)
