@@ -98,7 +98,7 @@ def _denoise_here(
         notify(StageStarted("denoise", "local", reason, where))
         return pipeline
 
-    def compute(pipeline: Any) -> torch.Tensor:
+    def compute(pipeline: Any) -> tuple[torch.Tensor, int]:
         return _run_pipeline(pipeline, job, latents, stop, notify)
 
     notify(Waiting(Message("Loading {model}", model=spec.title)))
@@ -106,7 +106,7 @@ def _denoise_here(
     with Meter(loader.device) as meter:
         while True:
             try:
-                output, dtype, _ = retry_with_upcast(load, compute)
+                (output, steps), dtype, _ = retry_with_upcast(load, compute)
                 break
             except OutOfMemoryError as error:
                 clear_traceback_frames(error)  # they hold the pipeline
@@ -120,7 +120,7 @@ def _denoise_here(
         reason=reason,
         where=where,
         cost=meter.cost,
-        steps=job.steps_to_run,
+        steps=steps,
         dtype=dtype,
         run_id=job.run_id,
     )
@@ -129,8 +129,8 @@ def _denoise_here(
 
 def _run_pipeline(
     pipeline: Any, job: ResolvedJob, latents: torch.Tensor, stop: threading.Event, notify: Notify
-) -> torch.Tensor:
-    """One run of the pipeline: scaled latents (1, C, h, w) in and, on the CPU, out.
+) -> tuple[torch.Tensor, int]:
+    """One run of the pipeline: scaled latents (1, C, h, w) in and, on the CPU, out; and the steps that it took.
 
     Raises:
         OutOfMemoryError: did not fit. NonFiniteError: some step gave NaN or infinite values.
@@ -165,7 +165,8 @@ def _run_pipeline(
         ) from error
     finally:
         pipeline.scheduler = original_scheduler
-    return families.unpack(output, latents.shape, job.spec.latents).cpu()
+    # The scheduler's own count: PNDM's first steps are several, and some take one more than was asked for.
+    return families.unpack(output, latents.shape, job.spec.latents).cpu(), pipeline.num_timesteps
 
 
 def _step_callback(
@@ -175,7 +176,7 @@ def _step_callback(
     begin = time.monotonic()
     last_preview = 0.0
 
-    def callback(_pipeline: Any, index: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+    def callback(pipeline: Any, index: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         nonlocal last_preview
         raise_if_stopped(stop)
         if not bool(tensors["latents"].isfinite().all()):
@@ -190,7 +191,7 @@ def _step_callback(
         if now - last_preview >= _PREVIEW_SECONDS:
             picture = preview(families.unpack(tensors["latents"], shape, job.spec.latents), job.spec)
             last_preview = now
-        done, steps = index + 1, job.steps_to_run
+        done, steps = index + 1, pipeline.num_timesteps
         notify(Step(done, steps, picture, (now - begin) / done * (steps - done)))
         return {}
 

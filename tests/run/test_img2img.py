@@ -148,6 +148,19 @@ def test_every_scheduler_runs_and_does_not_feel_the_run_before(
     assert torch.equal(finish(studio, asked).latents, finish(studio, asked).latents)
 
 
+@pytest.mark.parametrize("scheduler", ["default", "PNDM", "DPM++ 2M"])
+def test_steps_are_counted_as_the_scheduler_makes_them(
+    studio: Studio, picture: Image.Image, scheduler: str
+) -> None:
+    """PNDM takes more steps than were asked for."""
+    events = list(studio.img2img(job(picture, scheduler=scheduler)))
+    steps = [event for event in events if isinstance(event, Step)]
+    assert [step.step for step in steps] == list(range(1, steps[0].steps + 1))
+    assert {step.steps for step in steps} == {len(steps)} and steps[-1].seconds_left == 0
+    (report,) = [e.report for e in events if isinstance(e, StageDone) and e.report.stage == "denoise"]
+    assert report.steps == len(steps)
+
+
 def test_a_scheduler_does_not_outlast_its_run(studio: Studio, picture: Image.Image, whole: Result) -> None:
     assert not torch.equal(finish(studio, job(picture, scheduler="Euler a")).latents, whole.latents)
     assert torch.equal(finish(studio, job(picture)).latents, whole.latents)
