@@ -242,6 +242,7 @@ DE_MESSAGES: dict[str, str] = {
     "The endpoint at {where} is ready: a tiny decode took {milliseconds:.0f} ms.": "Der Endpunkt {where} ist bereit: winzig Dekodieren dauerte {milliseconds:.0f} ms.",
     "The endpoint at {where} is ready: a tiny encode took {milliseconds:.0f} ms, up to {megapixels:.1f} million pixels.": "Der Endpunkt {where} ist bereit: winzig Kodieren dauerte {milliseconds:.0f} ms, bis {megapixels:.1f} Millionen Pixel.",
     "The endpoint at {where} is ready: a tiny decode took {milliseconds:.0f} ms, up to {megapixels:.1f} million pixels.": "Der Endpunkt {where} ist bereit: winzig Dekodieren dauerte {milliseconds:.0f} ms, bis {megapixels:.1f} Millionen Pixel.",
+    "It is a public endpoint that nobody configured here: what this stage sends goes to {host}.": "Es ist ein öffentlicher Endpunkt, den hier niemand eingerichtet hat: Was diese Stufe verschickt, geht an {host}.",
     "The endpoint at {where} serves another model.": "Der Endpunkt {where} gehört zu einem anderen Modell.",
     "Its latents have {theirs} channels, this model's {ours}.": "Seine Latents haben {theirs} Kanäle, die dieses Modells {ours}.",
     "Its VAE shrinks by {theirs}, this model's by {ours}.": "Sein VAE verkleinert um {theirs}, der dieses Modells um {ours}.",

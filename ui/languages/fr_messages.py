@@ -242,6 +242,7 @@ FR_MESSAGES: dict[str, str] = {
     "The endpoint at {where} is ready: a tiny decode took {milliseconds:.0f} ms.": "Le serveur {where} est prêt : décoder une image minuscule a pris {milliseconds:.0f} ms.",
     "The endpoint at {where} is ready: a tiny encode took {milliseconds:.0f} ms, up to {megapixels:.1f} million pixels.": "Le serveur {where} est prêt : encoder une image minuscule a pris {milliseconds:.0f} ms, jusqu’à {megapixels:.1f} millions de pixels.",
     "The endpoint at {where} is ready: a tiny decode took {milliseconds:.0f} ms, up to {megapixels:.1f} million pixels.": "Le serveur {where} est prêt : décoder une image minuscule a pris {milliseconds:.0f} ms, jusqu’à {megapixels:.1f} millions de pixels.",
+    "It is a public endpoint that nobody configured here: what this stage sends goes to {host}.": "C’est un serveur public que personne n’a configuré ici : ce que cette étape envoie va à {host}.",
     "The endpoint at {where} serves another model.": "Le serveur {where} sert un autre modèle.",
     "Its latents have {theirs} channels, this model's {ours}.": "Ses latents ont {theirs} canaux, ceux de ce modèle {ours}.",
     "Its VAE shrinks by {theirs}, this model's by {ours}.": "Son VAE réduit par {theirs}, celui de ce modèle par {ours}.",
