@@ -69,7 +69,7 @@ def finish_another_way(
             view.resume(recipe["prompt"])
             latents = run.folder / "denoise.safetensors"
             latents.stat()  # so that a missing file is an OSError
-            file = load_latents(latents)
+            file = load_latents(latents, context.studio.models)
         except (OSError, ValueError, KeyError) as error:
             raise BadLatentsError(literal(say(context.locale, "nothing_to_finish"))) from error
         yield view.apply(StageStarted("decode", options.mode, Message(""), Message("")))
