@@ -227,6 +227,12 @@ DE_MESSAGES: dict[str, str] = {
     "The queue must have room for at least 1 job.": "Die Warteschlange muss Platz für mindestens 1 Auftrag haben.",
     "Days and gigabytes to keep must be more than 0.": "Die Tage und Gigabytes zum Aufheben müssen über 0 liegen.",
     # a folder of pictures to latents
+    "The shard {path} holds latents of the model {theirs}, not of {ours}.": "Der Teil {path} enthält Latents des Modells {theirs}, nicht von {ours}.",
+    "The shard {path} cannot be continued. {why}": "Der Teil {path} kann nicht fortgesetzt werden. {why}",
+    "The shard {path} holds pictures of another size than {side}.": "Der Teil {path} enthält Bilder einer anderen Größe als {side}.",
+    "Give the --size that it was made with, or choose another folder for --out.": "Geben Sie die --size an, mit der er entstand, oder wählen Sie einen anderen Ordner für --out.",
+    "Please choose another folder for --out.": "Bitte wählen Sie einen anderen Ordner für --out.",
+    "This file cannot be read as a picture.": "Diese Datei lässt sich nicht als Bild lesen.",
     "{path} is not a shard of this command.": "{path} ist kein Teil, den dieser Befehl geschrieben hat.",
     "Please choose an empty folder for --out.": "Bitte für --out einen leeren Ordner wählen.",
     "The shard {path} is damaged.": "Der Teil {path} ist beschädigt.",

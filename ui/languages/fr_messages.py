@@ -227,6 +227,12 @@ FR_MESSAGES: dict[str, str] = {
     "The queue must have room for at least 1 job.": "La file d’attente doit avoir de la place pour au moins 1 tâche.",
     "Days and gigabytes to keep must be more than 0.": "Les jours et les gigaoctets à garder doivent dépasser 0.",
     # a folder of pictures to latents
+    "The shard {path} holds latents of the model {theirs}, not of {ours}.": "Le morceau {path} contient des latents du modèle {theirs}, et non de {ours}.",
+    "The shard {path} cannot be continued. {why}": "Le morceau {path} ne peut pas être continué. {why}",
+    "The shard {path} holds pictures of another size than {side}.": "Le morceau {path} contient des images d’une autre taille que {side}.",
+    "Give the --size that it was made with, or choose another folder for --out.": "Donnez le --size avec lequel il a été fait, ou choisissez un autre dossier pour --out.",
+    "Please choose another folder for --out.": "Veuillez choisir un autre dossier pour --out.",
+    "This file cannot be read as a picture.": "Ce fichier ne peut pas être lu comme une image.",
     "{path} is not a shard of this command.": "{path} n’est pas un morceau écrit par cette commande.",
     "Please choose an empty folder for --out.": "Choisissez un dossier vide pour --out.",
     "The shard {path} is damaged.": "Le morceau {path} est abîmé.",
