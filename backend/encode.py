@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from backend import images
-from backend.errors import BadImageError, BadSettingError, LatentRelayError
+from backend.errors import BadImageError, BadLatentsError, BadSettingError, LatentRelayError
 from backend.job import MAX_SIDE, VaeOptions
+from backend.latents import check_meaning, meaning
+from backend.message import Message
 from backend.models import MODELS, ModelSpec
 from backend.request import encode_request
 from backend.settings import Settings, merge_endpoints
@@ -81,26 +83,80 @@ def bucket(size: tuple[int, int], side: int, multiple: int) -> tuple[int, int]:
     return to_step(side * aspect**0.5), to_step(side / aspect**0.5)
 
 
-def finished(out: Path) -> set[str]:
-    """Names of the pictures that are in complete shards already."""
+def finished(out: Path, spec: ModelSpec, side: int) -> set[str]:
+    """Names of the pictures that are in complete shards already.
+
+    Raises:
+        BadSettingError: a shard is damaged, or of another model, VAE or size: those are not to be mixed.
+    """
     from safetensors import SafetensorError, safe_open
 
     names: set[str] = set()
     for path in sorted(out.glob("shard-*.safetensors")):
         try:
             with safe_open(str(path), framework="pt") as shard:
-                if (shard.metadata() or {}).get("format") != _FORMAT:
-                    raise BadSettingError(
-                        "{path} is not a shard of this command.",
-                        "Please choose an empty folder for --out.",
-                        path=str(path),
-                    )
-                names.update(shard.keys())
+                shapes = {name: tuple(shard.get_slice(name).get_shape()) for name in shard.keys()}  # noqa: SIM118
+                _check_shard(path, shard.metadata() or {}, shapes, spec, side)
+                names.update(shapes)
         except SafetensorError as error:
             raise BadSettingError(
                 "The shard {path} is damaged.", "Delete it, and its pictures are done again.", path=str(path)
             ) from error
     return names
+
+
+def _check_shard(
+    path: Path, metadata: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], spec: ModelSpec, side: int
+) -> None:
+    """Raises BadSettingError: the shard, whose tensors have those shapes, is not of this model, VAE and size."""
+    if metadata.get("format") != _FORMAT:
+        raise BadSettingError(
+            "{path} is not a shard of this command.",
+            "Please choose an empty folder for --out.",
+            path=str(path),
+        )
+    if metadata.get("model") != spec.name:
+        raise BadSettingError(
+            "The shard {path} holds latents of the model {theirs}, not of {ours}.",
+            "Please choose another folder for --out.",
+            path=str(path),
+            theirs=metadata.get("model", "–"),
+            ours=spec.name,
+        )
+    # Version 1 wrote neither; they are a part of what the model's name means.
+    known = {"channels": str(spec.latents.channels), "downscale": str(spec.latents.downscale)}
+    try:
+        check_meaning(known | dict(metadata), spec)
+    except BadLatentsError as error:
+        raise BadSettingError(
+            "The shard {path} cannot be continued. {why}",
+            "Please choose another folder for --out.",
+            path=str(path),
+            why=error.message,
+        ) from error
+    if not _is_of_side(metadata, shapes, spec, side):
+        raise BadSettingError(
+            "The shard {path} holds pictures of another size than {side}.",
+            "Give the --size that it was made with, or choose another folder for --out.",
+            path=str(path),
+            side=side,
+        )
+
+
+def _is_of_side(
+    metadata: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], spec: ModelSpec, side: int
+) -> bool:
+    """Whether the shard says so; one of version 1, which does not, shows it by its tensors' shapes."""
+    if "side" in metadata:
+        return metadata["side"] == str(side)
+    sizes: dict[str, tuple[int, int]] = json.loads(metadata.get("sizes", "{}"))
+    for name, (_, h, w) in shapes.items():
+        if name not in sizes or bucket(sizes[name], side, spec.size_multiple) != (
+            w * spec.latents.downscale,
+            h * spec.latents.downscale,
+        ):
+            return False
+    return True
 
 
 class BulkEncoder:
@@ -145,8 +201,8 @@ class BulkEncoder:
         """Encode what is not in `out` yet. Unreadable pictures are left out and named in the summary.
 
         Raises:
-            BadSettingError: no folder, or `out` holds something else. LatentRelayError: as the VAE mode raised it;
-            whole shards stay.
+            BadSettingError: no folder, or `out` holds something else; see `finished`.
+            LatentRelayError: as the VAE mode raised it; whole shards stay.
         """
         if not folder.is_dir():
             raise BadSettingError("There is no folder {folder}.", folder=str(folder))
@@ -170,10 +226,10 @@ class BulkEncoder:
             them; what was encoded before is written all the same.
         """
         out.mkdir(parents=True, exist_ok=True)
-        done = finished(out)
+        done = finished(out, self.spec, self.side)
         summary.skipped = sum(name in done for name in pictures)
         wanted = {name: path for name, path in pictures.items() if name not in done}
-        shard = _Shard(out, self.spec)
+        shard = _Shard(out, self.spec, self.side)
         begin = time.monotonic()
         try:
             for group in self._batches(wanted, summary):
@@ -202,8 +258,8 @@ class BulkEncoder:
             except BadImageError as error:
                 summary.unreadable[name] = str(error)
                 continue
-            except images.BROKEN as error:
-                summary.unreadable[name] = str(error)
+            except images.BROKEN:
+                summary.unreadable[name] = str(Message("This file cannot be read as a picture."))
                 continue
             size = bucket(rgb.size, self.side, self.spec.size_multiple)
             group = waiting.setdefault(size, [])
@@ -228,9 +284,9 @@ class BulkEncoder:
 class _Shard:
     """Pictures that wait to be written together."""
 
-    def __init__(self, out: Path, spec: ModelSpec) -> None:
+    def __init__(self, out: Path, spec: ModelSpec, side: int) -> None:
         self._out = out
-        self._spec = spec
+        self._meaning = {"format": _FORMAT, **meaning(spec), "scaled": "true", "side": str(side)}
         self._tensors: dict[str, torch.Tensor] = {}
         self._sizes: dict[str, tuple[int, int]] = {}
         numbers = [int(path.stem.removeprefix("shard-")) for path in out.glob("shard-*.safetensors")]
@@ -251,15 +307,7 @@ class _Shard:
             return
         path = self._out / f"shard-{self._number:05d}.safetensors"
         part = path.with_suffix(".part")
-        latents = self._spec.latents
-        metadata = {
-            "format": _FORMAT,
-            "model": self._spec.name,
-            "scaling_factor": repr(latents.scaling_factor),
-            "shift_factor": json.dumps(latents.shift_factor),
-            "scaled": "true",
-            "sizes": json.dumps(self._sizes),
-        }
+        metadata = {**self._meaning, "sizes": json.dumps(self._sizes)}
         save_file(self._tensors, str(part), metadata=metadata)
         with part.open("rb+") as stream:
             os.fsync(stream.fileno())

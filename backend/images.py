@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 64_000_000
 
+_OVERSHOOT = 2.0
+"""Floats up to here are meant as 0 to 1: resampling and tone curves leave some a little above."""
+
 BROKEN: tuple[type[Exception], ...] = (
     OSError,
     SyntaxError,
@@ -37,7 +40,7 @@ Fit = Literal["crop", "fit", "stretch"]
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL picture as RGB: rotated as its EXIF says, first frame, transparency on white, 16 bit scaled to 8.
+    """Any PIL picture as RGB: rotated as its EXIF says, first frame, transparency on white, wide greys as `_grey` says.
 
     Raises:
         BadImageError: no pixels, too many, or data that cannot be decoded.
@@ -58,14 +61,30 @@ def to_rgb(image: Image.Image) -> Image.Image:
             "This picture is damaged and cannot be read.", "Please try another one."
         ) from error
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float32)
-        # Pillow clips 16-bit greys when converting; one byte is the upper half of two.
-        top = 65535.0 if values.max(initial=0) > 255 else 255.0
-        image = Image.fromarray(np.clip(values * (255.0 / top), 0, 255).astype(np.uint8))
+        image = _grey(image)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return image.convert("RGB")
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """A grey picture of 16 or 32 bit or of floats with 8 bit; Pillow would clip the values at 255.
+
+    16 bit know their white, 65535, however dark they are. The others don't say theirs, so it is the least of 1 (floats
+    only), 255 and 65535 that holds the brightest value, which is white itself beyond that. Floats that overshoot 1 a
+    little still are 0 to 1. Below 0 is black; what is not a number is black, too, and infinity white.
+    """
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=np.inf, neginf=0.0)
+    finite = values[np.isfinite(values)]
+    brightest = float(finite.max(initial=0.0))
+    if image.mode.startswith("I;16"):
+        white = 65535.0
+    elif image.mode == "F" and brightest <= _OVERSHOOT:
+        white = 1.0
+    else:
+        white = next((top for top in (255.0, 65535.0) if brightest <= top), brightest)
+    return Image.fromarray((np.clip(values / white, 0, 1) * 255).round().astype(np.uint8))
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -1,12 +1,11 @@
 """Latents as files and as pictures.
 
-A latents file is safetensors with one tensor, `latents`, and metadata that says what the numbers mean, so that it
-can be decoded later, elsewhere, by the right VAE.
+A latents file is safetensors with one tensor, `latents`, and metadata that says what the numbers mean and which VAE
+they are of, so that it can be decoded later, elsewhere, by the right VAE and by no other.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,13 @@ from PIL import Image
 from backend.errors import BadLatentsError
 from backend.images import MAX_PIXELS
 from backend.models import MODELS, LatentSpec, ModelSpec
+from backend.models.fingerprint import vae_fingerprint
 
 if TYPE_CHECKING:
     import torch
 
 _FORMAT = "latent-relay/1"
+_FINGERPRINT = "vae"
 MAX_FILE_BYTES = 256 * 1024 * 1024
 
 
@@ -42,31 +43,78 @@ class LatentsFile:
 
 
 def save_latents(path: Path, latents: torch.Tensor, model: ModelSpec) -> None:
-    """Write scaled latents (B, C, h, w) with model, scaling and size in the file's metadata."""
+    """Write scaled latents (1, C, h, w) with model, scaling, size and the VAE's fingerprint in the file's metadata."""
     from safetensors.torch import save
 
-    spec = model.latents
     height, width = latents.shape[-2:]
     metadata = {
         "format": _FORMAT,
+        **meaning(model),
+        "scaled": "true",
+        "width": str(width * model.latents.downscale),
+        "height": str(height * model.latents.downscale),
+    }
+    # Written here and not by safetensors, so that a full disk is an OSError as everywhere else.
+    path.write_bytes(save({"latents": latents.detach().cpu().contiguous()}, metadata))
+
+
+def meaning(model: ModelSpec) -> dict[str, str]:
+    """What a file's metadata say about its numbers; `check_meaning` reads it."""
+    spec = model.latents
+    return {
         "model": model.name,
         "channels": str(spec.channels),
         "downscale": str(spec.downscale),
         "scaling_factor": repr(spec.scaling_factor),
-        "shift_factor": json.dumps(spec.shift_factor),
-        "scaled": "true",
-        "width": str(width * spec.downscale),
-        "height": str(height * spec.downscale),
+        "shift_factor": "null" if spec.shift_factor is None else repr(spec.shift_factor),
+        _FINGERPRINT: vae_fingerprint(model),
     }
-    # Written here and not by safetensors, so that a full disk is an OSError as everywhere else.
-    path.write_bytes(save({"latents": latents.detach().cpu().contiguous()}, metadata))
+
+
+def check_meaning(metadata: Mapping[str, str], model: ModelSpec) -> None:
+    """Let metadata pass whose numbers are of the VAE that `model` has here.
+
+    Version 1 wrote no fingerprint; of such a file the rest must agree.
+
+    Raises:
+        BadLatentsError: they are of another VAE, or do not say what they mean.
+    """
+    here = meaning(model)
+    for name in ("channels", "downscale", "scaling_factor", "shift_factor"):
+        theirs = metadata.get(name)
+        if _number(theirs) != _number(here[name]):
+            raise BadLatentsError(
+                "These latents are of another VAE than the one of {model}: their {name} is {theirs}, not {ours}.",
+                "Decode them where they were made, or encode the picture again.",
+                model=model.title,
+                name=name,
+                theirs=theirs,
+                ours=here[name],
+            )
+    if metadata.get(_FINGERPRINT, here[_FINGERPRINT]) != here[_FINGERPRINT]:
+        raise BadLatentsError(
+            "These latents are of another VAE than the one of {model}: its weights are others.",
+            "Decode them where they were made, or encode the picture again.",
+            model=model.title,
+        )
+
+
+def _number(text: str | None) -> float | None:
+    """A number of the metadata; None is what `null` means."""
+    try:
+        return None if text == "null" else float(text or "")
+    except ValueError as error:
+        raise BadLatentsError(
+            "This latents file does not say how its numbers are scaled.", "Please save it with Latent Relay."
+        ) from error
 
 
 def load_latents(path: Path, models: Mapping[str, ModelSpec] = MODELS) -> LatentsFile:
     """Read what `save_latents` wrote for one of `models`.
 
     Raises:
-        BadLatentsError: not such a file, too large, from an unknown model, or with values that are not numbers.
+        BadLatentsError: not such a file, too large, several pictures, from an unknown model or another VAE, or with
+            values that are not numbers.
     """
     import torch
     from safetensors import SafetensorError, safe_open
@@ -99,6 +147,7 @@ def load_latents(path: Path, models: Mapping[str, ModelSpec] = MODELS) -> Latent
             model=model.title,
             shape=str(tuple(latents.shape)),
         )
+    check_meaning(metadata, model)
     pixels = latents.shape[0] * latents.shape[2] * latents.shape[3] * spec.downscale**2
     if pixels > MAX_PIXELS:
         raise BadLatentsError(
@@ -107,24 +156,15 @@ def load_latents(path: Path, models: Mapping[str, ModelSpec] = MODELS) -> Latent
             pixels=pixels / 1e6,
             millions=MAX_PIXELS // 10**6,
         )
-    sound = latents.is_floating_point()
-    if metadata.get("scaling_factor") != repr(spec.scaling_factor):
-        # Made by another version of the model (the built-in one is retrained now and then): the same picture, in
-        # other units. Read on the numbers the file itself states.
-        latents = latents * (spec.scaling_factor / _positive(metadata.get("scaling_factor")))
-    if not sound or not bool(torch.isfinite(latents).all()):
+    if latents.shape[0] != 1:
+        raise BadLatentsError(
+            "This latents file holds {count} pictures, and only one can be decoded at a time.",
+            "Please save each in a file of its own.",
+            count=latents.shape[0],
+        )
+    if not latents.is_floating_point() or not bool(torch.isfinite(latents).all()):
         raise BadLatentsError("This latents file holds values that are not numbers.", "It may be damaged.")
     return LatentsFile(latents, model.name, spec)
-
-
-def _positive(text: str | None) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise BadLatentsError("This latents file does not say how its numbers are scaled.")
-    return value
 
 
 def preview(latents: torch.Tensor, model: ModelSpec, side: int = 256) -> Image.Image | None:

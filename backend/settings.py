@@ -98,16 +98,20 @@ class Settings:
         """Whether nobody but the owner reaches the page; then the visitor may name private addresses too."""
         return not self.is_public and self.host in ("127.0.0.1", "localhost", "::1")
 
-    def endpoint_pair(self, spec: ModelSpec) -> EndpointPair:
-        """The owner's endpoints for this model, else the public defaults of its family (which may be gone)."""
-        configured = self.endpoints.get(spec.name, EndpointPair())
-        return EndpointPair(
-            configured.encode or spec.encode_endpoint, configured.decode or spec.decode_endpoint
-        )
+    def configured_endpoints(self, spec: ModelSpec) -> EndpointPair:
+        """What the owner configured for this model; the only endpoints that "auto" may send a picture to."""
+        return self.endpoints.get(spec.name, EndpointPair())
+
+    def default_endpoints(self, spec: ModelSpec) -> EndpointPair:
+        """The public endpoints of the model's family (which may be gone), for a stage that a person sends away.
+
+        None on a public page: its visitors' pictures go nowhere but where the owner says.
+        """
+        return EndpointPair() if self.is_public else EndpointPair(spec.encode_endpoint, spec.decode_endpoint)
 
     def endpoint_token(self, spec: ModelSpec) -> Token | None:
         """The model's token, bound to the owner's endpoints: a public default never sees it."""
-        configured = self.endpoints.get(spec.name, EndpointPair())
+        configured = self.configured_endpoints(spec)
         value = self.tokens.get(spec.name)
         return Token.bound_to(value, configured.encode, configured.decode) if value else None
 

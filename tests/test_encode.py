@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from backend import encode, images
 from backend.encode import BulkEncoder, Progress, bucket, finished, main
 from backend.errors import BadSettingError, Cancelled
 from backend.job import VaeOptions
-from backend.models import BUILTIN
+from backend.models import BUILTIN, ModelSpec
 from backend.studio import Studio
 
 
@@ -109,6 +111,67 @@ def test_stopping(studio: Studio, folder: Path, tmp_path: Path) -> None:
         encoder(studio).run(folder, tmp_path, stop)
 
 
+OTHER = replace(BUILTIN, name="other")
+RESCALED = replace(BUILTIN, latents=replace(BUILTIN.latents, scaling_factor=0.18215))
+SHALLOW = replace(BUILTIN, latents=replace(BUILTIN.latents, downscale=8))
+
+
+@pytest.mark.parametrize(
+    ("spec", "side", "sentence"),
+    [
+        (OTHER, 64, "holds latents of the model builtin, not of other."),
+        (RESCALED, 64, "their scaling_factor is "),
+        (SHALLOW, 64, "their downscale is 4, not 8."),
+        (BUILTIN, 128, "holds pictures of another size than 128."),
+    ],
+)
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_folder_of_another_model_or_size_is_refused(
+    studio: Studio, folder: Path, tmp_path: Path, spec: ModelSpec, side: int, sentence: str, version: int
+) -> None:
+    encoder(studio).run(folder, tmp_path)
+    if version == 1:
+        without(tmp_path, "side", "vae", "channels", "downscale")
+        if spec is SHALLOW:
+            sentence = "of another size than 64."
+    before = contents(tmp_path)
+    with pytest.raises(BadSettingError) as caught:
+        BulkEncoder(studio, spec, VaeOptions("whole"), side=side, batch=2, shard=3).run(folder, tmp_path)
+    assert sentence in str(caught.value) and "--out" in caught.value.hint
+    assert contents(tmp_path).keys() == before.keys()
+    assert encoder(studio).run(folder, tmp_path).skipped == 7, "the same command goes on"
+
+
+def test_a_folder_of_other_weights_is_refused(
+    studio: Studio, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder(studio).run(folder, tmp_path)
+    monkeypatch.setattr("backend.latents.vae_fingerprint", lambda _: "sha256:0")
+    with pytest.raises(BadSettingError, match="its weights are others"):
+        encoder(studio).run(folder, tmp_path)
+
+
+def without(out: Path, *names: str) -> None:
+    """Take entries out of the shards' metadata."""
+    for path in out.glob("*.safetensors"):
+        with safe_open(str(path), framework="pt") as shard:
+            metadata = shard.metadata()
+        kept = {name: value for name, value in metadata.items() if name not in names}
+        save_file(load_file(path), path, metadata=kept)
+
+
+def test_a_name_that_comes_again_in_a_subfolder_is_another_picture(studio: Studio, tmp_path: Path) -> None:
+    for name, colour in (("a.png", "red"), ("sub/a.png", "blue"), ("sub/deep/a.png", "green")):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), colour).save(tmp_path / "in" / name)
+    (tmp_path / "in" / "sub" / "text.png").write_text("hello")
+    summary = encoder(studio).run(tmp_path / "in", tmp_path / "out")
+    found = contents(tmp_path / "out")
+    assert set(found) == {"a.png", "sub/a.png", "sub/deep/a.png"}
+    assert not torch.allclose(found["a.png"], found["sub/a.png"], atol=0.1)
+    assert summary.unreadable == {"sub/text.png": "This file cannot be read as a picture."}
+
+
 @given(
     st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([256, 512, 1024]), st.sampled_from([8, 16])
 )
@@ -125,7 +188,7 @@ def test_a_folder_with_something_else_is_not_touched(studio: Studio, folder: Pat
     foreign = tmp_path / "shard-00000.safetensors"
     foreign.write_bytes(b"hello")
     with pytest.raises(BadSettingError, match="damaged"):
-        finished(tmp_path)
+        finished(tmp_path, BUILTIN, 64)
     assert foreign.read_bytes() == b"hello"
     with pytest.raises(BadSettingError, match="no folder"):
         encoder(studio).run(tmp_path / "missing", tmp_path / "out")
@@ -148,6 +211,9 @@ def test_the_command(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixt
         "cpu",
     ]
     assert main(arguments) == 1
-    assert "Left out: broken.png" in caplog.text and "s left" in caplog.text
+    assert (
+        "Left out: broken.png: This picture is damaged and cannot be read." in caplog.text
+        and "s left" in caplog.text
+    )
     assert main([*arguments, "--model", "nobody"]) == 2
-    assert len(encode.finished(tmp_path)) == 7
+    assert len(encode.finished(tmp_path, BUILTIN, 64)) == 7

@@ -35,7 +35,7 @@ from backend.errors import (
 from backend.events import Result
 from backend.images import BROKEN, to_rgb
 from backend.job import Job, VaeOptions
-from backend.latents import load_latents
+from backend.latents import load_latents, meaning
 from backend.models import BUILTIN
 from backend.models.local import local_model, parse_model_path
 from backend.studio import Studio
@@ -162,11 +162,7 @@ def test_a_sound_picture_with_a_damaged_exif_is_read() -> None:
 
 # -- latents and models --------------------------------------------------------------------------------------------
 
-GOOD = {
-    "format": "latent-relay/1",
-    "model": "builtin",
-    "scaling_factor": repr(BUILTIN.latents.scaling_factor),
-}
+GOOD = {"format": "latent-relay/1", **meaning(BUILTIN)}
 
 
 def latents_file(path: Path, tensor: torch.Tensor, **changes: str) -> Path:
@@ -225,6 +221,9 @@ def test_lying_headers_are_refused(tmp_path: Path, name: str) -> None:
         (torch.zeros(1, 4, 4200, 4200, dtype=torch.float16), {}),
         (torch.zeros(999, 4, 80, 80, dtype=torch.float16), {}),
         (torch.zeros(1, 4, 0, 3), {}),
+        (torch.zeros(1, 4, 2, 3), {"scaling_factor": "9" * 5000}),
+        (torch.zeros(1, 4, 2, 3), {"shift_factor": "[" * 100_000}),
+        (torch.zeros(1, 4, 2, 3), {"downscale": hostile.MARKUP}),
         (torch.zeros(1, 4, 2, 3), {"model": "../../etc/passwd"}),
         (torch.zeros(1, 4, 2, 3), {"model": hostile.MARKUP}),
         (torch.zeros(1, 4, 2, 3), {"format": "latent-relay/999"}),

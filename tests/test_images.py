@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -31,6 +31,54 @@ def test_transparency_becomes_white() -> None:
 def test_sixteen_bit_greys_are_scaled_not_clipped() -> None:
     grey = Image.fromarray(np.full((4, 4), 32768, dtype=np.uint16))
     assert images.to_rgb(grey).getpixel((0, 0)) in [(127,) * 3, (128,) * 3]
+
+
+def grey_of(values: object, dtype: type) -> list[int]:
+    """The 8-bit greys of a picture of one row, after a way through a TIFF file."""
+    file = io.BytesIO()
+    Image.fromarray(np.array([values], dtype=dtype)).save(file, "TIFF")
+    picture = Image.open(file)
+    rgb = np.asarray(images.to_rgb(picture))
+    assert (rgb == rgb[..., :1]).all()
+    return [int(value) for value in rgb[0, :, 0]]
+
+
+@pytest.mark.parametrize(
+    ("values", "greys"),
+    [
+        ([0, 0.5, 1], [0, 128, 255]),
+        ([0, 0.5, 1.02], [0, 128, 255]),
+        ([0.0, 0.0, 0.1], [0, 0, 26]),
+        ([-1, 0, 1], [0, 0, 255]),
+        ([0, 128, 255], [0, 128, 255]),
+        ([0, 32768, 65535], [0, 128, 255]),
+        ([0, 5e8, 1e9], [0, 128, 255]),
+        ([np.nan, 0.5, np.inf], [0, 128, 255]),
+        ([np.nan, np.nan, np.nan], [0, 0, 0]),
+        ([-np.inf, 100, 200], [0, 100, 200]),
+        ([0, 0, 3.4e38], [0, 0, 255]),
+    ],
+)
+def test_floats_from_0_to_1_to_255_and_beyond(values: list[float], greys: list[int]) -> None:
+    assert grey_of(values, np.float32) == greys
+
+
+@pytest.mark.parametrize("values", [[0, 100, 200], [0, 1, 255], [0, 20_000, 65_535]])
+def test_sixteen_bit_greys_stay_as_dark_as_they_are(values: list[int]) -> None:
+    assert grey_of(values, np.uint16) == [round(value / 257) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("values", "greys"),
+    [
+        ([0, 1, 200], [0, 1, 200]),
+        ([0, 257, 65_535], [0, 1, 255]),
+        ([-5, 2**30, 2**31 - 1], [0, 128, 255]),
+        ([0, 0, 0], [0, 0, 0]),
+    ],
+)
+def test_greys_of_32_bit(values: list[int], greys: list[int]) -> None:
+    assert grey_of(values, np.int32) == greys
 
 
 def test_a_gif_gives_its_first_frame() -> None:
@@ -62,6 +110,7 @@ def test_fitting_shows_borders_and_cropping_does_not() -> None:
     assert images.resize(wide, 64, 64, "crop").getpixel((32, 2)) == (0, 0, 0)
 
 
+@settings(deadline=None)  # the first one imports torch
 @given(st.integers(1, 12), st.integers(1, 12), st.randoms(use_true_random=False))
 def test_tensor_and_back_is_the_same_picture(width: int, height: int, random: object) -> None:
     data = bytes(random.randrange(256) for _ in range(width * height * 3))  # type: ignore[attr-defined]

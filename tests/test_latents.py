@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from safetensors.torch import save_file
 from backend import latents
 from backend.errors import BadLatentsError
 from backend.job import VaeOptions
-from backend.models import BUILTIN, SD_V1, SDXL
+from backend.models import BUILTIN, SD_V1, SDXL, ModelSpec
+from backend.models.fingerprint import vae_fingerprint
 from backend.quality import psnr
 from backend.studio import Studio
 
@@ -23,16 +25,76 @@ def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     assert torch.equal(file.latents, z) and file.model == "builtin" and file.image_size == (72, 48)
 
 
-def test_a_file_of_an_older_scaling_is_read_in_the_new_units(tmp_path: Path) -> None:
-    old = replace(
-        BUILTIN, latents=replace(BUILTIN.latents, scaling_factor=BUILTIN.latents.scaling_factor * 2)
-    )
-    latents.save_latents(tmp_path / "a.safetensors", torch.full((1, 4, 2, 2), 2.0), old)
-    assert torch.allclose(latents.load_latents(tmp_path / "a.safetensors").latents, torch.tensor(1.0))
+def saved(path: Path, model: ModelSpec = BUILTIN, count: int = 1, **changes: str | None) -> Path:
+    """A file as it is saved for `model`, with some of its metadata changed, or left out for None."""
+    latents.save_latents(path, torch.zeros(count, 4, 2, 2), model)
+    if changes:
+        metadata = {"format": "latent-relay/1", **latents.meaning(model), **changes}
+        kept = {name: value for name, value in metadata.items() if value is not None}
+        save_file({"latents": torch.zeros(count, 4, 2, 2)}, str(path), metadata=kept)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"downscale": "8"}, "their downscale is 8, not 4."),
+        ({"channels": "16"}, "their channels is 16, not 4."),
+        ({"scaling_factor": "0.18215"}, "their scaling_factor is 0.18215, not "),
+        ({"shift_factor": "5.0"}, "their shift_factor is 5.0, not null."),
+        ({"vae": "sha256:0"}, "its weights are others."),
+        ({"vae": "sha256:0", "downscale": None}, "does not say how its numbers are scaled."),
+        ({"downscale": None}, "does not say how its numbers are scaled."),
+    ],
+)
+def test_latents_of_another_vae_are_refused(
+    tmp_path: Path, changes: dict[str, str | None], sentence: str
+) -> None:
+    file = saved(tmp_path / "a.safetensors", **changes)
+    with pytest.raises(BadLatentsError) as caught:
+        latents.load_latents(file)
+    assert sentence in str(caught.value) and caught.value.hint
+
+
+def test_a_file_of_version_1_has_no_fingerprint_and_the_rest_must_agree(tmp_path: Path) -> None:
+    assert latents.load_latents(saved(tmp_path / "a.safetensors", vae=None)).model == "builtin"
+
+
+def test_a_retrained_vae_is_another(tmp_path: Path) -> None:
+    """Same name, shape and scaling; only the weights differ."""
+    shutil.copytree(BUILTIN.repository, tmp_path / "old")
+    model = replace(BUILTIN, repository=str(tmp_path / "old"))
+    file = saved(tmp_path / "a.safetensors", model)
+    assert latents.load_latents(file).model == "builtin", "the same weights in another folder"
+    weights = tmp_path / "old" / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    with pytest.raises(BadLatentsError, match="its weights are others"):
+        latents.load_latents(file, {"builtin": model})
+
+
+def test_the_fingerprint_of_a_checkpoint_is_that_of_its_vae(tmp_path: Path) -> None:
+    def fingerprint(vae: float, rest: float) -> str:
+        tensors = {"first_stage_model.a": torch.tensor([vae]), "model.b": torch.tensor([rest])}
+        save_file(tensors, str(tmp_path / f"{vae}-{rest}.safetensors"))
+        return vae_fingerprint(
+            replace(SD_V1, repository=str(tmp_path / f"{vae}-{rest}.safetensors"), vae_repository=None)
+        )
+
+    assert fingerprint(1, 1) == fingerprint(1, 2) != fingerprint(2, 2)
+
+
+def test_the_fingerprint_of_a_hub_model_names_repository_and_revision() -> None:
+    assert vae_fingerprint(SD_V1) == "stabilityai/sd-vae-ft-mse@main"
+    assert vae_fingerprint(replace(SDXL, vae_repository=None, revision="v2")) == f"{SDXL.repository}@v2"
+
+
+def test_several_pictures_in_a_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadLatentsError, match="holds 3 pictures"):
+        latents.load_latents(saved(tmp_path / "a.safetensors", count=3))
 
 
 def bad_files(folder: Path) -> dict[str, Path]:
-    good = {"format": "latent-relay/1", "model": "builtin", "scaling_factor": "0.5"}
+    good = {"format": "latent-relay/1", **latents.meaning(BUILTIN)}
     tensors = {
         "wrong_name": ({"z": torch.zeros(1, 4, 2, 2)}, good),
         "no_meaning": ({"latents": torch.zeros(1, 4, 2, 2)}, {}),

@@ -146,11 +146,13 @@ def test_directions_merge() -> None:
     assert table == {"builtin": EndpointPair("http://a/", "http://b/")}
 
 
-def test_configured_endpoints_win_over_the_family_s_public_ones() -> None:
+def test_what_the_owner_configured_and_the_public_defaults_are_two_things() -> None:
     settings = Settings(endpoints={"sd-v1": EndpointPair(decode="http://mine/")})
-    pair = settings.endpoint_pair(SD_V1)
-    assert pair.decode == "http://mine/" and pair.encode == SD_V1.encode_endpoint
-    assert Settings().endpoint_pair(BUILTIN) == EndpointPair()
+    assert settings.configured_endpoints(SD_V1) == EndpointPair(decode="http://mine/")
+    assert settings.default_endpoints(SD_V1) == EndpointPair(SD_V1.encode_endpoint, SD_V1.decode_endpoint)
+    assert Settings().configured_endpoints(SD_V1) == EndpointPair() == Settings().default_endpoints(BUILTIN)
+    for public in (Settings(share=True), Settings(on_space=True)):
+        assert public.default_endpoints(SD_V1) == EndpointPair()
 
 
 @pytest.mark.parametrize("arguments", [["--model", "nobody"], ["--remote-timeout", "0"]])

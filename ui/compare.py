@@ -154,7 +154,7 @@ def _source(
 ) -> tuple[Any, str]:
     """(picture at the size worked at, or latents; model): a latents file, where given, wins and names its model."""
     if file:
-        latents = load_latents(Path(file))
+        latents = load_latents(Path(file), studio.models)
         return latents.latents, latents.model
     if not picture:
         raise BadImageError(literal(say(locale, "compare_needs")))

@@ -58,7 +58,7 @@ def decode_file(
     """
     if not path:
         raise BadLatentsError(literal(say(locale, "needs_latents")))
-    file = load_latents(Path(path))
+    file = load_latents(Path(path), studio.models)
     image, report = studio.decode(file.latents, file.model, options, run.stop, notify)
     return Decoded(run.write("decoded.png", image.save), file, report)
 

@@ -70,16 +70,17 @@ class Ping:
 
 
 def endpoints_of(studio: Studio) -> list[ListedEndpoint]:
-    """What the owner configured or the models name; this app's comes first."""
+    """What the owner configured, and the public defaults where they may be chosen; this app's comes first."""
     found: dict[tuple[str, str], list[str]] = {}
     if studio.self_url:
         base = f"{studio.self_url.rstrip('/')}/vae/{BUILTIN.name}"
         for direction in ("encode", "decode"):
             found[f"{base}/{direction}", direction] = [BUILTIN.title]
     for spec in studio.models.values():
-        pair = studio.settings.endpoint_pair(spec)
-        for direction, url in (("encode", pair.encode), ("decode", pair.decode)):
-            if url:
+        configured = studio.settings.configured_endpoints(spec)
+        default = studio.settings.default_endpoints(spec)
+        for direction in ("encode", "decode"):
+            if url := configured.of(direction) or default.of(direction):
                 found.setdefault((url, direction), []).append(spec.title)
     return [ListedEndpoint(url, direction, tuple(titles)) for (url, direction), titles in found.items()]
 

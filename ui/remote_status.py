@@ -94,7 +94,7 @@ def wire(
         try:
             options = vae_options(data[select.widget], endpoints=endpoints.of(request.session_hash))
             if options.mode == "remote" and file is not None and data[file]:
-                model = load_latents(Path(data[file])).model
+                model = load_latents(Path(data[file]), studio.models).model
         except LatentRelayError as error:
             yield shown("broken", error.full_message, locale)
             return

@@ -9,25 +9,28 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from typing import TypeVar
 
 import gradio as gr
 
 from backend.errors import BadLatentsError, Cancelled, LatentRelayError
-from backend.events import Failed, Result, StageDone, StageStarted
+from backend.events import Event, Failed, Result, StageDone, StageStarted
 from backend.job import MAX_SEED, UserEndpoint
 from backend.latents import load_latents
 from backend.message import Message, literal
 from ui.contact_sheet import contact_sheet
 from ui.form import Changes, Values, vae_options
+from ui.frame import shown_by
 from ui.pictures import data_uri, file_url
 from ui.run_view import RunContext, RunView, offer
 from ui.text import say
 from ui.widgets import failure, shows
 
 Steps = Generator[Changes, None, None]
+E = TypeVar("E")
 
 
 def with_seed(values: Values) -> Values:
@@ -45,9 +48,9 @@ def follow(context: RunContext, values: Values) -> Steps:
         seeded, studio = with_seed(values), context.studio
         job = seeded.job(seeded.picture(studio.find_model(seeded.model), context.locale))
         yield view.begin(job)
-        with closing(studio.img2img(job, view.run.stop)) as events:
-            for event in events:
-                yield view.apply(event)
+        with closing(_watched(lambda: studio.img2img(job, view.run.stop), view.run.stop)) as watched:
+            for event in watched:
+                yield _nothing(context) if event is None else view.apply(event)
 
     yield from _framed(view, steps())
 
@@ -69,16 +72,40 @@ def finish_another_way(
             view.resume(recipe["prompt"])
             latents = run.folder / "denoise.safetensors"
             latents.stat()  # so that a missing file is an OSError
-            file = load_latents(latents)
+            file = load_latents(latents, context.studio.models)
         except (OSError, ValueError, KeyError) as error:
             raise BadLatentsError(literal(say(context.locale, "nothing_to_finish"))) from error
         yield view.apply(StageStarted("decode", options.mode, Message(""), Message("")))
-        image, report = context.studio.decode(file.latents, file.model, options, run.stop)
-        yield view.apply(StageDone(report))
-        recipe["decode_mode"] = options.mode
-        yield view.apply(Result(image, file.latents, tuple(run.reports), recipe))
+
+        def events() -> Iterator[Event]:
+            image, report = context.studio.decode(file.latents, file.model, options, run.stop)
+            yield StageDone(report)
+            recipe["decode_mode"] = options.mode
+            yield Result(image, file.latents, tuple(run.reports), recipe)
+
+        with closing(_watched(events, run.stop)) as watched:
+            for event in watched:
+                yield _nothing(context) if event is None else view.apply(event)
 
     yield from _framed(view, steps())
+
+
+def _watched(start: Callable[[], Iterator[E]], stop: threading.Event) -> Generator[E | None, None, None]:
+    """What `start()` yields, and None after half a second without; only then Gradio sees that the page was closed.
+
+    A VAE stage may take minutes without a word. Closing this sets `stop` and waits for nothing.
+    """
+
+    def work(show: Callable[[E], None]) -> None:
+        for one in start():
+            show(one)
+
+    return shown_by(work, stop)
+
+
+def _nothing(context: RunContext) -> Changes:
+    """A change that changes nothing."""
+    return {context.widgets.panel: gr.skip()}
 
 
 def _framed(view: RunView, steps: Steps) -> Steps:
@@ -124,8 +151,11 @@ def follow_series(context: RunContext, series: Sequence[Values], caption: Callab
 
     try:
         yield begin() | widgets.busy(True)
-        with closing(studio.batch(jobs, stop)) as batch:
+        with closing(_watched(lambda: studio.batch(jobs, stop), stop)) as batch:
             for item in batch:
+                if item is None:
+                    yield _nothing(context)
+                    continue
                 while item.index >= len(views):
                     yield begin()
                 view = views[item.index]

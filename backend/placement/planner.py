@@ -37,15 +37,16 @@ class Planner:
     def candidates(self, request: StageRequest) -> list[Candidate]:
         """The modes to try now, in order; see `choose`.
 
-        This app's own endpoint is no candidate of "auto": it would need the same memory again.
+        Of endpoints only the owner's are candidates of "auto": a public default is for whoever chooses "remote", and
+        this app's own would need the same memory again.
         """
         device = self.device_state(request.spec)
-        pair = self.settings.endpoint_pair(request.spec)
+        configured = self.settings.configured_endpoints(request.spec)
         return choose(
             request,
             device,
             lambda mode: self.costs.expect(request, mode, device),
-            has_endpoint=pair.of(request.direction) is not None,
+            has_endpoint=configured.of(request.direction) is not None,
         )
 
     def expect_denoise(self, job: ResolvedJob) -> float | None:

@@ -1,7 +1,8 @@
 """Which endpoint serves a stage, with which token, and the client for it.
 
-An endpoint that the visitor added comes first, then the model's own (the owner's, else the public default of its
-family, see `Settings.endpoint_pair`), then the VAE routes of this very app.
+An endpoint that the visitor added comes first, then the one that the owner configured, then the public default of the
+model's family, then the VAE routes of this very app. A public default is used only where a person chose "remote", and
+never on a public page.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Endpoint:
     token: Token | None
     is_self: bool
     """Whether it is this very app, so that a stage there needs this machine's device after all."""
+    is_default: bool = False
+    """Whether it is the family's public default, which neither the owner nor the visitor named."""
 
 
 def resolve(
@@ -44,15 +47,19 @@ def resolve(
         self_url: this app's base URL once it listens, else None; None also leaves this app out of the choice.
     """
     own_routes = None if self_url is None else f"{self_url.rstrip('/')}/"
-    user = options.endpoint
+    user, default = options.endpoint, None
     if user is not None:
         url = user.encode if direction == "encode" else user.decode
     else:
-        url = settings.endpoint_pair(spec).of(direction)
+        url = settings.configured_endpoints(spec).of(direction)
+        if url is None and options.mode == "remote":
+            url = default = settings.default_endpoints(spec).of(direction)
         if url is None and own_routes is not None:
             url = f"{own_routes}vae/{spec.name}/{direction}"
     if url is None:
         return None
+    if default is not None:
+        return Endpoint(url, None, is_self=False, is_default=True)
     is_self = own_routes is not None and url.startswith(own_routes)
     if user is not None:
         return Endpoint(url, user.token, is_self)

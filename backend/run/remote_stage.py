@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from backend.device.measure import memory_kind
@@ -127,7 +128,14 @@ def check_remote(
     vae = endpoints.client(
         endpoint, spec, options, context.settings, stop, lambda message: notify(Waiting(message)), run_id
     )
-    return preflight(vae, direction)
+    found = preflight(vae, direction)
+    if not endpoint.is_default:
+        return found
+    warning = Message(
+        "It is a public endpoint that nobody configured here: what this stage sends goes to {host}.",
+        host=endpoints.display_host(endpoint.url),
+    )
+    return replace(found, message=join(found.message, warning))
 
 
 def runs_elsewhere(request: StageRequest, context: ExecutionContext) -> bool:

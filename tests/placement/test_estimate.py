@@ -9,7 +9,7 @@ from backend.errors import BadSettingError
 from backend.job import Job, VaeOptions
 from backend.models import SD_V1
 from backend.request import StageRequest
-from backend.settings import Settings
+from backend.settings import EndpointPair, Settings
 from backend.studio import Studio
 
 JOB = Job(
@@ -61,3 +61,14 @@ def test_auto_streams_large_pictures_where_that_was_measured_faster() -> None:
     for mode, seconds in (("whole", 1.0), ("streamed", 2.0)):
         planner.costs.learn(request(1024), mode, planner.device_state(SD_V1), seconds, None)
     assert first(1024) == "whole", "as this machine found"
+
+
+@pytest.mark.parametrize("settings", [Settings(device="cpu"), Settings(device="cpu", on_space=True)])
+def test_auto_sends_a_picture_only_to_an_endpoint_that_the_owner_configured(settings: Settings) -> None:
+    def modes(settings: Settings) -> set[str]:
+        request = StageRequest("decode", SD_V1, 4096, 4096, VaeOptions("auto"))
+        return {candidate.mode for candidate in Studio(settings).planner.candidates(request)}
+
+    assert "remote" not in modes(settings)
+    configured = {"sd-v1": EndpointPair(decode="https://vae.example/decode")}
+    assert "remote" in modes(replace(settings, endpoints=configured))

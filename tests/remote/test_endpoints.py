@@ -8,11 +8,14 @@ import pytest
 
 from backend.errors import ModelUnavailableError, UserError
 from backend.job import UserEndpoint, VaeOptions
+from backend.message import Message
 from backend.models import BUILTIN, SD_V1
 from backend.remote.endpoints import Endpoint, client, display_host, require, resolve
 from backend.remote.net import shared_session
+from backend.remote.preflight import Preflight
 from backend.report import Direction
 from backend.settings import EndpointPair, Settings
+from backend.studio import Studio
 from backend.token import Token
 
 REMOTE = VaeOptions("remote")
@@ -53,10 +56,37 @@ def test_this_very_app_comes_last(self_url: str) -> None:
     assert found is not None and not found.is_self and found.url == "https://vae.example:8443/encode"
 
 
-def test_a_public_default_comes_before_this_app() -> None:
+def test_a_public_default_comes_before_this_app_where_a_person_chose_remote() -> None:
     for direction in DIRECTIONS:
         found = resolve(SD_V1, direction, REMOTE, Settings(), SELF)
-        assert found == Endpoint(Settings().endpoint_pair(SD_V1).of(direction) or "", None, is_self=False)
+        url = Settings().default_endpoints(SD_V1).of(direction) or ""
+        assert found == Endpoint(url, None, is_self=False, is_default=True)
+
+
+@pytest.mark.parametrize("settings", [Settings(share=True), Settings(on_space=True)])
+def test_a_public_page_calls_no_public_default(settings: Settings) -> None:
+    for direction in DIRECTIONS:
+        assert resolve(SD_V1, direction, REMOTE, settings, None) is None
+        found = resolve(SD_V1, direction, REMOTE, settings, SELF)
+        assert found == Endpoint(f"{SELF}vae/sd-v1/{direction}", None, is_self=True)
+
+
+def test_auto_knows_no_public_default() -> None:
+    for direction in DIRECTIONS:
+        assert resolve(SD_V1, direction, VaeOptions("auto"), Settings(), None) is None
+    configured = Settings(endpoints={"sd-v1": EndpointPair(decode="https://vae.example/decode")})
+    found = resolve(SD_V1, "decode", VaeOptions("auto"), configured, None)
+    assert found == Endpoint("https://vae.example/decode", None, is_self=False)
+
+
+def test_it_is_said_beforehand_that_a_public_default_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = Preflight("ready", Message("The endpoint at {where} serves another model.", where="there"))
+    monkeypatch.setattr("backend.remote.preflight.preflight", lambda *_: ready)
+    found = Studio(Settings()).preflight("sd-v1", "decode", REMOTE)
+    host = display_host(SD_V1.decode_endpoint or "")
+    assert found is not None and str(found.message).endswith(f"what this stage sends goes to {host}.")
+    configured = Settings(endpoints={"sd-v1": EndpointPair(decode="https://vae.example/decode")})
+    assert Studio(configured).preflight("sd-v1", "decode", REMOTE) == ready
 
 
 def test_the_visitors_endpoint_wins_and_only_its_token_goes_along() -> None:

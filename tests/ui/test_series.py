@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pytest
 
-from backend.errors import RemoteError
+from backend.errors import Cancelled, RemoteError
+from backend.events import Event, StageDone
+from backend.job import Job, VaeOptions
 from tests.fakes import FakeStudio
 from tests.following import page_view
 from ui.form import Values
@@ -143,3 +148,63 @@ def test_closing_a_series_ends_its_runs(tmp_path: Path) -> None:
         next(series)
     series.close()
     assert runs.resume(run_id) is not None, "what was finished is kept"
+
+
+class Slow(FakeStudio):
+    """Its decode takes until it is stopped, and says nothing meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__(fail={"decode": RemoteError("The endpoint broke.")})
+        self.decoding, self.stopped = threading.Event(), threading.Event()
+
+    def decode(
+        self, latents: Any, model: str, options: VaeOptions, stop: Any = None, notify: Any = None
+    ) -> Any:
+        self._wait(stop)
+
+    def _events(self, job: Job, resolved: Any, stop: threading.Event) -> Iterator[Event]:
+        for event in super()._events(job, resolved, stop):
+            yield event
+            if not self.fail or (isinstance(event, StageDone) and event.report.stage == "encode"):
+                self._wait(stop)
+
+    def _wait(self, stop: threading.Event) -> None:
+        self.decoding.set()
+        assert stop.wait(20)
+        self.stopped.set()
+        raise Cancelled("Stopped.")
+
+
+def leave(studio: Slow, changes: Any) -> None:
+    """Close the page while a stage is silent: each change comes soon, so that Gradio can look, and it stops."""
+    for _ in range(20):
+        start = time.monotonic()
+        next(changes)
+        assert time.monotonic() - start < 5
+        if studio.decoding.is_set():
+            break
+    next(changes)  # only the sign that it goes on
+    start = time.monotonic()
+    changes.close()
+    assert time.monotonic() - start < 1, "closing waits for nothing"
+    assert studio.stopped.wait(5)
+
+
+def test_a_page_closed_during_a_silent_stage_stops_it(tmp_path: Path) -> None:
+    studio, runs = Slow(), Runs(tmp_path)
+    leave(studio, follow_run(RunContext(studio, runs, page_view(), "en"), values(1)[0]))  # type: ignore[arg-type]
+
+
+def test_a_page_closed_while_a_series_is_silent_stops_it(tmp_path: Path) -> None:
+    studio, runs = Slow(), Runs(tmp_path)
+    context = RunContext(studio, runs, page_view(), "en")  # type: ignore[arg-type]
+    leave(studio, follow_series(context, values(2), lambda v: ""))
+
+
+def test_a_page_closed_while_a_run_is_finished_another_way_stops_it(tmp_path: Path) -> None:
+    broken, runs, view = FakeStudio(fail={"decode": RemoteError("It broke.")}), Runs(tmp_path), page_view()
+    changes, view, _ = follow(broken, runs, values(1))
+    run_id = changes[-1][view.run_id]
+    studio = Slow()
+    leave(studio, finish_another_way(RunContext(studio, runs, view, "en"), run_id, "tiled"))  # type: ignore[arg-type]
+    assert runs.resume(run_id) is not None, "its latents are kept, and can be decoded again"

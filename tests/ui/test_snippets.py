@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from backend.models import SD_V1
+from backend.settings import Settings
 from backend.studio import Studio
 from tests.browser.launching import page_of
 from tests.fakes import FakeStudio
@@ -69,6 +71,11 @@ def test_the_serving_commands_name_flags_that_exist() -> None:
         for program in (["-m", "backend.endpoint"], ["app.py"])
     )
     assert {flag for flag in flags if flag not in helps} == set()
+
+
+def test_the_list_has_the_public_defaults_only_where_they_may_be_chosen() -> None:
+    assert SD_V1.decode_endpoint in {endpoint.url for endpoint in endpoints_of(Studio(Settings()))}
+    assert endpoints_of(Studio(Settings(on_space=True))) == []
 
 
 def test_each_address_is_asked_once_and_the_answer_has_a_light(studio: Studio) -> None:
