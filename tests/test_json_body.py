@@ -34,7 +34,7 @@ def test_json_that_costs_more_than_its_length_is_refused(body: bytes, problem: s
 @pytest.mark.parametrize(
     "value",
     [
-        {"data": ["[" * 5000, "\\\"[" * 500, "{" * 99, None], "fn_index": 3},
+        {"data": ["[" * 5000, '\\"[' * 500, "{" * 99, None], "fn_index": 3},
         {"data": ["data:image/png;base64," + "A" * 1_400_000]},
         [[[[[[1, 2.5, True]]]]]] * 400,
     ],

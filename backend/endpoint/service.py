@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from backend import wire
 from backend.dtypes import dtype_name
 from backend.endpoint.batching import BatchableRequest, BatchingQueue, Done
+from backend.endpoint.body import STALL_SECONDS
 from backend.endpoint.compute import Computed, Served, compute_together
 from backend.errors import LatentRelayError, TooLargeError, UnknownVAEError
 from backend.report import Cost, Direction
@@ -47,6 +48,8 @@ class Limits:
     """Pixels up to which waiting requests of equal shape are computed together; 0 never does."""
     deadline: float = 300.0
     """Seconds from a request's first byte to its reply."""
+    stall: float = STALL_SECONDS
+    """Seconds without progress after which a request's body is given up on, and its place is free again."""
 
 
 @dataclass(frozen=True)

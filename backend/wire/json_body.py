@@ -28,13 +28,13 @@ def check_json(body: bytes) -> None:
         WireError: too many values, too deep, or not in UTF-8 (whose text is what is counted here).
     """
     if sum(body.count(mark) for mark in (b"[", b"{", b",", b":", b'"')) > MAX_VALUES:
-        raise WireError(
-            "The JSON in the body has more than the {limit} values allowed.", limit=MAX_VALUES
-        )
+        raise WireError("The JSON in the body has more than the {limit} values allowed.", limit=MAX_VALUES)
     if b"\0" in body:
         raise WireError("The JSON in the body must be in UTF-8.")
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
-        raise WireError("The JSON in the body is nested deeper than the {limit} levels allowed.", limit=MAX_DEPTH)
+        raise WireError(
+            "The JSON in the body is nested deeper than the {limit} levels allowed.", limit=MAX_DEPTH
+        )
 
 
 def read_json(body: bytes) -> Any:
