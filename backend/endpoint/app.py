@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backend import wire
 from backend.endpoint.body import declared_size, read_body
+from backend.endpoint.clients import counted_client
 from backend.endpoint.compute import Served
 from backend.endpoint.openapi import describe_api
 from backend.endpoint.responses import (
@@ -222,13 +223,14 @@ class Handlers:
         queue = service.queue_of(served)
         # A chunked body may grow as large as any, so it counts as that until it is there.
         reserved = service.limits.max_body_bytes if size is None else size
-        queue.acquire(reserved)
+        client = counted_client(request.client.host if request.client else None, service.limits.per_client)
+        queue.acquire(reserved, client)
         with ExitStack() as slot:
-            slot.callback(lambda: queue.release(reserved))
+            slot.callback(lambda: queue.release(reserved, client))
             try:
                 async with asyncio.timeout_at(deadline):
                     body = await read_body(request, service.limits.max_body_bytes, service.limits.stall)
-                    queue.resize(reserved, len(body))
+                    queue.resize(reserved, len(body), client)
                     reserved = len(body)
                     reply = await self._answer(
                         request, served, direction, wire.HttpRequest(query, headers, body)

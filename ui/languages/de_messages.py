@@ -336,6 +336,7 @@ DE_MESSAGES: dict[str, str] = {
     "The JSON in the body is nested deeper than the {limit} levels allowed.": "Das JSON im Inhalt ist tiefer verschachtelt als die erlaubten {limit} Ebenen.",
     "The body of the request came too slowly, so it was given up on.": "Der Inhalt der Anfrage kam zu langsam; darauf wird nicht länger gewartet.",
     "Too many uploads are under way.": "Es laufen zu viele Uploads zugleich.",
+    "Your address has as many requests here as it may have at once.": "Von dieser Adresse sind schon so viele Anfragen hier, wie zugleich erlaubt sind.",
     "The server is busy; all places are taken.": "Der Server ist beschäftigt; alle Plätze sind belegt.",
     "It took longer than the {seconds:g} s that one request may take.": "Es dauerte länger als die {seconds:g} s, die eine Anfrage dauern darf.",
     "Try again later, or send a smaller picture.": "Bitte später noch einmal versuchen oder ein kleineres Bild schicken.",

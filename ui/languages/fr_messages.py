@@ -336,6 +336,7 @@ FR_MESSAGES: dict[str, str] = {
     "The JSON in the body is nested deeper than the {limit} levels allowed.": "Le JSON du corps est imbriqué plus profondément que les {limit} niveaux permis.",
     "The body of the request came too slowly, so it was given up on.": "Le corps de la requête arrivait trop lentement ; il a été abandonné.",
     "Too many uploads are under way.": "Trop d’envois de fichiers sont en cours.",
+    "Your address has as many requests here as it may have at once.": "Votre adresse a déjà ici autant de requêtes qu’elle peut en avoir à la fois.",
     "The server is busy; all places are taken.": "Le serveur est occupé ; toutes les places sont prises.",
     "It took longer than the {seconds:g} s that one request may take.": "Cela a pris plus que les {seconds:g} s permises à une requête.",
     "Try again later, or send a smaller picture.": "Réessayez plus tard, ou envoyez une image plus petite.",
