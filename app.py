@@ -62,7 +62,7 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
         prevent_thread_lock=True,
         ssr_mode=False,
         enable_monitoring=False,
-        **launch_options(pictures, studio),
+        **launch_options(runs, studio),
     )
     studio.self_url = local_url
     if gpu is None:

@@ -72,6 +72,29 @@ def test_neither_a_running_job_nor_what_has_just_come_is_deleted(tmp_path: Path)
     assert not running.exists() and not fresh.exists()
 
 
+def test_uploads_are_bounded_however_young_they_are(tmp_path: Path) -> None:
+    temp = tmp_path / "temp"
+    uploads = [lay(temp / f"{number}" / "x.png", 0.0001 * (9 - number), 1.0) for number in range(6)]
+    fresh = run_of(tmp_path, "a", 0.01, 1.0)
+    clean(tmp_path, Retention(gb=0.0025), temp=temp)
+    assert [path.exists() for path in uploads] == [False] * 4 + [True] * 2, "the oldest go first"
+    assert fresh.exists()
+
+
+def test_a_flood_of_uploads_is_cleaned_away_while_it_comes(tmp_path: Path) -> None:
+    temp = tmp_path / "temp"
+    runs = Runs(tmp_path, Retention(gb=0.04), temp)
+    runs.clean_up()  # so that the next of these is a minute away
+    for number in range(20):
+        lay(temp / f"{number}" / "x.png", 0, 10.0)
+        runs.uploaded(10_000_000)
+    deadline = time.monotonic() + 20
+    while sum(path.stat().st_size for path in temp.rglob("*.png")) > 60e6:
+        assert time.monotonic() < deadline, "they stayed"
+        runs.uploaded(1)  # as the next part of any upload
+        time.sleep(0.02)
+
+
 def test_a_link_leads_the_cleaner_nowhere(tmp_path: Path) -> None:
     outside = run_of(tmp_path / "outside", "a", 99)
     folder = tmp_path / "runs"

@@ -282,7 +282,7 @@ def test_a_bad_parameter_gets_a_clear_error(change: dict[str, str | None], messa
         ({"content-type": "multipart/form-data; boundary=x"}, b"--x", UnsupportedTypeError, "multipart"),
         ({"content-type": "application/json"}, b"{", WireError, "no JSON"),
         ({"content-type": "application/json"}, b"[" * 100000, WireError, "base64"),
-        ({"content-type": "application/json"}, b'{"a": ' * 100000, WireError, "no JSON"),
+        ({"content-type": "application/json"}, b'{"a": ' * 100000, WireError, "more than the 20000 values"),
         ({"content-type": "application/json"}, b'{"inputs": 5}', WireError, "no “inputs”"),
         ({"content-type": "application/json"}, b'{"inputs": "?"}', WireError, "not base64"),
         (

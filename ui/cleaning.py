@@ -17,7 +17,8 @@ from pathlib import Path
 RUN_ID = re.compile(r"[A-Za-z0-9_-]{16,40}")
 DRAWINGS = "drawings"
 GRACE_SECONDS = 900.0
-"""What is younger stays, however little room there is: a job in the queue needs its upload."""
+"""What is younger stays when there is too much: a job in the queue needs its upload. But uploads alone may not take
+more than all the room, however young they are."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ class _Entry:
     """Seconds since the epoch when something in it was last written."""
     bytes: int
     path: Path
+    is_upload: bool
+    """Whether it lies among Gradio's copies."""
 
 
 def clean(
@@ -53,17 +56,21 @@ def clean(
     `folder` holds the runs, of which those in `busy` are left alone; in `temp` everything may go.
     """
     now = time.time() if now is None else now
-    paths = [*_made_here(folder, busy), *(_inside(temp) if temp else ())]
-    entries = sorted(filter(None, map(_entry, paths)), key=lambda entry: entry.used)
+    made = [_entry(path, is_upload=False) for path in _made_here(folder, busy)]
+    uploads = [_entry(path, is_upload=True) for path in (_inside(temp) if temp else ())]
+    entries = sorted(filter(None, made + uploads), key=lambda entry: entry.used)
+    room = retention.gb * 1e9
     left = sum(entry.bytes for entry in entries)
+    left_uploads = sum(entry.bytes for entry in entries if entry.is_upload)
     freed = 0
     for entry in entries:
         age = now - entry.used
-        too_much = left > retention.gb * 1e9 and age > GRACE_SECONDS
+        too_much = (left > room and age > GRACE_SECONDS) or (entry.is_upload and left_uploads > room)
         if age <= retention.days * 86400 and not too_much:
             continue
         _remove(entry.path)
         left -= entry.bytes
+        left_uploads -= entry.bytes if entry.is_upload else 0
         freed += entry.bytes
     if freed:
         _log.info("deleted %.1f MB of old pictures and uploads", freed / 1e6)
@@ -86,12 +93,12 @@ def _inside(folder: Path) -> list[Path]:
         return []
 
 
-def _entry(path: Path) -> _Entry | None:
+def _entry(path: Path, *, is_upload: bool) -> _Entry | None:
     try:
         stats = [part.lstat() for part in (path, *path.rglob("*"))]
     except OSError:
         return None
-    return _Entry(max(stat.st_mtime for stat in stats), sum(stat.st_size for stat in stats), path)
+    return _Entry(max(stat.st_mtime for stat in stats), sum(stat.st_size for stat in stats), path, is_upload)
 
 
 def _remove(path: Path) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from backend.studio import Studio
 from ui import api, benchmark, compare, decode, draw, encode, endpoints, fit, history, img2img
+from ui.body_limits import BodyLimits
 from ui.form import Changes
 from ui.runs import Runs
 from ui.tab import PageContext
@@ -53,7 +54,7 @@ class Page(gr.Blocks):
 
 
 def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
-    """The whole page. `runs` keeps what it makes; pass its folder to `launch_options`."""
+    """The whole page. `runs` keeps what it makes; pass it to `launch_options`, too."""
     context = PageContext(studio, runs, UserEndpoints())
     with Page(title="Latent Relay", analytics_enabled=False) as page:
         local(html(header("en"), elem_id="lr-header"), header)
@@ -109,18 +110,21 @@ def _wire_loading(
     page.unload(leave)
 
 
-def launch_options(folder: Path, studio: Studio) -> dict[str, Any]:
-    """What Gradio 6 takes at `launch()` instead of in the Blocks. `folder` holds what may be served as it is."""
-    folder.mkdir(parents=True, exist_ok=True)
+def launch_options(runs: Runs, studio: Studio) -> dict[str, Any]:
+    """What Gradio 6 takes at `launch()` instead of in the Blocks. What lies in the folder of `runs` may be served."""
+    runs.folder.mkdir(parents=True, exist_ok=True)
     return {
-        "app_kwargs": {"routes": [*refusals(), *studio.routes()]},
+        "app_kwargs": {
+            "routes": [*refusals(), *studio.routes()],
+            "middleware": [Middleware(BodyLimits, uploaded=runs.uploaded)],
+        },
         "max_threads": studio.settings.queue + _SPARE_THREADS,
         "max_file_size": _LARGEST_UPLOAD,
         "theme": theme(),
         "css": css(),
         "i18n": I18N,
         "favicon_path": str(ASSETS / "icon.png"),
-        "allowed_paths": [str(folder)],
+        "allowed_paths": [str(runs.folder)],
         "footer_links": ["api", "settings"],
     }
 

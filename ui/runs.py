@@ -9,7 +9,7 @@ import errno
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,8 @@ UNFINISHED = 200
 """Runs without a picture that can still be finished another way; the oldest are forgotten first."""
 _CLEANUP_SECONDS = 60.0
 """Time between two searches for what is too old or too much."""
+_UPLOADED = 16_000_000
+"""Bytes of uploads after which it is worth a look in between."""
 
 
 @dataclass
@@ -96,6 +98,9 @@ class Runs:
         self._temp = temp
         self._retention = retention or Retention()
         self._last_cleanup = float("-inf")
+        self._uploaded = 0
+        """Bytes since uploads were looked at last."""
+        self._cleaning = threading.Lock()
         self._running: dict[str, Run] = {}
         self._unfinished: dict[str, Run] = {}
         """Runs that ended without a picture but left latents: ids, paths and reports, no tensors."""
@@ -151,7 +156,21 @@ class Runs:
                 return
             self._last_cleanup = now
             busy = set(self._running)
-        clean(self.folder, self._retention, busy, self._temp)
+        self._clean(busy)
+
+    def uploaded(self, count: int) -> None:
+        """So many bytes more were uploaded: after a tenth of the room, look in a thread whether it is too much."""
+        with self._lock:
+            self._uploaded += count
+            if self._cleaning.locked() or self._uploaded < max(_UPLOADED, self._retention.gb * 1e8):
+                return
+            self._uploaded = 0
+            busy = set(self._running)
+        threading.Thread(target=self._clean, args=(busy,), name="cleanup-uploads", daemon=True).start()
+
+    def _clean(self, busy: Collection[str]) -> None:
+        with self._cleaning:
+            clean(self.folder, self._retention, busy, self._temp)
 
     def cleanup_loop(self) -> None:
         """For a thread: a page that nobody uses deletes its old pictures, too."""

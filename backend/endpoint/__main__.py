@@ -68,6 +68,7 @@ def build_service(options: argparse.Namespace) -> tuple[Service, list[Source]]:
         max_pixels=options.max_pixels,
         max_batch=options.max_batch,
         queue=options.queue,
+        per_client=options.per_client,
         batch_pixels=options.batch_pixels,
         deadline=options.deadline,
     )
@@ -140,6 +141,13 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=limits.queue,
         help="Requests inside at once; further ones get 503 with Retry-After. (%(default)s)",
+    )
+    parser.add_argument(
+        "--per-client",
+        type=int,
+        metavar="REQUESTS",
+        help="Requests of one address inside at once; 0 sets no limit. By default a public address may have half of "
+        "them, and a private one, where a proxy may stand for everybody, all.",
     )
     parser.add_argument(
         "--batch-pixels",

@@ -26,6 +26,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backend import wire
+from backend.endpoint.body import declared_size, read_body
+from backend.endpoint.clients import counted_client
 from backend.endpoint.compute import Served
 from backend.endpoint.openapi import describe_api
 from backend.endpoint.responses import (
@@ -44,7 +46,6 @@ from backend.errors import (
     LatentRelayError,
     MethodError,
     TokenError,
-    TooLargeError,
     WireError,
 )
 from backend.message import Message
@@ -216,19 +217,20 @@ class Handlers:
         deadline = asyncio.get_running_loop().time() + service.limits.deadline
         query = wire.parse_query(request.scope["query_string"].decode("latin-1"))
         headers = {key.lower(): value for key, value in request.headers.items()}
-        size = _declared_size(headers, service.limits.max_body_bytes)
+        size = declared_size(headers, service.limits.max_body_bytes)
         if direction is not None:
             self._check_unread(served, direction, query, headers, size)
         queue = service.queue_of(served)
         # A chunked body may grow as large as any, so it counts as that until it is there.
         reserved = service.limits.max_body_bytes if size is None else size
-        queue.acquire(reserved)
+        client = counted_client(request.client.host if request.client else None, service.limits.per_client)
+        queue.acquire(reserved, client)
         with ExitStack() as slot:
-            slot.callback(lambda: queue.release(reserved))
+            slot.callback(lambda: queue.release(reserved, client))
             try:
                 async with asyncio.timeout_at(deadline):
-                    body = await read_body(request, service.limits.max_body_bytes)
-                    queue.resize(reserved, len(body))
+                    body = await read_body(request, service.limits.max_body_bytes, service.limits.stall)
+                    queue.resize(reserved, len(body), client)
                     reserved = len(body)
                     reply = await self._answer(
                         request, served, direction, wire.HttpRequest(query, headers, body)
@@ -317,44 +319,6 @@ def only(request: Request, *methods: str) -> None:
             method=request.method,
             allowed=methods[0],
         )
-
-
-def _declared_size(headers: Mapping[str, str], limit: int) -> int | None:
-    """The body's length as announced, None for a chunked one.
-
-    Raises:
-        TooLargeError: announced too large; nothing of it has been read.
-    """
-    text = headers.get("content-length", "")
-    if not text.isascii() or not text.isdigit():
-        return None if "transfer-encoding" in headers else 0
-    size = int(text)
-    if size > limit:
-        raise TooLargeError(
-            "The body has {size} bytes, more than the {limit} allowed.",
-            "Send it in parts.",
-            size=size,
-            limit=limit,
-        )
-    return size
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body, given up on as soon as it is longer than `limit` bytes.
-
-    Raises:
-        TooLargeError: longer than that. ClientDisconnect: the client left.
-    """
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise TooLargeError(
-                "The body has more than the {limit} bytes allowed.", "Send it in parts.", limit=limit
-            )
-        chunks.append(chunk)
-    request.state.body_is_read = True
-    return b"".join(chunks)
 
 
 async def _gone(request: Request) -> None:

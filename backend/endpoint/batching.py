@@ -47,17 +47,30 @@ class Done:
 
 
 class BatchingQueue:
-    """`limit` places for requests, waiting or running, that together may hold `limit_bytes` of body. Thread-safe."""
+    """`limit` places for requests, waiting or running, that together may hold `limit_bytes` of body. Thread-safe.
 
-    def __init__(self, device: DeviceQueue, limit: int, limit_bytes: int, batch_pixels: int = 0) -> None:
+    A client that is named may have `per_client` of the places and the same share of the bytes; 0 stands for all.
+    """
+
+    def __init__(
+        self,
+        device: DeviceQueue,
+        limit: int,
+        limit_bytes: int,
+        batch_pixels: int = 0,
+        per_client: int = 0,
+    ) -> None:
         self.limit = limit
         self.limit_bytes = limit_bytes
+        self.per_client = min(per_client, limit) or limit
         self.batch_pixels = batch_pixels
         self._device = device
         self._changed = threading.Condition()
         self._waiting: deque[BatchableRequest] = deque()
         self._places = 0
         self._bytes = 0
+        self._clients: dict[str, tuple[int, int]] = {}
+        """Places and bytes of each client that has any."""
         self._seconds = 1.0
         """What one request took lately, for `Retry-After`."""
         self._closed = False
@@ -72,38 +85,59 @@ class BatchingQueue:
         """Requests submitted and not begun."""
         return len(self._waiting)
 
-    def acquire(self, size: int) -> None:
+    def acquire(self, size: int, client: str | None = None) -> None:
         """Reserve a place for a request of `size` bytes; `release` gives it back.
 
         Raises:
-            BusyError: no place is free, or the server is stopping.
+            BusyError: no place is free, none for this client, or the server is stopping.
         """
         with self._changed:
             full = self._places >= self.limit
             # One request alone always gets in, however large: the body cap is another limit's business.
             if full or self._closed or (self._places and self._bytes + size > self.limit_bytes):
                 raise self._busy()
-            self._places += 1
-            self._bytes += size
+            places, held = self._clients.get(client or "", (0, 0))
+            share = self.limit_bytes * self.per_client // self.limit
+            if places and (places >= self.per_client or held + size > share):
+                raise BusyError(
+                    "Your address has as many requests here as it may have at once.",
+                    "Try again in {seconds} s.",
+                    retry_after=self._wait(),
+                    seconds=self._wait(),
+                )
+            self._book(client, 1, size)
+
+    def _wait(self) -> int:
+        """Seconds after which a place is likely to be free."""
+        return max(1, min(60, math.ceil(self._seconds * max(1, self._places))))
 
     def _busy(self) -> BusyError:
-        seconds = max(1, min(60, math.ceil(self._seconds * max(1, self._places))))
+        seconds = self._wait()
         hint = Message("Try again in {seconds} s.", seconds=seconds)
         if self._closed:
             return BusyError("The server is stopping.", hint, retry_after=seconds)
         return BusyError("The server is busy; all places are taken.", hint, retry_after=seconds)
 
-    def release(self, size: int) -> None:
+    def release(self, size: int, client: str | None = None) -> None:
         """Give back the place of a request of `size` bytes."""
         with self._changed:
-            self._places -= 1
-            self._bytes -= size
+            self._book(client, -1, -size)
             self._changed.notify_all()
 
-    def resize(self, reserved: int, size: int) -> None:
+    def resize(self, reserved: int, size: int, client: str | None = None) -> None:
         """Let a place reserved for `reserved` bytes count as `size`, once that is known."""
         with self._changed:
-            self._bytes += size - reserved
+            self._book(client, 0, size - reserved)
+
+    def _book(self, client: str | None, places: int, size: int) -> None:
+        """Count places and bytes more, or less, for all and for the client. The lock is held."""
+        self._places += places
+        self._bytes += size
+        if client is None:
+            return
+        had, held = self._clients.pop(client, (0, 0))
+        if had + places:  # who has no place is forgotten
+            self._clients[client] = had + places, held + size
 
     def submit(self, request: BatchableRequest) -> Future[Done]:
         """Queue `request`, whose sender holds a place."""

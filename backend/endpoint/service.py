@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from backend import wire
 from backend.dtypes import dtype_name
 from backend.endpoint.batching import BatchableRequest, BatchingQueue, Done
+from backend.endpoint.body import STALL_SECONDS
 from backend.endpoint.compute import Computed, Served, compute_together
 from backend.errors import LatentRelayError, TooLargeError, UnknownVAEError
 from backend.report import Cost, Direction
@@ -43,10 +44,21 @@ class Limits:
     """Requests inside per device, waiting or running."""
     queue_bytes: int = 512 * MEBI
     """Bytes of body that those may hold together."""
+    per_client: int | None = None
+    """Requests inside per client and device, which then may hold the same share of `queue_bytes`. None: half of
+    `queue`, for public addresses only, because behind a proxy everybody has its private one. 0: as many as there are
+    places."""
     batch_pixels: int = 0
     """Pixels up to which waiting requests of equal shape are computed together; 0 never does."""
     deadline: float = 300.0
     """Seconds from a request's first byte to its reply."""
+    stall: float = STALL_SECONDS
+    """Seconds without progress after which a request's body is given up on, and its place is free again."""
+
+    @property
+    def places_per_client(self) -> int:
+        """Places that one client may have, 0 for all of them."""
+        return max(1, self.queue // 2) if self.per_client is None else self.per_client
 
 
 @dataclass(frozen=True)
@@ -111,7 +123,11 @@ class Service:
             if key not in self._queues:
                 limits = self.limits
                 self._queues[key] = BatchingQueue(
-                    served.queue, limits.queue, limits.queue_bytes, limits.batch_pixels
+                    served.queue,
+                    limits.queue,
+                    limits.queue_bytes,
+                    limits.batch_pixels,
+                    limits.places_per_client,
                 )
             return self._queues[key]
 

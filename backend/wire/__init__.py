@@ -15,6 +15,7 @@ can refuse a request before its body arrives.
 
 from __future__ import annotations
 
+from backend.wire.json_body import check_json, read_json
 from backend.wire.parameters import (
     CONFIGURED,
     RAW,
@@ -59,7 +60,6 @@ from backend.wire.requests import (
     parse_encode_request,
     peek_decode,
     peek_encode,
-    read_json,
 )
 from backend.wire.tensors import DTYPES, pack_latents, pack_tensor, parse_tensor, unpack_latents
 
@@ -76,6 +76,7 @@ __all__ = [
     "Output",
     "Peek",
     "Scaling",
+    "check_json",
     "guess_direction",
     "image_to_pixels",
     "may_be_json",

@@ -14,6 +14,7 @@ from backend.dtypes import dtype_name
 from backend.errors import UnsupportedTypeError, WireError
 from backend.message import Message
 from backend.report import Direction
+from backend.wire.json_body import read_json
 from backend.wire.parameters import (
     CONFIGURED,
     RAW,
@@ -338,18 +339,6 @@ def may_be_json(headers: Mapping[str, str], parameters: Mapping[str, Any]) -> bo
     """Whether a request announces the legacy base64 body, whose length is not the tensor's."""
     kind = headers.get("content-type", "")
     return "base64" in kind or "json" in kind or parameters.get("input_tensor_type") == "base64"
-
-
-def read_json(body: bytes) -> Any:
-    """The body as JSON.
-
-    Raises:
-        WireError: it is none.
-    """
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        raise WireError("The body is no JSON, or was cut off on its way.") from None
 
 
 def unwrap(

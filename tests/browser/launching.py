@@ -34,7 +34,8 @@ def page_of(studio: Any, folder: Path) -> Iterator[str]:
     ):  # Gradio's own search for a free port leaves a socket open for each taken one
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    demo = build_page(studio, Runs(folder))
+    runs = Runs(folder)
+    demo = build_page(studio, runs)
     with socket.socket() as probe:  # Gradio's own search leaves a socket open for each port it finds taken
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -45,7 +46,7 @@ def page_of(studio: Any, folder: Path) -> Iterator[str]:
         quiet=True,
         ssr_mode=False,
         enable_monitoring=False,
-        **launch_options(folder, studio),
+        **launch_options(runs, studio),
     )
     studio.self_url = url
     try:

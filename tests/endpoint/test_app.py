@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import io
 import json
@@ -210,6 +211,31 @@ def test_a_chunked_body_counts_as_the_largest_until_it_is_there(builtin: Whole) 
     queue.acquire(limits.queue_bytes)  # every byte was given back
     with pytest.raises(BusyError):
         queue.acquire(1)
+
+
+@pytest.mark.parametrize("pause", [1.5, 0.1], ids=["nothing comes", "a byte now and then"])
+def test_a_body_that_stalls_gives_its_place_back(builtin: Whole, pause: float) -> None:
+    service = Service([Served("only", builtin.spec, lambda: builtin)], Limits(queue=2, stall=1.0))
+    queue = service.queue_of(service.find(None))
+    with serve(build_app(service)) as url:
+        parts = urlsplit(url)
+        stalled = [http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20) for _ in range(2)]
+        for connection in stalled:
+            connection.putrequest("POST", f"/?{SHAPE}")
+            connection.putheader("Content-Length", str(len(BODY)))
+            connection.endheaders()
+        wait_for(lambda: queue.in_flight == 2)
+        for _ in range(int(1.5 / pause)):
+            time.sleep(pause)
+            for connection in stalled:
+                with contextlib.suppress(OSError):
+                    connection.send(b"x")
+        wait_for(lambda: queue.in_flight == 0)
+        for connection in stalled:
+            answer = connection.getresponse()
+            assert answer.status == 503 and json.loads(answer.read())["code"] == "deadline"
+            connection.close()
+        assert requests.post(f"{url}/?{SHAPE}", data=BODY, timeout=10).status_code == 200
 
 
 def test_the_direction_is_found_out_away_from_the_event_loop(

@@ -118,3 +118,27 @@ def test_places_and_bytes_are_bounded(device: DeviceQueue) -> None:
     assert queue.in_flight == 0 and queue.close(0)
     with pytest.raises(BusyError, match="stopping"):
         queue.acquire(0)
+
+
+def test_one_client_may_not_have_all_places() -> None:
+    queue = BatchingQueue(DeviceQueue(), 4, 100, per_client=2)
+    queue.acquire(10, "a")
+    queue.acquire(10, "a")
+    for size in (0, 10):
+        with pytest.raises(BusyError, match="Your address"):
+            queue.acquire(size, "a")
+    queue.acquire(10, "b")
+    queue.acquire(10)
+    for client in ("c", None):
+        with pytest.raises(BusyError, match="all places"):
+            queue.acquire(0, client)
+    queue.release(10, "a")
+    queue.release(10)
+    queue.resize(10, 50, "a")
+    with pytest.raises(BusyError, match="Your address"):
+        queue.acquire(1, "a")  # it has its half of the bytes
+    queue.resize(50, 1, "a")
+    queue.acquire(49, "a")
+    for size, client in ((1, "a"), (49, "a"), (10, "b")):
+        queue.release(size, client)
+    assert queue.in_flight == 0 and queue._clients == {} and queue._bytes == 0

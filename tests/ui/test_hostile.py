@@ -186,6 +186,13 @@ def test_an_upload_has_a_limit(app_url: str) -> None:
     assert config["max_file_size"] == 256 * 2**20
 
 
+def test_a_body_that_costs_more_than_its_length_is_refused_before_it_is_parsed(app_url: str) -> None:
+    join = f"{app_url}/gradio_api/queue/join"
+    for body, status in ((b"[" + b"[]," * 2_000_000 + b"[]]", 413), (b"[" * 900_000, 400), (b"[" * 99, 400)):
+        reply = requests.post(join, data=body, headers={"content-type": "application/json"}, timeout=60)
+        assert reply.status_code == status and reply.json()["error"]
+
+
 NAMES = (
     "../../etc/passwd",
     "/etc/passwd",
