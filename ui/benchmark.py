@@ -19,7 +19,7 @@ from backend.message import literal
 from backend.models import ModelSpec
 from backend.placement.cards import DEFAULT_TILE, cells
 from ui.frame import Changes, Frame, Task, columns, form_column, result_column, start_and_stop, status_line
-from ui.render import figures, seconds, size
+from ui.render import FigureRow, figures, seconds, size
 from ui.tab import PageContext
 from ui.text import T, say
 from ui.widgets import html, intro, local, model_choices
@@ -200,16 +200,16 @@ def table(rows: Sequence[Measured], locale: str) -> str:
     return figures(headings, (_row(row, locale) for row in rows), locale)
 
 
-def _row(row: Measured, locale: str) -> str:
+def _row(row: Measured, locale: str) -> FigureRow:
     mode = escape(say(locale, f"mode_name_{row.mode}"))
     if row.seconds is None:
         reason = say(locale, "fit_oom") if row.error == OOM else row.error or "–"
-        measured = f'<td colspan="2">{escape(reason)}</td>'
+        measured = [escape(reason)]
     else:
         share = "" if row.memory_percent is None else f" ({row.memory_percent:.1f} %)"
         kind = "" if row.memory_kind is None else f" {row.memory_kind}"
-        measured = f"<td>{seconds(row.seconds)}</td><td>{size(row.peak_bytes)}{kind}{share}</td>"
-    return f'<tr><th scope="row">{row.size} × {row.size}</th><td>{mode}</td>{measured}</tr>'
+        measured = [seconds(row.seconds), f"{size(row.peak_bytes)}{kind}{share}"]
+    return FigureRow(f"{row.size} × {row.size}", [mode, *measured])
 
 
 def _plot(y: str, title: str) -> gr.LinePlot:

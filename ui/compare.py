@@ -22,7 +22,7 @@ from backend.studio import Studio
 from ui.form import vae_options
 from ui.frame import Frame, Task, columns, form_column, result_column, start_and_stop, status_line
 from ui.pictures import file_url, open_picture
-from ui.render import figures, seconds, size
+from ui.render import FigureRow, figures, seconds, size
 from ui.tab import PageContext
 from ui.text import T, locale_of, say, say_message
 from ui.widgets import (
@@ -187,11 +187,10 @@ def table(rows: Sequence[Row], locale: str) -> str:
     return figures(headings, (_row(row, locale) for row in rows), locale)
 
 
-def _row(row: Row, locale: str) -> str:
-    name = f'<th scope="row">{escape(say(locale, f"mode_name_{row.mode}"))}</th>'
+def _row(row: Row, locale: str) -> FigureRow:
+    name = escape(say(locale, f"mode_name_{row.mode}"))
     if row.error is not None:
-        error = say_message(row.error, locale)
-        return f'<tr>{name}<td colspan="{len(COLUMNS) - 1}">{escape(error)}</td></tr>'
+        return FigureRow(name, [escape(say_message(row.error, locale))])
     share = "" if row.peak_percent is None else f" ({row.peak_percent:.1f} %)"
     reference = row.mode == "whole"
     cells = (
@@ -203,7 +202,7 @@ def _row(row: Row, locale: str) -> str:
         "" if reference else _figure(row.colour_difference, "{:.2f}"),
         "" if reference else _figure(row.seam_score, "{:.2f}"),
     )
-    return f"<tr>{name}{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+    return FigureRow(name, [escape(cell) for cell in cells])
 
 
 def _figure(value: float | None, form: str) -> str:

@@ -9,7 +9,7 @@ from html import escape
 import gradio as gr
 
 from backend.placement.fit import DIRECTIONS, Fit, advise, card_choices, will_it_fit
-from ui.render import figures, seconds
+from ui.render import FigureRow, figures, seconds
 from ui.tab import PageContext
 from ui.text import T, locale_of, say, say_message
 from ui.widgets import failure, intro, model_choices, quiet
@@ -60,8 +60,9 @@ class FitTab:
             return _shown(self.context.studio.fits_here(model, side, side), locale)
         if not memory or not 0 < memory <= 1000:
             raise failure(say(locale, "fit_bad_memory"))
-        name = None if gpu == OTHER_GPU else f"NVIDIA GeForce {gpu}"
-        return _shown(will_it_fit(spec, side, side, int(memory * GIB), name), locale)
+        if gpu == OTHER_GPU:
+            return _shown(will_it_fit(spec, side, side, int(memory * GIB)), locale)
+        return _shown(will_it_fit(spec, side, side, int(memory * GIB), f"NVIDIA GeForce {gpu}"), locale, gpu)
 
 
 def _take_memory(gpu: str) -> dict[str, object]:
@@ -95,39 +96,59 @@ def build(context: PageContext, tab: gr.Tab) -> FitTab:
     return FitTab(context, tab, gpu, memory, model, side, answer)
 
 
-def _shown(fits: Sequence[Fit], locale: str) -> str:
-    """The choice for each direction in a sentence, and the table."""
+def _shown(fits: Sequence[Fit], locale: str, gpu: str = "") -> str:
+    """The choice for each direction in a sentence, and the table. `gpu`: the card's short name, if it is published."""
     parts = []
     for direction in DIRECTIONS:
         _, why = advise(fits, direction)
         reason = say_message(why, locale)
         sentence = say(locale, "fit_choice", stage=say(locale, f"stage_{direction}"), reason=reason)
         parts.append(f'<p class="lr-verdict">{escape(sentence)}</p>')
-    return "".join(parts) + table(fits, locale)
+    return "".join(parts) + table(fits, locale, gpu)
 
 
-def table(fits: Sequence[Fit], locale: str) -> str:
-    columns = ("stage", "mode", "forecast", "share", "fits", "published", "time")
+def table(fits: Sequence[Fit], locale: str, gpu: str = "") -> str:
+    columns = ("stage", "mode", "least", "full", "share", "fits", "published", "time")
     headings = (say(locale, f"fit_col_{name}") for name in columns)
-    return figures(headings, (_row(fit, locale) for fit in fits), locale)
+    return figures(headings, (_row(fit, locale, gpu) for fit in fits), locale)
 
 
-def _row(fit: Fit, locale: str) -> str:
-    published = "–"
-    if fit.published is not None:
-        percent = fit.published.memory_percent
-        published = say(locale, "fit_oom") if percent is None else f"{percent:.1f} %"
-    state = "no" if not fit.fits else "tight" if fit.tight else "yes"
+def _row(fit: Fit, locale: str, gpu: str) -> FigureRow:
     cells = (
-        say(locale, f"mode_name_{fit.mode}"),
-        f"{fit.forecast_bytes / GIB:.1f} GB",
-        f"{fit.percent:.0f} %",
-        say(locale, f"fit_{state}"),
-        published,
-        seconds(fit.seconds),
+        escape(say(locale, f"mode_name_{fit.mode}")),
+        f"{fit.least_bytes / GIB:.1f} GB",
+        f"{fit.full_bytes / GIB:.1f} GB",
+        _share(fit),
+        f'<b class="lr-fits">{escape(say(locale, f"fit_{fit.verdict}"))}</b>',
+        _published(fit, locale),
+        _time(fit, locale, gpu),
     )
-    return (
-        f'<tr data-fits="{state}"><th scope="row"><i class="lr-dot lr-{fit.direction}"></i>'
-        f"{escape(say(locale, f'stage_{fit.direction}'))}</th>"
-        f"{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
-    )
+    stage = escape(say(locale, f"stage_{fit.direction}"))
+    name = f'<i class="lr-dot lr-{fit.direction}"></i>{stage}'
+    return FigureRow(name, cells, f' data-fits="{fit.verdict}"')
+
+
+def _share(fit: Fit) -> str:
+    """Of the card, from the least to full speed; a stage that has less than that takes what there is."""
+    least, full = (100 * count / fit.card_bytes for count in (fit.least_bytes, fit.full_bytes))
+    if fit.verdict == "no" or round(least) == round(full):
+        return f"{least:.0f} %"
+    return f"{least:.0f}–{min(full, 100):.0f} %"
+
+
+def _published(fit: Fit, locale: str) -> str:
+    if fit.published is None:
+        return "–"
+    percent = fit.published.memory_percent
+    figure = say(locale, "fit_oom") if percent is None else f"{percent:.1f} %"
+    if not fit.published_in_float32:
+        return escape(figure)
+    return f"{escape(figure)} <small>{escape(say(locale, 'fit_in_float32'))}</small>"
+
+
+def _time(fit: Fit, locale: str, gpu: str) -> str:
+    """With where it is from; none for what does not fit."""
+    if fit.seconds_from is None or fit.verdict == "no":
+        return "–"
+    source = say(locale, f"fit_time_{fit.seconds_from}", card=gpu)
+    return f"{seconds(fit.seconds)} <small>{escape(source)}</small>"

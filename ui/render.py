@@ -135,9 +135,31 @@ def bar(reports: Sequence[StageReport], locale: str) -> str:
     return f'<div class="lr-bar" role="img" aria-label="{escape(label)}">{parts}</div>'
 
 
-def figures(headings: Iterable[str], rows: Iterable[str], locale: str) -> str:
-    """A table of finished `<tr>` rows under those headings; it scrolls sideways where it must."""
-    return _table(headings, rows, locale, "lr-table lr-figures")
+@dataclass(frozen=True)
+class FigureRow:
+    """A row of `figures`, in HTML. With fewer cells than headings, the last one takes the rest."""
+
+    name: str
+    cells: Sequence[str]
+    attributes: str = ""
+    """Of the `<tr>`."""
+
+
+def figures(headings: Iterable[str], rows: Iterable[FigureRow], locale: str) -> str:
+    """A table; on a phone each row is a block, and each figure stands beside its heading."""
+    names = tuple(headings)
+    return _table(names, (_figure_row(row, names) for row in rows), locale, "lr-table lr-figures")
+
+
+def _figure_row(row: FigureRow, headings: Sequence[str]) -> str:
+    last = len(row.cells) - 1
+    cells = []
+    for index, cell in enumerate(row.cells):
+        rest = len(headings) - 1 - last
+        span = f' colspan="{rest}"' if index == last and rest > 1 else ""
+        label = "" if span else f' data-label="{escape(headings[index + 1])}"'
+        cells.append(f"<td{span}{label}><span>{cell}</span></td>")
+    return f'<tr{row.attributes}><th scope="row">{row.name}</th>{"".join(cells)}</tr>'
 
 
 def _table(headings: Iterable[str], rows: Iterable[str], locale: str, css: str, foot: str = "") -> str:

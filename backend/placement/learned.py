@@ -20,11 +20,13 @@ from backend.device.measure import DeviceState
 from backend.errors import UnsupportedVAEError
 from backend.job import ResolvedJob
 from backend.placement import shapes
-from backend.placement.cards import gpu_peak_bytes
+from backend.placement.cards import Memory, gpu_memory
 from backend.request import StageRequest
 
 log = logging.getLogger(__name__)
-_FORMAT = 1
+_FORMAT = 2
+_FORMAT_OTHER_PEAKS = 1
+"""Its speeds still hold; its peaks were multiples of another forecast."""
 _WEIGHT = 0.3
 """How much a new run counts against what is known: the first one in a process is slower, and others may disturb."""
 
@@ -37,6 +39,8 @@ class ExpectedCost:
     seconds: float | None
     measured_seconds: float | None = None
     """`seconds`, but only from runs of this very model and mode."""
+    least_bytes: int | None = None
+    """On a card, where a stage can do with less workspace than `peak_bytes` has."""
 
 
 class LearnedCosts:
@@ -54,6 +58,9 @@ class LearnedCosts:
     def expect(self, request: StageRequest, mode: str, device: DeviceState) -> ExpectedCost:
         """What `request` will take in `mode`; needs no more than a millisecond, except for the streamed mode's plan."""
         peak = peak_bytes(request, mode, device)
+        least = None
+        if device.type == "cuda" and mode in ("whole", "tiled"):
+            least = _gpu_memory(request, mode, device).least
         work = _work(request, mode)
         key = _key(request, mode, device)
         with self._lock:
@@ -63,6 +70,7 @@ class LearnedCosts:
             None if peak is None else round(peak * ratio),
             None if rate is None else work / rate,
             None if measured is None else work / measured,
+            least,
         )
 
     def learn(
@@ -119,8 +127,10 @@ class LearnedCosts:
             return
         try:
             data = json.loads(self._path.read_bytes())
+            if data["format"] in (_FORMAT, _FORMAT_OTHER_PEAKS):
+                self._rates = _table(data["rates"])
             if data["format"] == _FORMAT:
-                self._rates, self._peaks = _table(data["rates"]), _table(data["peaks"])
+                self._peaks = _table(data["peaks"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             # Only a memory of speeds: a damaged one is forgotten and learned again.
             log.warning("The calibration in %s cannot be read and starts anew: %s", self._path, error)
@@ -152,10 +162,16 @@ def peak_bytes(request: StageRequest, mode: str, device: DeviceState) -> int | N
     if mode not in ("whole", "tiled"):
         return 0
     if device.type == "cuda":
-        return gpu_peak_bytes(request.spec, request.direction, *size, tile) * element_bytes // 2
+        return _gpu_memory(request, mode, device).full
     return shapes.cpu_peak_bytes(
         channels, request.direction, *size, element_bytes, tile, request.options.tile_overlap
     )
+
+
+def _gpu_memory(request: StageRequest, mode: str, device: DeviceState) -> Memory:
+    tile = request.options.tile_size if mode == "tiled" else None
+    element_bytes = 4 if device.dtype == "float32" else 2
+    return gpu_memory(request.spec, request.direction, request.width, request.height, element_bytes, tile)
 
 
 def _streamed_peak_bytes(request: StageRequest, device: DeviceState) -> int | None:

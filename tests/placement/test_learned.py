@@ -11,7 +11,7 @@ from PIL import Image
 from backend.device.measure import DeviceState
 from backend.job import VaeOptions
 from backend.models import BUILTIN, SD_V1, SDXL
-from backend.placement.cards import gpu_peak_bytes
+from backend.placement.cards import gpu_memory
 from backend.placement.learned import LearnedCosts, peak_bytes
 from backend.placement.shapes import cpu_peak_bytes
 from backend.request import StageRequest
@@ -58,7 +58,7 @@ def test_what_never_ran_is_guessed_from_the_same_arithmetic() -> None:
 
 def test_on_a_card_the_peaks_are_learned_too() -> None:
     card = (REQUEST, "whole", DeviceState("cuda", "a card", "float16", 8 * 2**30))
-    published = gpu_peak_bytes(SD_V1, "decode", 512, 512)
+    published = gpu_memory(SD_V1, "decode", 512, 512).full
     known = LearnedCosts()
     assert known.expect(*card).peak_bytes == published
     known.learn(*card, 0.1, published * 2)
@@ -72,6 +72,16 @@ def test_it_is_kept_and_read_again(tmp_path: Path) -> None:
     LearnedCosts(path).learn(*PLAN, 10.0, None)
     assert LearnedCosts(path).expect(*PLAN).seconds == pytest.approx(10.0)
     assert [file.name for file in path.parent.iterdir()] == ["calibration.json"]
+
+
+def test_peaks_of_another_forecast_are_forgotten_and_speeds_are_kept(tmp_path: Path) -> None:
+    card = (REQUEST, "whole", DeviceState("cuda", "a card", "float16", 8 * 2**30))
+    path = tmp_path / "calibration.json"
+    LearnedCosts(path).learn(*card, 10.0, 1)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 1}))
+    expected = LearnedCosts(path).expect(*card)
+    assert expected.peak_bytes == gpu_memory(SD_V1, "decode", 512, 512).full
+    assert expected.seconds == pytest.approx(10.0)
 
 
 @pytest.mark.parametrize(

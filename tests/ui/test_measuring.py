@@ -12,7 +12,7 @@ from PIL import Image
 from backend.bench import OOM, Measured
 from backend.compare import Row
 from backend.message import literal
-from backend.models import SD_V1
+from backend.models import SD_V1, SDXL
 from backend.placement.fit import will_it_fit
 from backend.report import Cost, StageReport
 from ui import benchmark, compare, fit
@@ -28,13 +28,28 @@ def test_compare_shows_a_dash_for_the_unknown_and_the_sentence_for_a_failure() -
         [row("whole", psnr=math.inf), row("tiled", psnr=31.25), Row("remote", error=literal("<gone>"))], "en"
     )
     assert "31.2 dB" in html and "the measure" in html and "&lt;gone&gt;" in html and "<gone>" not in html
-    assert html.count("<td>–</td>") >= 3
+    assert html.count("<span>–</span></td>") >= 3
     assert "20.0 %" in html, "what was added, of all the memory"
 
 
 def test_fit_shows_the_published_figure_beside_the_forecast() -> None:
     html = fit.table(will_it_fit(SD_V1, 1024, 1024, 8 * 2**30, "NVIDIA GeForce RTX 3070"), "en")
     assert html.count("<tr data-fits=") == 6 and "37.3 %" in html and "10.7 %" in html and "0.2 s" in html
+
+
+def test_fit_shows_a_published_96_percent_inside_its_own_range() -> None:
+    card = "NVIDIA GeForce RTX 3070"
+    html = fit.table(will_it_fit(SD_V1, 2048, 2048, 8 * 2**30, card), "en", "RTX 3070")
+    assert "64–100 %" in html and "96.1 %" in html and "148" not in html
+    assert "5.2 GB" in html and "12.0 GB" in html and "only just" in html
+    assert "1.2 s <small>published, RTX 3070</small>" in html
+    assert "from published figures, RTX 3070" in html, "2048 pixels of decode were never published"
+
+
+def test_fit_says_which_published_figures_are_of_another_precision() -> None:
+    card = "NVIDIA GeForce RTX 3070"
+    html = fit.table(will_it_fit(SDXL, 2048, 2048, 8 * 2**30, card), "en", "RTX 3070")
+    assert "out of memory <small>in float32</small>" in html
 
 
 def measured(size: int, mode: str, error: str | None = None) -> Measured:

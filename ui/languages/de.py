@@ -287,8 +287,9 @@ DE: dict[str, str] = {
     "empty_title_compare": "Hier erscheinen die zwei Bilder",
     "empty_text_compare": "Wählen Sie ein Bild, drücken Sie „Vergleichen“ und schieben Sie zwischen zwei Wegen hin und her.",
     # will it fit
-    "fit_intro": "Was Kodieren und Dekodieren auf einer Karte brauchen würden, ehe Sie etwas drücken. Neben der "
-    "Vorhersage steht, was für diese Karte veröffentlicht wurde.",
+    "fit_intro": "Was Kodieren und Dekodieren auf einer Karte brauchen würden, ehe Sie etwas drücken: mindestens, und für "
+    "volles Tempo, wofür eine Karte mehr Speicher nimmt, solange sie welchen hat. Daneben steht, was für diese "
+    "Karte veröffentlicht wurde.",
     "fit_card": "Grafikkarte",
     "fit_own": "eine andere",
     "fit_this": "dieser Rechner",
@@ -300,7 +301,8 @@ DE: dict[str, str] = {
     "fit_choice": "{stage}: {reason}",
     "fit_col_stage": "Stufe",
     "fit_col_mode": "Weg",
-    "fit_col_forecast": "Vorhersage",
+    "fit_col_least": "Braucht mindestens",
+    "fit_col_full": "Volles Tempo mit",
     "fit_col_share": "Von der Karte",
     "fit_col_fits": "Passt?",
     "fit_col_published": "Veröffentlicht",
@@ -309,6 +311,11 @@ DE: dict[str, str] = {
     "fit_no": "nein",
     "fit_tight": "gerade noch",
     "fit_oom": "Speicher voll",
+    "fit_in_float32": "in float32",
+    "fit_time_published": "veröffentlicht, {card}",
+    "fit_time_interpolated": "aus Veröffentlichtem, {card}",
+    "fit_time_here": "hier gemessen",
+    "fit_time_similar": "aus anderen Läufen hier",
     # benchmark
     "bench_intro": "Die veröffentlichten Tabellen, neu gemessen auf dem Rechner, der diese Seite zeigt.",
     "bench_stage": "Was messen?",

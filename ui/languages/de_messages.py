@@ -145,8 +145,10 @@ DE_MESSAGES: dict[str, str] = {
     "The whole picture fits: {whole} of {has}.": "Das ganze Bild passt: {whole} von {has}.",
     "Only tiles fit, in {tiled}, and seams may show; {why}.": "Nur Kacheln passen, in {tiled}, und Nähte sind möglich; {why}.",
     "Nothing fits; {why}.": "Nichts passt; {why}.",
-    "the whole picture would leave nothing of {has} to the painter": "das ganze Bild ließe dem Maler nichts von {has}",
-    "the whole picture needs {whole}, and there are {has}": "das ganze Bild braucht {whole}, und es gibt {has}",
+    "the whole picture needs {full}, and there are {has}": "das ganze Bild braucht {full}, und es gibt {has}",
+    "the whole picture needs at least {least}, and there are {has}": "das ganze Bild braucht mindestens {least}, und es gibt {has}",
+    "the whole picture needs at least {least}, runs at full speed with {full}, and there are {has}": "das ganze Bild braucht mindestens {least}, für volles Tempo {full}, und es gibt {has}",
+    "the whole picture takes {full} of {has}, which leaves little for the denoiser": "das ganze Bild nimmt {full} von {has}, und dem Entrauscher bleibt wenig",
     # the models
     "Small and quick, needs no graphics card and no download; paints landscapes only.": "Klein und schnell, ohne Grafikkarte und ohne Download; malt nur Landschaften.",
     "The classic: any subject, 512 pixels, wants a graphics card with 4 GB or more.": "Der Klassiker: jedes Motiv, 512 Pixel, braucht eine Grafikkarte mit mindestens 4 GB.",

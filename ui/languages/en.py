@@ -216,8 +216,8 @@ EN: dict[str, str] = {
     "empty_title_compare": "The two pictures appear here",
     "empty_text_compare": "Choose a picture on the left and press “Compare”, then slide between any two ways.",
     # will it fit
-    "fit_intro": "What encoding and decoding would need on a card, before you press anything. The forecast stands next "
-    "to what was published for that card, where it was.",
+    "fit_intro": "What encoding and decoding would need on a card, before you press anything: at least, and at full "
+    "speed, for which a card takes more workspace while it has any. Beside it stands what was published for that card.",
     "fit_card": "Graphics card",
     "fit_own": "another one",
     "fit_this": "this computer",
@@ -229,7 +229,8 @@ EN: dict[str, str] = {
     "fit_choice": "{stage}: {reason}",
     "fit_col_stage": "Stage",
     "fit_col_mode": "Way",
-    "fit_col_forecast": "Forecast",
+    "fit_col_least": "Needs at least",
+    "fit_col_full": "At full speed",
     "fit_col_share": "Of the card",
     "fit_col_fits": "Fits?",
     "fit_col_published": "Published",
@@ -238,6 +239,11 @@ EN: dict[str, str] = {
     "fit_no": "no",
     "fit_tight": "only just",
     "fit_oom": "out of memory",
+    "fit_in_float32": "in float32",
+    "fit_time_published": "published, {card}",
+    "fit_time_interpolated": "from published figures, {card}",
+    "fit_time_here": "measured here",
+    "fit_time_similar": "from other runs here",
     # benchmark
     "bench_intro": "The published tables, measured anew on the machine that serves this page.",
     "bench_stage": "What to measure",

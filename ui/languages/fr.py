@@ -284,8 +284,9 @@ FR: dict[str, str] = {
     "empty_title_compare": "Les deux images apparaissent ici",
     "empty_text_compare": "Choisissez une image, appuyez sur « Comparer », puis glissez entre deux voies.",
     # will it fit
-    "fit_intro": "Ce que l’encodage et le décodage demanderaient à une carte, avant d’appuyer. À côté de la prévision, ce "
-    "qui a été publié pour cette carte.",
+    "fit_intro": "Ce que l’encodage et le décodage demanderaient à une carte, avant d’appuyer : au moins, et à pleine "
+    "vitesse, pour laquelle une carte prend plus de mémoire de travail tant qu’elle en a. À côté, ce qui a été publié "
+    "pour cette carte.",
     "fit_card": "Carte graphique",
     "fit_own": "une autre",
     "fit_this": "cet ordinateur",
@@ -297,7 +298,8 @@ FR: dict[str, str] = {
     "fit_choice": "{stage} : {reason}",
     "fit_col_stage": "Étape",
     "fit_col_mode": "Voie",
-    "fit_col_forecast": "Prévision",
+    "fit_col_least": "Au moins",
+    "fit_col_full": "À pleine vitesse",
     "fit_col_share": "De la carte",
     "fit_col_fits": "Ça tient ?",
     "fit_col_published": "Publié",
@@ -306,6 +308,11 @@ FR: dict[str, str] = {
     "fit_no": "non",
     "fit_tight": "tout juste",
     "fit_oom": "mémoire pleine",
+    "fit_in_float32": "en float32",
+    "fit_time_published": "publié, {card}",
+    "fit_time_interpolated": "d’après ce qui est publié, {card}",
+    "fit_time_here": "mesuré ici",
+    "fit_time_similar": "d’après d’autres essais ici",
     # benchmark
     "bench_intro": "Les tableaux publiés, mesurés à nouveau sur la machine qui sert cette page.",
     "bench_stage": "Que mesurer ?",

@@ -145,8 +145,10 @@ FR_MESSAGES: dict[str, str] = {
     "The whole picture fits: {whole} of {has}.": "L’image entière tient : {whole} sur {has}.",
     "Only tiles fit, in {tiled}, and seams may show; {why}.": "Seuls les carreaux tiennent, en {tiled}, avec des coutures possibles ; {why}.",
     "Nothing fits; {why}.": "Rien ne tient ; {why}.",
-    "the whole picture would leave nothing of {has} to the painter": "l’image entière ne laisserait rien de {has} au peintre",
-    "the whole picture needs {whole}, and there are {has}": "l’image entière demande {whole}, et il y a {has}",
+    "the whole picture needs {full}, and there are {has}": "l’image entière demande {full}, et il y a {has}",
+    "the whole picture needs at least {least}, and there are {has}": "l’image entière demande au moins {least}, et il y a {has}",
+    "the whole picture needs at least {least}, runs at full speed with {full}, and there are {has}": "l’image entière demande au moins {least}, {full} à pleine vitesse, et il y a {has}",
+    "the whole picture takes {full} of {has}, which leaves little for the denoiser": "l’image entière prend {full} sur {has}, ce qui laisse peu au débruiteur",
     # the models
     "Small and quick, needs no graphics card and no download; paints landscapes only.": "Petit et rapide, sans carte graphique ni téléchargement ; ne peint que des paysages.",
     "The classic: any subject, 512 pixels, wants a graphics card with 4 GB or more.": "Le classique : tout sujet, 512 pixels, demande une carte graphique de 4 Go ou plus.",
