@@ -14,6 +14,7 @@ from starlette.routing import Route
 from backend.studio import Studio
 from ui import api, benchmark, compare, decode, draw, encode, endpoints, fit, history, img2img
 from ui.form import Changes
+from ui.pictures import picture_route
 from ui.runs import Runs
 from ui.tab import PageContext
 from ui.text import I18N, T, locale_of, say
@@ -113,7 +114,7 @@ def launch_options(folder: Path, studio: Studio) -> dict[str, Any]:
     """What Gradio 6 takes at `launch()` instead of in the Blocks. `folder` holds what may be served as it is."""
     folder.mkdir(parents=True, exist_ok=True)
     return {
-        "app_kwargs": {"routes": [*refusals(), *studio.routes()]},
+        "app_kwargs": {"routes": [*refusals(), picture_route(folder), *studio.routes()]},
         "max_threads": studio.settings.queue + _SPARE_THREADS,
         "max_file_size": _LARGEST_UPLOAD,
         "theme": theme(),
