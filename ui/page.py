@@ -123,6 +123,9 @@ def launch_options(folder: Path, studio: Studio) -> dict[str, Any]:
         "favicon_path": str(ASSETS / "icon.png"),
         "allowed_paths": [str(folder)],
         "footer_links": ["api", "settings"],
+        # Its routes ask the hub with the owner's token for whoever seems to sit at this machine, as all visitors do
+        # behind a proxy on it; and the page has a history of its own.
+        "run_history": False,
     }
 
 
