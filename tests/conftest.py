@@ -54,6 +54,7 @@ TOGETHER = {
     "tests/test_app.py": "app",
     "tests/test_readme.py": "app",
     "tests/ui/test_hostile.py": "app",
+    "tests/ui/test_two_visitors.py": "app",
 }
 """Files that share an expensive session fixture (a browser, the app in a process of its own) and so a process."""
 FIRST = (

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 from PIL import Image
 
 from backend import images, quality
 from backend.compare import Row, compare, conclusion
-from backend.errors import BadImageError
-from backend.job import VAE_MODES, fit_size, vae_modes
+from backend.errors import BadImageError, LatentRelayError
+from backend.job import VAE_MODES, VaeOptions, fit_size, vae_modes
 from backend.latents import load_latents
 from backend.message import literal
 from backend.models import ModelSpec
+from backend.report import Direction
 from backend.studio import Studio
+from ui import remote_status
 from ui.form import vae_options
 from ui.frame import Frame, Task, columns, form_column, result_column, start_and_stop, status_line
 from ui.pictures import file_url, open_picture
@@ -50,6 +53,8 @@ class CompareTab:
     latents: gr.File
     model: gr.Dropdown
     modes: gr.CheckboxGroup
+    remote_line: gr.HTML
+    """Whether the endpoint would work, and where it is, once "remote" is ticked."""
     tile: gr.Slider
     overlap: gr.Slider
     viewer: gr.HTML
@@ -68,6 +73,26 @@ class CompareTab:
         shown = [self.frame.run_id, self.left, self.right]
         gr.on([self.left.input, self.right.input], self._switch, shown, [self.viewer, self.heat], **quiet())
         self.model.input(self._list_modes, self.model, self.modes, **quiet())
+        watched = {self.modes, self.model, self.latents}
+        gr.on(
+            [widget.change for widget in watched], self._ask, watched, self.remote_line, **remote_status.EVENT
+        )
+
+    def _ask(self, data: Mapping[Component, Any], request: gr.Request) -> Iterator[str]:
+        """Before anything is sent: to which host it would go."""
+        studio, locale, model = self.context.studio, locale_of(request), data[self.model]
+        if "remote" not in data[self.modes]:
+            yield ""
+            return
+        directions: tuple[Direction, ...] = ("encode", "decode")
+        try:
+            if data[self.latents]:
+                model, directions = load_latents(Path(data[self.latents]), studio.models).model, ("decode",)
+        except LatentRelayError as error:
+            yield remote_status.shown("broken", error.full_message, locale)
+            return
+        stages = [(direction, VaeOptions("remote")) for direction in directions]
+        yield from remote_status.ask(studio, model, stages, locale)
 
     def _compare(self, task: Task) -> None:
         studio, locale, folder = self.context.studio, task.locale, task.run.folder
@@ -121,6 +146,7 @@ def build(context: PageContext) -> CompareTab:
             modes = gr.CheckboxGroup(
                 mode_boxes(spec), value=list(FIRST), label=T("compare_modes"), elem_id="lr-compare-modes"
             )
+            remote_line = html("", elem_id="lr-compare-remote")
             with gr.Row():
                 tile = gr.Slider(64, 1024, 128, step=64, label=T("tile_size"), buttons=[])
                 overlap = gr.Slider(0, 256, 32, step=16, label=T("tile_overlap"), buttons=[])
@@ -140,7 +166,20 @@ def build(context: PageContext) -> CompareTab:
                 )
     frame = Frame(context, (start,), stop, verdict)
     return CompareTab(
-        context, picture, file, model, modes, tile, overlap, view, left, right, shown, heat, frame
+        context,
+        picture,
+        file,
+        model,
+        modes,
+        remote_line,
+        tile,
+        overlap,
+        view,
+        left,
+        right,
+        shown,
+        heat,
+        frame,
     )
 
 

@@ -15,6 +15,7 @@ from backend.studio import Studio
 from ui import api, benchmark, compare, decode, draw, encode, endpoints, fit, history, img2img
 from ui.body_limits import BodyLimits
 from ui.form import Changes
+from ui.pictures import picture_route
 from ui.runs import Runs
 from ui.tab import PageContext
 from ui.text import I18N, T, locale_of, say
@@ -115,7 +116,7 @@ def launch_options(runs: Runs, studio: Studio) -> dict[str, Any]:
     runs.folder.mkdir(parents=True, exist_ok=True)
     return {
         "app_kwargs": {
-            "routes": [*refusals(), *studio.routes()],
+            "routes": [*refusals(), picture_route(runs.folder), *studio.routes()],
             "middleware": [Middleware(BodyLimits, uploaded=runs.uploaded)],
         },
         "max_threads": studio.settings.queue + _SPARE_THREADS,
@@ -126,6 +127,9 @@ def launch_options(runs: Runs, studio: Studio) -> dict[str, Any]:
         "favicon_path": str(ASSETS / "icon.png"),
         "allowed_paths": [str(runs.folder)],
         "footer_links": ["api", "settings"],
+        # Its routes ask the hub with the owner's token for whoever seems to sit at this machine, as all visitors do
+        # behind a proxy on it; and the page has a history of its own.
+        "run_history": False,
     }
 
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import secrets
 from pathlib import Path
 from urllib.parse import quote
 
 from PIL import Image
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Route
 
 from backend.errors import BadImageError
 from backend.images import BROKEN
 from backend.message import literal
-from ui.cleaning import DRAWINGS
+from ui.cleaning import DRAWINGS, RUN_ID
 from ui.runs import disk_may_be_full
 from ui.text import say
 
+_PICTURE = re.compile(r"[a-z0-9-]{1,64}\.png")
+"""Names that we give to what a run makes."""
 _LARGEST_DRAWING = 8_000_000
 
 
@@ -46,8 +52,21 @@ def data_uri(image: Image.Image, quality: int = 80) -> str:
 
 
 def file_url(path: Path) -> str:
-    """Where the browser finds a file under an allowed path; relative, so that a proxy's prefix does no harm."""
-    return "gradio_api/file=" + quote(str(path))
+    """Where the browser finds a run's picture; relative, so that a proxy's prefix does no harm. See `picture_route`."""
+    return f"runs/{path.parent.name}/{quote(path.name)}"
+
+
+def picture_route(folder: Path) -> Route:
+    """Serves the pictures of runs by id and name. Gradio's own addresses would tell where `folder` lies."""
+
+    async def picture(request: Request) -> Response:
+        run_id, name = request.path_params["run_id"], request.path_params["name"]
+        path = folder / run_id / name
+        if not RUN_ID.fullmatch(run_id) or not _PICTURE.fullmatch(name) or not path.is_file():
+            return PlainTextResponse("There is no such picture.", 404)
+        return FileResponse(path, media_type="image/png", headers={"x-content-type-options": "nosniff"})
+
+    return Route("/runs/{run_id}/{name}", picture)
 
 
 def save_drawing(address: str, folder: Path, locale: str = "en") -> str:

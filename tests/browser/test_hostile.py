@@ -13,10 +13,16 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from backend.endpoint import Served, Service, build_app
 from backend.errors import RemoteRefusedError
+from backend.models import BUILTIN
+from backend.settings import Settings
+from backend.studio import Studio
+from backend.vae.whole import Whole
 from tests.browser.doing import open_tab, paint, tab_names, upload, wait_for_picture
 from tests.browser.launching import WatchedPages, page_of
 from tests.fakes import FakeStudio, report
+from tests.serving import serve
 from ui.recipe import CHUNK
 
 EVIL = (
@@ -46,6 +52,9 @@ def test_markup_in_a_prompt_is_text_wherever_it_shows(watched: WatchedPages, qui
     page.locator("#lr-history button img").first.wait_for()
     page.locator("#lr-history button:has(img)").first.click()
     page.wait_for_function("evil => document.querySelector('#lr-prompt textarea').value === evil", arg=EVIL)
+    assert EVIL in (page.locator("#lr-viewer img.lr-after").get_attribute("alt") or ""), (
+        "of an earlier run, too"
+    )
     unharmed(page)
 
 
@@ -111,6 +120,61 @@ def test_markup_in_a_file_name_and_in_an_address(watched: WatchedPages, quick: s
     page.locator("#lr-address textarea, #lr-address input").first.fill(f"http://{EVIL}/")
     page.locator("#lr-test").click()
     page.wait_for_timeout(500)
+    unharmed(page)
+
+
+def test_markup_in_the_name_of_an_endpoint(watched: WatchedPages, quick: str) -> None:
+    """Shown in its table, the list to remove it from, each tab's list of places, and the sentence that it was added."""
+    vae = Studio(Settings(device="cpu")).loader.vae(BUILTIN)
+    service = Service([Served("builtin", BUILTIN.latents, lambda: Whole(vae, BUILTIN.latents))])
+    page = watched.open(quick)
+    with serve(build_app(service)) as address:
+        open_tab(page, "Endpoints")
+        page.locator("#lr-address textarea, #lr-address input").first.fill(address)
+        page.locator("#lr-own-name textarea, #lr-own-name input").first.fill(
+            "<img class=evil src=x onerror=pwned=1>"
+        )
+        page.locator("#lr-test").click()
+        page.locator("#lr-own-list table").wait_for()
+        assert "<img class=evil" in page.locator("#lr-own-list").inner_text()
+        assert "<img class=evil" in page.locator("#lr-verdict").inner_text()
+        unharmed(page)
+        page.locator("#lr-own-which input").click()
+        unharmed(page)
+        page.keyboard.press("Escape")
+        for tab, mode in (
+            ("Encode", "#lr-encode-where"),
+            ("Decode", "#lr-decode-where"),
+            ("Paint", "#lr-mode"),
+        ):
+            open_tab(page, tab)
+            page.locator(mode).get_by_text("<img class=evil").first.wait_for()
+            unharmed(page)
+        page.locator("#lr-mode").get_by_text("<img class=evil").first.click()
+        upload(page)
+        paint(page)
+        unharmed(page)
+
+
+def test_markup_in_the_names_of_uploads(watched: WatchedPages, quick: str, tmp_path: Path) -> None:
+    """One that cannot be read is named in a sentence; Gradio's list names them all."""
+    page = watched.open(quick)
+    evil = [tmp_path / f"<img class=evil src=x onerror=window.pwned={n}>.png" for n in range(2)]
+    evil[0].write_bytes(b"no picture")
+    Image.new("RGB", (64, 64), "teal").save(evil[1])
+    open_tab(page, "Encode")
+    page.locator("#lr-bulk > button, #lr-bulk button").first.click()
+    page.locator("#lr-bulk-pictures input[type=file]").set_input_files(evil[0])
+    page.locator("#lr-bulk-pictures").get_by_text("class=evil").first.wait_for()
+    unharmed(page)
+    page.locator("#lr-bulk-encode").click()
+    page.get_by_text("could not be read").first.wait_for()
+    unharmed(page)
+    page.locator("#lr-encode-picture input[type=file]").set_input_files(evil[1])
+    page.locator("#lr-encode-picture img").first.wait_for()
+    unharmed(page)
+    open_tab(page, "Paint")
+    upload(page, evil[1])
     unharmed(page)
 
 
