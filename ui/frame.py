@@ -6,7 +6,7 @@ import contextvars
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -266,7 +266,9 @@ class Frame:
         self.stop.click(self.context.runs.stop, self.run_id, None, **quiet())
 
 
-def shown_by(work: Callable[[Callable[[S], None]], None], stop: threading.Event) -> Iterator[S | None]:
+def shown_by(
+    work: Callable[[Callable[[S], None]], None], stop: threading.Event
+) -> Generator[S | None, None, None]:
     """Run `work(show)` in a thread of its own, and yield what it shows, or None after half a second without.
 
     Gradio looks only between two values whether the page is still open. Closing the generator sets `stop` and waits

@@ -9,25 +9,30 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from typing import TypeVar
 
 import gradio as gr
+from PIL import Image
 
 from backend.errors import BadLatentsError, Cancelled, LatentRelayError
 from backend.events import Failed, Result, StageDone, StageStarted
 from backend.job import MAX_SEED, UserEndpoint
 from backend.latents import load_latents
 from backend.message import Message, literal
+from backend.report import StageReport
 from ui.contact_sheet import contact_sheet
 from ui.form import Changes, Values, vae_options
+from ui.frame import shown_by
 from ui.pictures import data_uri, file_url
 from ui.run_view import RunContext, RunView, offer
 from ui.text import say
 from ui.widgets import failure, shows
 
 Steps = Generator[Changes, None, None]
+E = TypeVar("E")
 
 
 def with_seed(values: Values) -> Values:
@@ -45,9 +50,9 @@ def follow(context: RunContext, values: Values) -> Steps:
         seeded, studio = with_seed(values), context.studio
         job = seeded.job(seeded.picture(studio.find_model(seeded.model), context.locale))
         yield view.begin(job)
-        with closing(studio.img2img(job, view.run.stop)) as events:
+        with closing(_awaited(lambda: studio.img2img(job, view.run.stop), view.run.stop)) as events:
             for event in events:
-                yield view.apply(event)
+                yield _unchanged(context) if event is None else view.apply(event)
 
     yield from _framed(view, steps())
 
@@ -73,12 +78,39 @@ def finish_another_way(
         except (OSError, ValueError, KeyError) as error:
             raise BadLatentsError(literal(say(context.locale, "nothing_to_finish"))) from error
         yield view.apply(StageStarted("decode", options.mode, Message(""), Message("")))
-        image, report = context.studio.decode(file.latents, file.model, options, run.stop)
+
+        def decoded() -> Iterator[tuple[Image.Image, StageReport]]:
+            yield context.studio.decode(file.latents, file.model, options, run.stop)
+
+        with closing(_awaited(decoded, run.stop)) as waiting:
+            for done in waiting:
+                if done is None:
+                    yield _unchanged(context)
+                else:
+                    image, report = done
         yield view.apply(StageDone(report))
         recipe["decode_mode"] = options.mode
         yield view.apply(Result(image, file.latents, tuple(run.reports), recipe))
 
     yield from _framed(view, steps())
+
+
+def _awaited(events: Callable[[], Iterator[E]], stop: threading.Event) -> Generator[E | None, None, None]:
+    """The events, and None after each half second without one.
+
+    Gradio sees only between two values that a visitor has left, and until then whoever cancels the run holds a lock
+    that everybody's runs need at their end; a model may load for minutes without an event.
+    """
+
+    def work(show: Callable[[E], None]) -> None:
+        for event in events():
+            show(event)
+
+    return shown_by(work, stop)
+
+
+def _unchanged(context: RunContext) -> Changes:
+    return {context.widgets.panel: gr.skip()}
 
 
 def _framed(view: RunView, steps: Steps) -> Steps:
@@ -124,8 +156,11 @@ def follow_series(context: RunContext, series: Sequence[Values], caption: Callab
 
     try:
         yield begin() | widgets.busy(True)
-        with closing(studio.batch(jobs, stop)) as batch:
+        with closing(_awaited(lambda: studio.batch(jobs, stop), stop)) as batch:
             for item in batch:
+                if item is None:
+                    yield _unchanged(context)
+                    continue
                 while item.index >= len(views):
                     yield begin()
                 view = views[item.index]
