@@ -53,6 +53,7 @@ TOGETHER = {
     "tests/browser/": "browser, journeys",
     "tests/test_app.py": "app",
     "tests/test_readme.py": "app",
+    "tests/ui/test_crowd.py": "app",
     "tests/ui/test_hostile.py": "app",
     "tests/ui/test_two_visitors.py": "app",
 }

@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import BlocksConfig
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -28,13 +29,30 @@ _SPARE_THREADS = 64
 """Beside one for each job that may wait, for whatever else the page does; so the stop button always finds one."""
 
 
+class PageConfig(BlocksConfig):
+    """The page's components and events; a session's copy describes none of them.
+
+    Gradio describes every component anew for each session, on its event loop: a tenth of a second and half a megabyte
+    a visitor, kept for 10 000 of them. Only its deep links read that, and this page has links of its own.
+    """
+
+    def __copy__(self) -> BlocksConfig:
+        session = super().__copy__()
+        session.config_for_block = lambda *_: {}  # type: ignore[method-assign, misc, assignment]
+        return session
+
+
 class Page(gr.Blocks):
-    """Blocks whose generators send every value whole.
+    """Blocks whose sessions cost little, and whose generators send every value whole.
 
     Gradio sends what changed since the last message, and the browser applies that to the very object which it handed
     over for the last one. Where two messages come at once the earlier has not been looked at by then, and loses what
     the later does not repeat: a finished picture, or a button that was set free.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.default_config = PageConfig(self)
 
     def handle_streaming_diffs(
         self,

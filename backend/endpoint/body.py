@@ -16,14 +16,16 @@ SLOWEST = 16_384
 
 
 def declared_size(headers: Mapping[str, str], limit: int) -> int | None:
-    """The body's length as announced, None for a chunked one.
+    """The body's length as announced, None for a chunked one, even if a length is announced beside that.
 
     Raises:
         TooLargeError: announced too large; nothing of it has been read.
     """
+    if "transfer-encoding" in headers:
+        return None
     text = headers.get("content-length", "")
     if not text.isascii() or not text.isdigit():
-        return None if "transfer-encoding" in headers else 0
+        return 0
     size = int(text)
     if size > limit:
         raise TooLargeError(

@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 
 from backend import wire
 from backend.endpoint import Limits, Served, Service, build_app, routes
+from backend.endpoint.body import declared_size
 from backend.endpoint.responses import LINGER_BYTES, LingeringResponse
 from backend.errors import BusyError, OutOfMemoryError
 from backend.models import BUILTIN
@@ -236,6 +237,14 @@ def test_a_body_that_stalls_gives_its_place_back(builtin: Whole, pause: float) -
             assert answer.status == 503 and json.loads(answer.read())["code"] == "deadline"
             connection.close()
         assert requests.post(f"{url}/?{SHAPE}", data=BODY, timeout=10).status_code == 200
+
+
+@pytest.mark.parametrize("length", ["0", "5"])
+def test_chunks_count_although_a_length_is_announced_too(length: str) -> None:
+    """HTTP goes by the chunks then, so a small announcement must not book a small place."""
+    assert declared_size({"transfer-encoding": "chunked", "content-length": length}, 10) is None
+    assert declared_size({"content-length": length}, 10) == int(length)
+    assert declared_size({}, 10) == 0
 
 
 def test_the_direction_is_found_out_away_from_the_event_loop(

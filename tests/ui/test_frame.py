@@ -12,8 +12,12 @@ import gradio as gr
 import pytest
 
 from backend.errors import Cancelled, OutOfMemoryError
+from backend.events import Event
+from backend.job import Job
 from tests.fakes import FakeStudio
+from tests.following import follow_page
 from ui import benchmark, compare, decode, encode
+from ui.form import Values
 from ui.frame import Frame, Task, one_run, shown_by
 from ui.runs import Runs
 from ui.tab import PageContext
@@ -255,3 +259,23 @@ def test_a_stopped_benchmark_keeps_what_it_measured(
     data[tab.sizes] = []
     with pytest.raises(gr.Error):
         list(tab.frame.follow(tab._measure, data, ENGLISH))
+
+
+def test_a_run_that_says_nothing_for_long_can_be_left(tmp_path: Path) -> None:
+    """A model that loads for minutes: the page is asked meanwhile whether anybody still waits, and may close."""
+    loading, stopped = threading.Event(), threading.Event()
+
+    class Loading(FakeStudio):
+        def img2img(self, job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
+            assert stop is not None
+            loading.set()
+            assert stop.wait(20)
+            stopped.set()
+            yield from ()
+
+    steps, view = follow_page(Loading(), Runs(tmp_path), Values(str(ASSETS / "mountains.png"), "x"))
+    next(steps)
+    assert next(steps) == {view.panel: gr.skip()}, "after half a second, although nothing has happened"
+    assert loading.is_set() and not stopped.is_set()
+    steps.close()  # type: ignore[attr-defined]
+    assert stopped.wait(10)
