@@ -51,7 +51,9 @@ def test_fit_shows_a_published_96_percent_inside_its_own_range() -> None:
 def test_fit_says_which_published_figures_are_of_another_precision() -> None:
     card = "NVIDIA GeForce RTX 3070"
     html = fit.table(will_it_fit(SDXL, 2048, 2048, 8 * 2**30, card), "en", "RTX 3070")
-    assert "out of memory <small>in float32</small>" in html
+    assert "out of memory <small>in float32</small>" in html and "only just" in html
+    as_published = fit.table(will_it_fit(SDXL, 2048, 2048, 8 * 2**30, card, 4), "en", "RTX 3070")
+    assert "<small>in float32" not in as_published and '<tr data-fits="no">' in as_published
 
 
 def measured(size: int, mode: str, error: str | None = None) -> Measured:

@@ -299,6 +299,8 @@ DE: dict[str, str] = {
     "fit_memory": "Ihr Speicher (GB)",
     "fit_model": "Modell",
     "fit_size": "Bildgröße",
+    "fit_precision": "Genauigkeit",
+    "fit_models": "die des Modells",
     "fit_thinking": "Wird ausgerechnet …",
     "fit_bad_memory": "Bitte geben Sie den Speicher der Karte in GB an, mehr als 0 und höchstens 1000.",
     "fit_choice": "{stage}: {reason}",

@@ -227,6 +227,8 @@ EN: dict[str, str] = {
     "fit_memory": "Its memory (GB)",
     "fit_model": "Model",
     "fit_size": "Picture size",
+    "fit_precision": "Precision",
+    "fit_models": "the model’s own",
     "fit_thinking": "Working it out …",
     "fit_bad_memory": "Please give the card's memory in GB, more than 0 and at most 1000.",
     "fit_choice": "{stage}: {reason}",

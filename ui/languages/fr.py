@@ -296,6 +296,8 @@ FR: dict[str, str] = {
     "fit_memory": "Sa mémoire (Go)",
     "fit_model": "Modèle",
     "fit_size": "Taille de l’image",
+    "fit_precision": "Précision",
+    "fit_models": "celle du modèle",
     "fit_thinking": "Calcul en cours …",
     "fit_bad_memory": "Indiquez la mémoire de la carte en Go, plus de 0 et 1000 au plus.",
     "fit_choice": "{stage} : {reason}",
