@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from backend import quality
+from backend import images, quality
 from backend.errors import Cancelled, LatentRelayError
-from backend.job import VaeOptions
+from backend.job import MAX_SIDE, VaeOptions
 from backend.message import Message, literal, mode_name
+from backend.placement.choose import SAFE_SHARE
 from backend.report import StageReport
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ SAME_DB = 45.0
 """PSNR above which nobody sees a difference in 8-bit pictures, even when switching between them."""
 CLOSE_DB = 30.0
 _ROUNDING_DB = 60.0
+_MIN_SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,12 @@ class Row:
         return max(known) if known and len(known) == len(needs) else None
 
     @property
+    def added_bytes(self) -> int | None:
+        """The maximum over its stages of what each took above its start; what modes are compared by."""
+        known = [report.cost.added_bytes for report in self.reports if report.cost.added_bytes is not None]
+        return max(known) if known and len(known) == len(self.reports) else None
+
+    @property
     def peak_percent(self) -> float | None:
         total = self.reports[0].cost.device_bytes if self.reports else None
         return None if self.peak_bytes is None or not total else 100 * self.peak_bytes / total
@@ -70,6 +78,7 @@ class Row:
             "mode": self.mode,
             "seconds": self.seconds,
             "peak_bytes": self.peak_bytes,
+            "added_bytes": self.added_bytes,
             "peak_percent": self.peak_percent,
             "wire_bytes": self.wire_bytes,
             "psnr": self.psnr if self.psnr != float("inf") else "inf",
@@ -78,6 +87,48 @@ class Row:
             "seam_score": self.seam_score,
             "error": None if self.error is None else str(self.error),
         }
+
+
+def at_working_size(
+    studio: Studio, image: Image.Image, model: str, longest: int | None = None
+) -> tuple[Image.Image, Message]:
+    """(the RGB picture as it is compared, its size in a sentence).
+
+    Its own size, cut to whole latents; smaller where its longer side shall be `longest`, or where the whole picture,
+    the reference, would not fit the free memory. Never enlarged, but to 64 pixels a side.
+    """
+    grid = studio.find_model(model).size_multiple
+    scale = min(1.0, (longest or MAX_SIDE) / max(image.size))
+    has, room = image.size, True
+
+    def scaled() -> tuple[int, int]:
+        width, height = (max(_MIN_SIDE, int(side * scale) // grid * grid) for side in has)
+        return width, height
+
+    while (share := studio.whole_share(model, *scaled())) > SAFE_SHARE and max(scaled()) > _MIN_SIDE:
+        room = False
+        scale *= min(0.95, (SAFE_SHARE / share) ** 0.5)
+    width, height = scaled()
+    values = {"width": width, "height": height, "has_width": has[0], "has_height": has[1]}
+    if (width, height) == has:
+        return image, Message("Compared at {width} × {height} pixels, the picture’s own size.", **values)
+    if scale == 1 and width <= has[0] and height <= has[1]:
+        left, top = (has[0] - width) // 2, (has[1] - height) // 2
+        cut = image.crop((left, top, left + width, top + height))
+        return cut, Message(
+            "Compared at {width} × {height} pixels, cut from {has_width} × {has_height} to whole latents.",
+            **values,
+        )
+    resized = images.resize(image, width, height)
+    if not room:
+        return resized, Message(
+            "Compared at {width} × {height} pixels, the most that fits the free memory; the picture has "
+            "{has_width} × {has_height}.",
+            **values,
+        )
+    return resized, Message(
+        "Compared at {width} × {height} pixels; the picture has {has_width} × {has_height}.", **values
+    )
 
 
 def compare(
@@ -168,7 +219,7 @@ def conclusion(rows: Sequence[Row]) -> Message:
         return Message("The whole picture did not fit, but “{mode}” made it.", mode=mode_name(working[0]))
     if not others:
         return Message("Only the whole picture was made, so there is nothing to compare it with.")
-    best = min(others, key=lambda row: (_closeness(row), row.peak_bytes or 2**63))
+    best = min(others, key=lambda row: (_closeness(row), row.added_bytes or 2**63))
     mode, picture = _MODES.get(best.mode, literal(best.mode.capitalize())), _CLOSENESS[_closeness(best)]
     if best.wire_bytes is not None:
         return Message(
@@ -177,7 +228,7 @@ def conclusion(rows: Sequence[Row]) -> Message:
             picture=picture,
             size=best.wire_bytes / 1e6,
         )
-    share = 100 * best.peak_bytes / whole.peak_bytes if best.peak_bytes and whole.peak_bytes else None
+    share = memory_share(best, whole)
     times = best.seconds / whole.seconds if best.seconds and whole.seconds else None
     if share is not None and times is not None:
         return Message(
@@ -196,6 +247,13 @@ def conclusion(rows: Sequence[Row]) -> Message:
             "{mode} gives {picture} in {times:.1f} times the time.", mode=mode, picture=picture, times=times
         )
     return Message("{mode} gives {picture}.", mode=mode, picture=picture)
+
+
+def memory_share(row: Row, whole: Row) -> float | None:
+    """Percent of what `whole` took above its start."""
+    if not row.added_bytes or not whole.added_bytes:
+        return None
+    return 100 * row.added_bytes / whole.added_bytes
 
 
 def _closeness(row: Row) -> int:

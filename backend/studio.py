@@ -21,7 +21,7 @@ from backend.job import Job, ResolvedJob, VaeOptions, vae_modes
 from backend.message import Message
 from backend.models import ModelSpec
 from backend.placement.estimate import Estimate
-from backend.placement.fit import Fit, fits_here
+from backend.placement.fit import DIRECTIONS, Fit, fits_here
 from backend.placement.learned import ExpectedCost
 from backend.placement.planner import Planner
 from backend.report import Direction, StageReport
@@ -122,6 +122,15 @@ class Studio:
         request = StageRequest(direction, self.find_model(model), width, height, options)
         modes = [mode for mode in vae_modes(request.spec) if mode not in ("auto", "remote")]
         return {mode: self.planner.expect(request, mode) for mode in modes}
+
+    def whole_share(self, model: str, width: int, height: int) -> float:
+        """What a whole picture's VAE stages need at least, as a multiple of the memory that is free now."""
+        spec, options = self.find_model(model), VaeOptions("whole")
+        needs = [0]
+        for direction in DIRECTIONS:
+            expected = self.planner.expect(StageRequest(direction, spec, width, height, options), "whole")
+            needs.append(expected.least_bytes or expected.peak_bytes or 0)
+        return max(needs) / max(1, self.planner.device_state(spec).free_bytes)
 
     def fits_here(self, model: str, width: int, height: int) -> list[Fit]:
         """Whether each mode's VAE stages fit this machine; imports torch, loads nothing."""

@@ -70,6 +70,9 @@ class FakeStudio:
             ),
         )
 
+    def whole_share(self, model: str, width: int, height: int) -> float:
+        return 0.1
+
     def routes(self) -> list[Any]:
         return []
 

@@ -6,13 +6,14 @@ import threading
 import pytest
 from PIL import Image
 
-from backend.compare import Row, compare, conclusion
+from backend.compare import Row, at_working_size, compare, conclusion
 from backend.errors import Cancelled
 from backend.job import VaeOptions
 from backend.message import Message, literal
-from backend.report import Cost, StageReport, Traffic
+from backend.report import Cost, Direction, StageReport, Traffic
 from backend.studio import Studio
 
+ENDS: tuple[Direction, ...] = ("encode", "decode")
 TILES = VaeOptions(tile_size=64, tile_overlap=16)
 
 
@@ -49,6 +50,48 @@ def test_a_mode_that_fails_is_a_row_with_its_reason(studio: Studio, picture: Ima
     assert tiled.as_dict()["error"] == str(tiled.error)
     assert whole.error is None and remote.error is None
     assert tiled.as_dict()["seconds"] is None
+
+
+def test_it_works_at_the_picture_s_own_size(studio: Studio) -> None:
+    photo = Image.effect_noise((320, 200), 60).convert("RGB")
+    sized, sentence = at_working_size(studio, photo, "builtin")
+    assert sized is photo and str(sentence) == "Compared at 320 × 200 pixels, the picture’s own size."
+    odd = photo.crop((0, 0, 319, 199))
+    sized, sentence = at_working_size(studio, odd, "builtin")
+    assert sized.tobytes() == odd.crop((1, 1, 317, 197)).tobytes(), "cut, not resampled"
+    assert str(sentence) == "Compared at 316 × 196 pixels, cut from 319 × 199 to whole latents."
+    assert at_working_size(studio, photo, "builtin", 1024)[0] is photo, "never enlarged"
+    assert at_working_size(studio, photo.resize((20, 20)), "builtin")[0].size == (64, 64)
+
+
+def test_it_works_smaller_where_asked_or_where_the_whole_picture_would_not_fit(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = Image.new("RGB", (1024, 512))
+    sized, sentence = at_working_size(studio, photo, "builtin", 256)
+    assert sized.size == (256, 128)
+    assert str(sentence) == "Compared at 256 × 128 pixels; the picture has 1024 × 512."
+    monkeypatch.setattr("backend.placement.planner.free_bytes", lambda device: 100_000_000)
+    sized, sentence = at_working_size(studio, photo, "builtin")
+    assert 256 < sized.width < 1024 and sized.width == pytest.approx(2 * sized.height, abs=8)
+    assert "the most that fits the free memory; the picture has 1024 × 512." in str(sentence)
+    needs = [studio.forecast("builtin", d, *sized.size, VaeOptions())["whole"].peak_bytes for d in ENDS]
+    assert 60_000_000 < max(need or 0 for need in needs) < 85_000_000
+    monkeypatch.setattr("backend.placement.planner.free_bytes", lambda device: 0)
+    assert at_working_size(studio, photo, "builtin")[0].size == (64, 64)
+
+
+def test_memory_is_what_was_taken_above_the_start() -> None:
+    """Also on a card, whose peak includes the weights and whatever else lies there."""
+
+    def taken(mode: str, peak: int) -> Row:
+        cost = Cost(1.0, "VRAM", peak, 8000, 10**10)
+        report = StageReport("decode", mode, Message(""), Message(""), cost)
+        return Row(mode, Image.new("RGB", (8, 8)), (report,), psnr=60)
+
+    whole, streamed = taken("whole", 9000), taken("streamed", 8300)
+    assert (whole.added_bytes, streamed.added_bytes) == (1000, 300)
+    assert "in 30 % of the memory" in str(conclusion([whole, streamed]))
 
 
 def test_stopping(studio: Studio, picture: Image.Image) -> None:

@@ -13,11 +13,11 @@ from gradio.components import Component
 from PIL import Image
 
 from backend import images, quality
-from backend.compare import Row, compare, conclusion
+from backend.compare import Row, at_working_size, compare, conclusion, memory_share
 from backend.errors import BadImageError, LatentRelayError
-from backend.job import VAE_MODES, VaeOptions, fit_size, vae_modes
+from backend.job import VAE_MODES, VaeOptions, vae_modes
 from backend.latents import load_latents
-from backend.message import literal
+from backend.message import Message, literal
 from backend.models import ModelSpec
 from backend.report import Direction
 from backend.studio import Studio
@@ -43,6 +43,9 @@ from ui.widgets import (
 
 MODES = tuple(mode for mode in VAE_MODES if mode != "auto")
 FIRST = ("whole", "streamed", "tiled")
+OWN_SIZE = 0
+SIZES = (256, 512, 1024, 2048)
+"""Of the longer side, in pixels."""
 COLUMNS = ("mode", "time", "memory", "bytes", "psnr", "ssim", "colour", "seam")
 
 
@@ -52,6 +55,8 @@ class CompareTab:
     picture: gr.Image
     latents: gr.File
     model: gr.Dropdown
+    side: gr.Dropdown
+    """Of the longer side, in pixels; OWN_SIZE for the picture's."""
     modes: gr.CheckboxGroup
     remote_line: gr.HTML
     """Whether the endpoint would work, and where it is, once "remote" is ticked."""
@@ -61,13 +66,14 @@ class CompareTab:
     left: gr.Dropdown
     right: gr.Dropdown
     table: gr.HTML
+    differences: gr.Accordion
     heat: gr.Image
     frame: Frame
 
     def wire(self) -> None:
         (start,) = self.frame.starts
-        inputs = {self.picture, self.latents, self.model, self.modes, self.tile, self.overlap}
-        outputs = {self.viewer, self.left, self.right, self.table, self.heat}
+        inputs = {self.picture, self.latents, self.model, self.side, self.modes, self.tile, self.overlap}
+        outputs = {self.viewer, self.left, self.right, self.table, self.differences, self.heat}
         self.frame.on_start(start, self._compare, inputs, outputs, **BY_THE_VAE)
         self.frame.wire_stop()
         shown = [self.frame.run_id, self.left, self.right]
@@ -97,10 +103,11 @@ class CompareTab:
     def _compare(self, task: Task) -> None:
         studio, locale, folder = self.context.studio, task.locale, task.run.folder
         options = vae_options("whole", task.data[self.tile], task.data[self.overlap])
-        picture, latents, model = (task.data[w] for w in (self.picture, self.latents, self.model))
-        source, model = _source(studio, picture, latents, model, locale)
+        wanted = (task.data[w] for w in (self.picture, self.latents, self.model, self.side))
+        source, model, at_size = _source(studio, *wanted, locale)
+        sized = say_message(at_size, locale)
         working = say(locale, "compare_working", mode=say(locale, "mode_name_whole"))
-        task.tell(working, changes={self.table: table((), locale), self.heat: None})
+        task.tell(f"{working} {sized}", changes={self.table: table((), locale), self.heat: None})
         rows: list[Row] = []
         for row in compare(studio, source, model, task.data[self.modes], options, task.run.stop):
             rows.append(row)
@@ -111,8 +118,9 @@ class CompareTab:
         choices = [(say(locale, f"mode_name_{mode}"), mode) for mode in made]
         first, last = (made[0], made[-1]) if made else (None, None)
         task.tell(
-            say_message(conclusion(rows), locale),
+            f"{say_message(conclusion(rows), locale)} {sized}",
             changes={
+                self.differences: gr.update(open=len(made) > 1),
                 self.left: gr.update(choices=choices, value=first),
                 self.right: gr.update(choices=choices, value=last),
                 self.viewer: _pair(folder, first, last, locale),
@@ -143,6 +151,14 @@ def build(context: PageContext) -> CompareTab:
             model = gr.Dropdown(
                 model_choices(context.studio), value=spec.name, label=T("compare_model"), filterable=False
             )
+            side = gr.Dropdown(
+                [(T("compare_own_size"), OWN_SIZE), *((f"{size} px", size) for size in SIZES)],
+                value=OWN_SIZE,
+                label=T("compare_size"),
+                info=T("compare_size_info"),
+                filterable=False,
+                elem_id="lr-compare-size",
+            )
             modes = gr.CheckboxGroup(
                 mode_boxes(spec), value=list(FIRST), label=T("compare_modes"), elem_id="lr-compare-modes"
             )
@@ -159,7 +175,7 @@ def build(context: PageContext) -> CompareTab:
                 left = gr.Dropdown([], label=T("compare_left"), interactive=True, filterable=False)
                 right = gr.Dropdown([], label=T("compare_right"), interactive=True, filterable=False)
             shown = local(html(table((), "en"), elem_id="lr-compare-table"), lambda locale: table((), locale))
-            with gr.Accordion(T("compare_heat"), open=False):
+            with gr.Accordion(T("compare_heat"), open=False) as differences:
                 intro("compare_heat_text", "lr-quiet")
                 heat = gr.Image(
                     show_label=False, interactive=False, format="png", buttons=[], elem_id="lr-compare-heat"
@@ -170,6 +186,7 @@ def build(context: PageContext) -> CompareTab:
         picture,
         file,
         model,
+        side,
         modes,
         remote_line,
         tile,
@@ -178,6 +195,7 @@ def build(context: PageContext) -> CompareTab:
         left,
         right,
         shown,
+        differences,
         heat,
         frame,
     )
@@ -189,16 +207,25 @@ def mode_boxes(spec: ModelSpec) -> list[tuple[Any, str]]:
 
 
 def _source(
-    studio: Studio, picture: str | None, file: str | None, model: str, locale: str
-) -> tuple[Any, str]:
-    """(picture at the size worked at, or latents; model): a latents file, where given, wins and names its model."""
+    studio: Studio, picture: str | None, file: str | None, model: str, side: int, locale: str
+) -> tuple[Any, str, Message]:
+    """(picture at the size worked at, or latents; model; the size in a sentence).
+
+    A latents file, where given, wins and names its model.
+    """
     if file:
         latents = load_latents(Path(file), studio.models)
-        return latents.latents, latents.model
+        downscale = studio.find_model(latents.model).latents.downscale
+        height, width = (downscale * int(cells) for cells in latents.latents.shape[-2:])
+        size = Message(
+            "Compared at {width} × {height} pixels, the latents’ size.", width=width, height=height
+        )
+        return latents.latents, latents.model, size
     if not picture:
         raise BadImageError(literal(say(locale, "compare_needs")))
     image = images.to_rgb(open_picture(picture, locale))
-    return images.resize(image, *fit_size(image.size, studio.find_model(model))), model
+    sized, at_size = at_working_size(studio, image, model, int(side) or None)
+    return sized, model, at_size
 
 
 def _pair(folder: Path, left: str | None, right: str | None, locale: str) -> dict[str, Any]:
@@ -223,24 +250,25 @@ def table(rows: Sequence[Row], locale: str) -> str:
     if not rows:
         return f'<p class="lr-quiet">{escape(say(locale, "compare_no_rows"))}</p>'
     headings = (say(locale, f"compare_{name}") for name in COLUMNS)
-    return figures(headings, (_row(row, locale) for row in rows), locale)
+    whole = next((row for row in rows if row.mode == "whole"), None)
+    return figures(headings, (_row(row, whole, locale) for row in rows), locale)
 
 
-def _row(row: Row, locale: str) -> FigureRow:
+def _row(row: Row, whole: Row | None, locale: str) -> FigureRow:
     name = escape(say(locale, f"mode_name_{row.mode}"))
     if row.error is not None:
         return FigureRow(name, [escape(say_message(row.error, locale))])
-    share = "" if row.peak_percent is None else f" ({row.peak_percent:.1f} %)"
     reference = row.mode == "whole"
-    cells = (
-        seconds(row.seconds),
-        size(row.peak_bytes) + share,
-        size(row.wire_bytes),
-        say(locale, "compare_reference") if reference else _figure(row.psnr, "{:.1f} dB"),
-        "" if reference else _figure(row.ssim, "{:.4f}"),
-        "" if reference else _figure(row.colour_difference, "{:.2f}"),
-        "" if reference else _figure(row.seam_score, "{:.2f}"),
+    share = None if reference or whole is None else memory_share(row, whole)
+    of_whole = "" if share is None else f" ({share:.0f} %)"
+    costs = (seconds(row.seconds), size(row.added_bytes) + of_whole, size(row.wire_bytes))
+    distances = (
+        _figure(row.psnr, "{:.1f} dB"),
+        _figure(row.ssim, "{:.4f}"),
+        _figure(row.colour_difference, "{:.2f}"),
+        _figure(row.seam_score, "{:.2f}"),
     )
+    cells = (*costs, *((say(locale, "compare_reference"),) if reference else distances))
     return FigureRow(name, [escape(cell) for cell in cells])
 
 

@@ -18,6 +18,7 @@ OTHER_GPU, THIS_COMPUTER = "own", "this"
 SIZES = (256, 512, 768, 1024, 1536, 2048, 3072, 4096)
 GIB = 2**30
 FIRST = "RTX 3070"
+AS_THE_MODEL = 0
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class FitTab:
     model: gr.Dropdown
     side: gr.Dropdown
     """Of a square picture, in pixels."""
+    precision: gr.Dropdown
+    """Bytes an element, or AS_THE_MODEL for the model's own."""
     answer: gr.HTML
 
     def wire(self) -> None:
@@ -44,9 +47,10 @@ class FitTab:
                 self.memory.change,
                 self.model.change,
                 self.side.change,
+                self.precision.change,
             ],
             self._forecast,
-            [self.gpu, self.memory, self.model, self.side],
+            [self.gpu, self.memory, self.model, self.side, self.precision],
             self.answer,
             show_progress="minimal",
             trigger_mode="always_last",
@@ -54,15 +58,17 @@ class FitTab:
             api_visibility="private",
         )
 
-    def _forecast(self, gpu: str, memory: float, model: str, side: int, request: gr.Request) -> str:
+    def _forecast(
+        self, gpu: str, memory: float, model: str, side: int, precision: int, request: gr.Request
+    ) -> str:
         locale, spec, side = locale_of(request), self.context.studio.find_model(model), int(side)
         if gpu == THIS_COMPUTER:
             return _shown(self.context.studio.fits_here(model, side, side), locale)
         if not memory or not 0 < memory <= 1000:
             raise failure(say(locale, "fit_bad_memory"))
-        if gpu == OTHER_GPU:
-            return _shown(will_it_fit(spec, side, side, int(memory * GIB)), locale)
-        return _shown(will_it_fit(spec, side, side, int(memory * GIB), f"NVIDIA GeForce {gpu}"), locale, gpu)
+        name, shown = (None, "") if gpu == OTHER_GPU else (f"NVIDIA GeForce {gpu}", gpu)
+        fits = will_it_fit(spec, side, side, int(memory * GIB), name, int(precision) or None)
+        return _shown(fits, locale, shown)
 
 
 def _take_memory(gpu: str) -> dict[str, object]:
@@ -92,8 +98,15 @@ def build(context: PageContext, tab: gr.Tab) -> FitTab:
         side = gr.Dropdown(
             [(f"{size} × {size}", size) for size in SIZES], value=2048, label=T("fit_size"), filterable=False
         )
+        precision = gr.Dropdown(
+            [(T("fit_models"), AS_THE_MODEL), ("float16, bfloat16", 2), ("float32", 4)],
+            value=AS_THE_MODEL,
+            label=T("fit_precision"),
+            filterable=False,
+            elem_id="lr-fit-precision",
+        )
     answer = intro("fit_thinking", "lr-quiet", elem_id="lr-fit-answer")
-    return FitTab(context, tab, gpu, memory, model, side, answer)
+    return FitTab(context, tab, gpu, memory, model, side, precision, answer)
 
 
 def _shown(fits: Sequence[Fit], locale: str, gpu: str = "") -> str:

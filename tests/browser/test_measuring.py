@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from tests.browser.launching import WatchedPages
 from ui.theme import ASSETS
@@ -12,18 +15,33 @@ def open_tab(page: Any, name: str) -> None:
     page.get_by_role("tab", name=name).click()
 
 
-def test_compare_reads_a_row_for_each_way_and_a_conclusion(watched: WatchedPages, url: str) -> None:
+def test_compare_reads_a_row_for_each_way_and_a_conclusion(
+    watched: WatchedPages, url: str, tmp_path: Path
+) -> None:
+    with Image.open(ASSETS / "sea.png") as picture:  # of no size that a model would choose
+        picture.resize((300, 200)).save(tmp_path / "sea.png")
     page = watched.open(url)
     open_tab(page, "Compare")
-    page.locator("#lr-compare-picture input[type=file]").set_input_files(ASSETS / "sea.png")
+    page.locator("#lr-compare-picture input[type=file]").set_input_files(tmp_path / "sea.png")
     page.locator("#lr-compare-picture img").first.wait_for()
     page.locator("#lr-compare").click()
     page.locator("#lr-compare-viewer .lr-frame[data-state=done]").wait_for()
     rows = page.locator("#lr-compare-table tbody tr")
     names = [name.strip() for name in page.locator("#lr-compare-table tbody th").all_inner_texts()]
     assert names == ["whole", "streamed", "tiled"]
-    assert "the measure" in rows.nth(0).inner_text() and "dB" in rows.nth(2).inner_text()
-    assert "picture" in page.locator("#lr-compare-verdict").inner_text()
+    assert "reference" in rows.nth(0).inner_text() and "dB" in rows.nth(2).inner_text()
+    assert (
+        "Compared at 300 × 200 pixels, the picture’s own size."
+        in page.locator("#lr-compare-verdict").inner_text()
+    )
+    page.locator("#lr-compare-heat img").wait_for()
+    table = page.locator("#lr-compare-table .lr-scroll")
+    assert table.evaluate("box => box.scrollWidth <= box.clientWidth"), "every column shows at 1280 pixels"
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert table.evaluate("box => box.scrollWidth <= box.clientWidth")
+    assert rows.nth(1).locator("td").first.evaluate("cell => getComputedStyle(cell).display") == "flex", (
+        "stacked"
+    )
 
 
 def test_will_it_fit_answers_before_anything_is_pressed(watched: WatchedPages, url: str) -> None:

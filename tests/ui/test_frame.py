@@ -215,6 +215,7 @@ def test_compare_in_a_tab_makes_a_row_a_mode(context: PageContext) -> None:
         tab.picture: str(ASSETS / "sea.png"),
         tab.latents: None,
         tab.model: "builtin",
+        tab.side: 256,
         tab.modes: ["whole", "tiled"],
         tab.tile: 128,
         tab.overlap: 32,
@@ -224,6 +225,8 @@ def test_compare_in_a_tab_makes_a_row_a_mode(context: PageContext) -> None:
     assert [table.count("<tr>") - 1 for table in tables[1:]] == [1, 2]
     last = page_after(changes)
     assert last[tab.left]["value"] == "whole" and last[tab.right]["value"] == "tiled"
+    assert "Compared at 256 × 256 pixels; the picture has 512 × 512." in str(last[tab.frame.status])
+    assert last[tab.differences]["open"] and last[tab.heat] is not None
     data[tab.picture] = None
     with pytest.raises(gr.Error, match="hoose a picture"):
         list(tab.frame.follow(tab._compare, data, ENGLISH))

@@ -27,9 +27,11 @@ def test_compare_shows_a_dash_for_the_unknown_and_the_sentence_for_a_failure() -
     html = compare.table(
         [row("whole", psnr=math.inf), row("tiled", psnr=31.25), Row("remote", error=literal("<gone>"))], "en"
     )
-    assert "31.2 dB" in html and "the measure" in html and "&lt;gone&gt;" in html and "<gone>" not in html
+    assert "31.2 dB" in html and "reference" in html and "&lt;gone&gt;" in html and "<gone>" not in html
     assert html.count("<span>–</span></td>") >= 3
-    assert "20.0 %" in html, "what was added, of all the memory"
+    assert "200 B (100 %)" in html and "200 B</span>" in html, (
+        "what was added, and that of the whole picture's"
+    )
 
 
 def test_fit_shows_the_published_figure_beside_the_forecast() -> None:
@@ -49,7 +51,9 @@ def test_fit_shows_a_published_96_percent_inside_its_own_range() -> None:
 def test_fit_says_which_published_figures_are_of_another_precision() -> None:
     card = "NVIDIA GeForce RTX 3070"
     html = fit.table(will_it_fit(SDXL, 2048, 2048, 8 * 2**30, card), "en", "RTX 3070")
-    assert "out of memory <small>in float32</small>" in html
+    assert "out of memory <small>in float32</small>" in html and "only just" in html
+    as_published = fit.table(will_it_fit(SDXL, 2048, 2048, 8 * 2**30, card, 4), "en", "RTX 3070")
+    assert "<small>in float32" not in as_published and '<tr data-fits="no">' in as_published
 
 
 def measured(size: int, mode: str, error: str | None = None) -> Measured:

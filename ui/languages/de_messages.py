@@ -141,6 +141,11 @@ DE_MESSAGES: dict[str, str] = {
     "the same picture": "dasselbe Bild",
     "nearly the same picture": "fast dasselbe Bild",
     "a visibly different picture": "ein sichtbar anderes Bild",
+    "Compared at {width} × {height} pixels, the picture’s own size.": "Verglichen mit {width} × {height} Pixeln, der Größe des Bildes.",
+    "Compared at {width} × {height} pixels, cut from {has_width} × {has_height} to whole latents.": "Verglichen mit {width} × {height} Pixeln, aus {has_width} × {has_height} auf ganze Latents geschnitten.",
+    "Compared at {width} × {height} pixels, the most that fits the free memory; the picture has {has_width} × {has_height}.": "Verglichen mit {width} × {height} Pixeln, mehr passt nicht in den freien Speicher; das Bild hat {has_width} × {has_height}.",
+    "Compared at {width} × {height} pixels; the picture has {has_width} × {has_height}.": "Verglichen mit {width} × {height} Pixeln; das Bild hat {has_width} × {has_height}.",
+    "Compared at {width} × {height} pixels, the latents’ size.": "Verglichen mit {width} × {height} Pixeln, der Größe der Latents.",
     # will it fit?
     "The whole picture fits: {whole} of {has}.": "Das ganze Bild passt: {whole} von {has}.",
     "Only tiles fit, in {tiled}, and seams may show; {why}.": "Nur Kacheln passen, in {tiled}, und Nähte sind möglich; {why}.",

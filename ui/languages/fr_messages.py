@@ -141,6 +141,11 @@ FR_MESSAGES: dict[str, str] = {
     "the same picture": "la même image",
     "nearly the same picture": "presque la même image",
     "a visibly different picture": "une image visiblement différente",
+    "Compared at {width} × {height} pixels, the picture’s own size.": "Comparé à {width} × {height} pixels, la taille de l’image.",
+    "Compared at {width} × {height} pixels, cut from {has_width} × {has_height} to whole latents.": "Comparé à {width} × {height} pixels, rogné de {has_width} × {has_height} à des latents entiers.",
+    "Compared at {width} × {height} pixels, the most that fits the free memory; the picture has {has_width} × {has_height}.": "Comparé à {width} × {height} pixels, le maximum pour la mémoire libre ; l’image fait {has_width} × {has_height}.",
+    "Compared at {width} × {height} pixels; the picture has {has_width} × {has_height}.": "Comparé à {width} × {height} pixels ; l’image fait {has_width} × {has_height}.",
+    "Compared at {width} × {height} pixels, the latents’ size.": "Comparé à {width} × {height} pixels, la taille des latents.",
     # will it fit?
     "The whole picture fits: {whole} of {has}.": "L’image entière tient : {whole} sur {has}.",
     "Only tiles fit, in {tiled}, and seams may show; {why}.": "Seuls les carreaux tiennent, en {tiled}, avec des coutures possibles ; {why}.",
