@@ -16,9 +16,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from backend.device.convolution import ConvolutionMemory, Probe, convolution_probe
 from backend.device.measure import DeviceState
 from backend.errors import UnsupportedVAEError
 from backend.job import ResolvedJob
+from backend.models import ModelSpec
 from backend.placement import shapes
 from backend.placement.cards import gpu_peak_bytes
 from backend.request import StageRequest
@@ -52,7 +54,7 @@ class LearnedCosts:
         self._read()
 
     def expect(self, request: StageRequest, mode: str, device: DeviceState) -> ExpectedCost:
-        """What `request` will take in `mode`; needs no more than a millisecond, except for the streamed mode's plan."""
+        """What `request` will take in `mode`; milliseconds, but for the first of a kind."""
         peak = peak_bytes(request, mode, device)
         work = _work(request, mode)
         key = _key(request, mode, device)
@@ -148,14 +150,34 @@ def peak_bytes(request: StageRequest, mode: str, device: DeviceState) -> int | N
     if mode == "streamed":
         return _streamed_peak_bytes(request, device)
     if mode == "tiny":
-        return shapes.tiny_peak_bytes(*size, element_bytes)
+        return shapes.tiny_peak_bytes(*size, element_bytes, _probe(device))
     if mode not in ("whole", "tiled"):
         return 0
     if device.type == "cuda":
         return gpu_peak_bytes(request.spec, request.direction, *size, tile) * element_bytes // 2
     return shapes.cpu_peak_bytes(
-        channels, request.direction, *size, element_bytes, tile, request.options.tile_overlap
+        channels,
+        request.direction,
+        *size,
+        element_bytes,
+        _probe(device),
+        tile,
+        request.options.tile_overlap,
+        _layers_per_block(request.spec),
     )
+
+
+def _probe(device: DeviceState) -> Probe:
+    """What a convolution takes there: measured on a processor, elsewhere taken to be its output alone."""
+    if device.type == "cpu":
+        return convolution_probe(device.dtype)
+    return lambda _channels_in, channels_out, _kernel: ConvolutionMemory(channels_out)
+
+
+def _layers_per_block(spec: ModelSpec) -> int:
+    from backend.vae.architecture import weightless_vae
+
+    return int(weightless_vae(spec).config.layers_per_block)
 
 
 def _streamed_peak_bytes(request: StageRequest, device: DeviceState) -> int | None:
