@@ -16,9 +16,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from backend.device.convolution import ConvolutionMemory, Probe, convolution_probe
 from backend.device.measure import DeviceState
 from backend.errors import UnsupportedVAEError
 from backend.job import ResolvedJob
+from backend.models import ModelSpec
 from backend.placement import shapes
 from backend.placement.cards import Memory, gpu_memory
 from backend.request import StageRequest
@@ -56,7 +58,7 @@ class LearnedCosts:
         self._read()
 
     def expect(self, request: StageRequest, mode: str, device: DeviceState) -> ExpectedCost:
-        """What `request` will take in `mode`; needs no more than a millisecond, except for the streamed mode's plan."""
+        """What `request` will take in `mode`; milliseconds, but for the first of a kind."""
         peak = peak_bytes(request, mode, device)
         least = None
         if device.type == "cuda" and mode in ("whole", "tiled"):
@@ -158,13 +160,20 @@ def peak_bytes(request: StageRequest, mode: str, device: DeviceState) -> int | N
     if mode == "streamed":
         return _streamed_peak_bytes(request, device)
     if mode == "tiny":
-        return shapes.tiny_peak_bytes(*size, element_bytes)
+        return shapes.tiny_peak_bytes(*size, element_bytes, _probe(device))
     if mode not in ("whole", "tiled"):
         return 0
     if device.type == "cuda":
         return _gpu_memory(request, mode, device).full
     return shapes.cpu_peak_bytes(
-        channels, request.direction, *size, element_bytes, tile, request.options.tile_overlap
+        channels,
+        request.direction,
+        *size,
+        element_bytes,
+        _probe(device),
+        tile,
+        request.options.tile_overlap,
+        _layers_per_block(request.spec),
     )
 
 
@@ -172,6 +181,19 @@ def _gpu_memory(request: StageRequest, mode: str, device: DeviceState) -> Memory
     tile = request.options.tile_size if mode == "tiled" else None
     element_bytes = 4 if device.dtype == "float32" else 2
     return gpu_memory(request.spec, request.direction, request.width, request.height, element_bytes, tile)
+
+
+def _probe(device: DeviceState) -> Probe:
+    """What a convolution takes there: measured on a processor, elsewhere taken to be its output alone."""
+    if device.type == "cpu":
+        return convolution_probe(device.dtype)
+    return lambda _channels_in, channels_out, _kernel: ConvolutionMemory(channels_out)
+
+
+def _layers_per_block(spec: ModelSpec) -> int:
+    from backend.vae.architecture import weightless_vae
+
+    return int(weightless_vae(spec).config.layers_per_block)
 
 
 def _streamed_peak_bytes(request: StageRequest, device: DeviceState) -> int | None:

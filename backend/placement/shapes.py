@@ -7,6 +7,9 @@ full-resolution level is the peak. For SD v1 that is 768 and 512 elements a pixe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from backend.device.convolution import ConvolutionMemory, Probe
 from backend.report import Direction
 
 
@@ -36,33 +39,60 @@ def cpu_peak_bytes(
     width: int,
     height: int,
     element_bytes: int,
+    convolution: Probe,
     tile_size: int | None = None,
     tile_overlap: int = 0,
+    layers_per_block: int = 2,
 ) -> int:
-    """Bytes at the peak on a CPU, where torch's convolutions (oneDNN) also hold their input and output rearranged.
+    """Bytes at the peak on a CPU: the maps alive at the full-resolution level and what `convolution` says it adds.
 
-    The counts of maps are measured with torch's profiler (profile_memory) on torch 2.13; tests hold them within 15 %
-    for float32 and bfloat16. In two bytes an element, the rearranged maps of a decoder are padded to 32 channels.
+    The maps are those of diffusers' AutoencoderKL; tests hold the sum within 15 % of torch's own count.
     """
-    lowest, second = block_out_channels[0], block_out_channels[min(1, len(block_out_channels) - 1)]
     if direction == "encode":
-        elements = 5.0 * lowest
-    elif element_bytes == 4:
-        elements = max(3.8 * second, 5.0 * lowest)
+        moments = list(_encoder_maps(block_out_channels, convolution, layers_per_block))
     else:
-        elements = max(3.0 * second + 2 * -(-second // 32) * 32, 5.0 * lowest)
-    kept = 0.0
-    if tile_size is not None:
-        if direction == "decode" and max(width, height) > tile_size:
-            # Finished tiles wait, overlaps and all, to be blended when the last is there.
-            kept = 3 * width * height * (tile_size / (tile_size - tile_overlap)) ** 2
-        width, height = min(width, tile_size), min(height, tile_size)
-    return round((elements * width * height + kept) * element_bytes)
+        moments = list(_decoder_maps(block_out_channels, convolution))
+    peak = kept = 0.0
+    for pixels in _tiles(width, height, tile_size or max(width, height), tile_overlap):
+        peak = max(peak, kept + max(alive * pixels + added.elements(pixels) for alive, added in moments))
+        if direction == "decode":
+            kept += 3 * pixels  # finished tiles wait to be blended when the last is there
+    return round(peak * element_bytes)
 
 
-def tiny_peak_bytes(width: int, height: int, element_bytes: int) -> int:
-    """Bytes at the peak of an AutoencoderTiny as published: four maps of its 64 channels at full size."""
-    return 260 * width * height * element_bytes
+Moment = tuple[float, ConvolutionMemory]
+"""Elements a pixel alive before a convolution, its input included, and what the convolution adds."""
+
+
+def _encoder_maps(channels: tuple[int, ...], convolution: Probe, layers: int) -> Iterator[Moment]:
+    """Of the first level: each residual block keeps the level's input, its own and the activated map."""
+    lowest = channels[0]
+    same = convolution(lowest, lowest, 3)
+    yield (3 if layers > 1 else 2) * lowest, same
+    # The downsampler keeps the level's input, its own and a padded copy; its output is a quarter. Where neighbourhoods
+    # are written out, there are a quarter as many.
+    unfolds = same.per_pixel > 4 * lowest
+    yield 3 * lowest, ConvolutionMemory(same.per_pixel * (0.25 if unfolds else 0.625), same.fixed)
+
+
+def _decoder_maps(channels: tuple[int, ...], convolution: Probe) -> Iterator[Moment]:
+    """Of the last upsampler and the level after it."""
+    lowest, second = channels[0], channels[min(1, len(channels) - 1)]
+    third = channels[min(2, len(channels) - 1)]
+    if len(channels) > 1:
+        # The input and the output of the level above, a quarter each, and the enlarged map.
+        yield third / 4 + second / 4 + second, convolution(second, second, 3)
+    yield 2 * second, convolution(second, lowest, 3)
+    if second != lowest:
+        yield second + lowest, convolution(second, lowest, 1)
+    yield second + 2 * lowest, convolution(lowest, lowest, 3)
+    yield 3 * second, ConvolutionMemory(0.0)
+
+
+def tiny_peak_bytes(width: int, height: int, element_bytes: int, convolution: Probe) -> int:
+    """Bytes at the peak of an AutoencoderTiny as published: a block's input and its inner map, of 64 channels each."""
+    pixels = width * height
+    return round((2 * 64 * pixels + convolution(64, 64, 3).elements(pixels)) * element_bytes)
 
 
 def multiply_adds(
@@ -99,11 +129,15 @@ def vae_parameters(block_out_channels: tuple[int, ...]) -> int:
 
 def tiled_pixels(width: int, height: int, tile_size: int, tile_overlap: int) -> int:
     """Pixels that diffusers' tiling computes, overlaps counted as often as they are."""
+    return sum(_tiles(width, height, tile_size, tile_overlap))
+
+
+def _tiles(width: int, height: int, tile_size: int, tile_overlap: int) -> list[int]:
+    """The pixels of each tile, in the order in which diffusers computes them."""
     if max(width, height) <= tile_size:
-        return width * height
-    stride = tile_size - tile_overlap
+        return [width * height]
 
-    def covered(side: int) -> int:
-        return sum(min(tile_size, side - start) for start in range(0, side, stride))
+    def sides(side: int) -> list[int]:
+        return [min(tile_size, side - start) for start in range(0, side, tile_size - tile_overlap)]
 
-    return covered(width) * covered(height)
+    return [rows * columns for rows in sides(height) for columns in sides(width)]

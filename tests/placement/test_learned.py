@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from backend.device.convolution import convolution_probe
 from backend.device.measure import DeviceState
 from backend.job import VaeOptions
 from backend.models import BUILTIN, SD_V1, SDXL
@@ -26,7 +27,8 @@ PLAN = (REQUEST, "whole", CPU)
 def test_nothing_is_known_at_first_but_the_peak() -> None:
     expected = LearnedCosts().expect(*PLAN)
     assert expected.seconds is None
-    assert expected.peak_bytes == cpu_peak_bytes(SD_V1.vae_block_out_channels, "decode", 512, 512, 4)
+    probe = convolution_probe("float32")
+    assert expected.peak_bytes == cpu_peak_bytes(SD_V1.vae_block_out_channels, "decode", 512, 512, 4, probe)
 
 
 def test_seconds_follow_what_ran_here() -> None:

@@ -36,7 +36,7 @@ def decode(studio: Studio, file: Path, folder: Path) -> Any:
 
 
 def compare(studio: Studio, file: Path, folder: Path) -> Any:
-    return _source(studio, None, str(file), "builtin", "en")[0]
+    return _source(studio, None, str(file), "builtin", 0, "en")[0]
 
 
 @pytest.mark.parametrize("use", [decode, compare])
