@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from backend.device.queue import DeviceQueue
+
+T = TypeVar("T")
 
 
 class CountedWaits(threading.Event):
@@ -19,6 +24,12 @@ class CountedWaits(threading.Event):
     def wait(self, timeout: float | None = None) -> bool:
         self.waits.append(timeout)
         return self.is_set()
+
+
+def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Its result. On a thread of its own: Playwright leaves an event loop on the one that tests run on."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 @contextmanager

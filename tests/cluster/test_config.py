@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import pickle
 
 import pytest
@@ -24,6 +23,7 @@ from backend.errors import WireError
 from backend.models import BUILTIN
 from backend.wire import CONFIGURED, RAW
 from tests.serving import serve
+from tests.waiting import run_async
 
 VAES = (("builtin", BUILTIN.repository),)
 
@@ -72,7 +72,7 @@ def test_a_replica_computes_and_gives_each_request_its_result_or_error() -> None
         ComputeRequest("builtin", "decode", array * np.float32("inf"), CONFIGURED),
         ComputeRequest("builtin", "decode", array, RAW),
     ]
-    decoded, encoded, broken, other = asyncio.run(replica.compute(requested))
+    decoded, encoded, broken, other = run_async(replica.compute(requested))
     assert not isinstance(decoded, Exception) and not isinstance(encoded, Exception)
     assert decoded[0].tensor.shape == (1, 3, 16, 24) and encoded[0].tensor.shape == (1, 4, 4, 6)
     assert (decoded[1], encoded[1]) == (

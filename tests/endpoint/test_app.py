@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import http.client
 import io
@@ -29,6 +28,7 @@ from backend.models import BUILTIN
 from backend.vae.whole import Whole
 from backend.wire import pack_tensor, parse_timing
 from tests.serving import serve
+from tests.waiting import run_async
 
 SHAPE = "shape=1&shape=4&shape=16&shape=16&dtype=float32"
 BODY = bytes(4 * 16 * 16 * 4)
@@ -129,7 +129,7 @@ def linger(*received: dict[str, object]) -> list[dict[str, object]]:
     async def send(message: MutableMapping[str, object]) -> None:
         sent.append(dict(message))
 
-    asyncio.run(LingeringResponse({"error": "no"}, status_code=400)({"type": "http"}, receive, send))
+    run_async(LingeringResponse({"error": "no"}, status_code=400)({"type": "http"}, receive, send))
     assert next(coming, None) is None, "it did not read on"
     return sent
 
