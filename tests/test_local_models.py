@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from backend.device.loading import Loader
 from backend.errors import BadSettingError, ModelUnavailableError
 from backend.events import Result
-from backend.job import Job, VaeOptions
+from backend.job import Job, VaeOptions, vae_modes
 from backend.models import BUILTIN, MODELS, SD_V1, SD_V2, SDXL
 from backend.models.local import local_model, parse_model_path
 from backend.settings import Settings, read_settings
@@ -46,6 +46,20 @@ def test_a_folder_says_what_its_latents_mean(tmp_path: Path) -> None:
 def test_a_vae_may_shrink_by_something_else(tmp_path: Path) -> None:
     spec = local_model("mine", folder(tmp_path, block_out_channels=[8, 8, 8]))
     assert (spec.latents.downscale, spec.size_multiple, spec.native_size) == (4, 4, 96 * 4)
+
+
+def test_the_familys_tiny_vae_and_preview_are_for_the_familys_latents_only(tmp_path: Path) -> None:
+    """A stand-in that shrinks by 8 would give a picture of twice the size from latents that shrink by 4."""
+    same = local_model("same", folder(tmp_path / "same", scaling_factor=SDXL.latents.scaling_factor))
+    assert same.tiny_vae == SDXL.tiny_vae and same.preview == SDXL.preview
+    for name, other in (("small", {"block_out_channels": [8, 8, 8]}), ("scaled", {"scaling_factor": 0.5})):
+        spec = local_model(name, folder(tmp_path / name, **other))
+        assert spec.tiny_vae is None and spec.preview == () and "tiny" not in vae_modes(spec)
+
+
+def test_a_vae_config_without_its_channels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadSettingError, match="makes no sense"):
+        local_model("mine", folder(tmp_path, block_out_channels=[]))
 
 
 def test_the_built_in_model_is_such_a_folder() -> None:

@@ -79,6 +79,8 @@ def _from_folder(name: str, folder: Path) -> ModelSpec:
     expected = family.latents
     try:
         channels = tuple(int(count) for count in vae.get("block_out_channels", ()))
+        if not channels:
+            raise ValueError("no block_out_channels")
         latents = LatentSpec(
             channels=int(vae.get("latent_channels", 4)),
             downscale=2 ** (len(channels) - 1),
@@ -105,6 +107,8 @@ def _from_folder(name: str, folder: Path) -> ModelSpec:
         vae_block_out_channels=channels,
         variant=_variant(folder),
     )
+    if latents != expected:  # then what was made for the family's latents shows another picture of these
+        spec = replace(spec, tiny_vae=None, preview=())
     network = folder / "unet" / "config.json"
     if network.is_file():
         spec = replace(spec, native_size=int(_read(network).get("sample_size") or 64) * latents.downscale)
