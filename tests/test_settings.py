@@ -50,7 +50,7 @@ def test_each_variable_sets_its_field(tmp_path: Path) -> None:
     """Each one differs from the default, alone."""
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
     (tmp_path / "vae").mkdir()
-    (tmp_path / "vae" / "config.json").write_text("{}")
+    (tmp_path / "vae" / "config.json").write_text('{"block_out_channels": [128, 256, 512, 512]}')
     values = {
         "HOST": "0.0.0.0",
         "PORT": "7001",
