@@ -24,7 +24,7 @@ from PIL import Image
 from backend import images
 from backend.errors import BadImageError, BadLatentsError, BadSettingError, LatentRelayError
 from backend.job import MAX_SIDE, VaeOptions
-from backend.latents import check_meaning, meaning
+from backend.latents import SHARD_FORMAT, check_meaning, meaning
 from backend.message import Message
 from backend.models import MODELS, ModelSpec
 from backend.request import encode_request
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     import torch
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-_FORMAT = "latent-relay-shard/1"
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def _check_shard(
     path: Path, metadata: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], spec: ModelSpec, side: int
 ) -> None:
     """Raises BadSettingError: the shard, whose tensors have those shapes, is not of this model, VAE and size."""
-    if metadata.get("format") != _FORMAT:
+    if metadata.get("format") != SHARD_FORMAT:
         raise BadSettingError(
             "{path} is not a shard of this command.",
             "Please choose an empty folder for --out.",
@@ -286,7 +285,7 @@ class _Shard:
 
     def __init__(self, out: Path, spec: ModelSpec, side: int) -> None:
         self._out = out
-        self._meaning = {"format": _FORMAT, **meaning(spec), "scaled": "true", "side": str(side)}
+        self._meaning = {"format": SHARD_FORMAT, **meaning(spec), "scaled": "true", "side": str(side)}
         self._tensors: dict[str, torch.Tensor] = {}
         self._sizes: dict[str, tuple[int, int]] = {}
         numbers = [int(path.stem.removeprefix("shard-")) for path in out.glob("shard-*.safetensors")]

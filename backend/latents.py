@@ -1,12 +1,14 @@
 """Latents as files and as pictures.
 
 A latents file is safetensors with one tensor, `latents`, and metadata that says what the numbers mean and which VAE
-they are of, so that it can be decoded later, elsewhere, by the right VAE and by no other.
+they are of, so that it can be decoded later, elsewhere, by the right VAE and by no other. The same metadata stand in
+the `.latent` files that are written for ComfyUI. Files of other programs are read as `foreign_latents` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,16 +16,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from backend import foreign_latents
 from backend.errors import BadLatentsError
 from backend.images import MAX_PIXELS
+from backend.message import Message
 from backend.models import MODELS, LatentSpec, ModelSpec
 from backend.models.fingerprint import vae_fingerprint
 
 if TYPE_CHECKING:
     import torch
 
-_FORMAT = "latent-relay/1"
+_OURS = "latent-relay"
+_FORMAT = f"{_OURS}/1"
+SUFFIX, COMFYUI_SUFFIX = ".safetensors", ".latent"
+"""ComfyUI's LoadLatent lists only files that end so."""
 _FINGERPRINT = "vae"
+SHARD_FORMAT = f"{_OURS}-shard/1"
+"""Of a file with the latents of many pictures, which `backend.encode` writes."""
 MAX_FILE_BYTES = 256 * 1024 * 1024
 
 
@@ -34,6 +43,8 @@ class LatentsFile:
     latents: torch.Tensor
     model: str
     spec: LatentSpec
+    note: Message | None = None
+    """What a file of another program was read as."""
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -43,19 +54,25 @@ class LatentsFile:
 
 
 def save_latents(path: Path, latents: torch.Tensor, model: ModelSpec) -> None:
-    """Write scaled latents (1, C, h, w) with model, scaling, size and the VAE's fingerprint in the file's metadata."""
+    """Write scaled latents (1, C, h, w) with model, scaling, size and the VAE's fingerprint in the file's metadata.
+
+    A path that ends in `.latent` becomes a file for ComfyUI, which has them unscaled.
+    """
     from safetensors.torch import save
 
+    for_comfyui = path.suffix == COMFYUI_SUFFIX
     height, width = latents.shape[-2:]
     metadata = {
         "format": _FORMAT,
         **meaning(model),
-        "scaled": "true",
+        "scaled": "false" if for_comfyui else "true",
         "width": str(width * model.latents.downscale),
         "height": str(height * model.latents.downscale),
     }
+    plain = latents.detach().cpu().contiguous()
+    tensors = foreign_latents.to_comfyui(plain, model.latents) if for_comfyui else {"latents": plain}
     # Written here and not by safetensors, so that a full disk is an OSError as everywhere else.
-    path.write_bytes(save({"latents": latents.detach().cpu().contiguous()}, metadata))
+    path.write_bytes(save(tensors, metadata))
 
 
 def meaning(model: ModelSpec) -> dict[str, str]:
@@ -109,14 +126,17 @@ def _number(text: str | None) -> float | None:
         ) from error
 
 
-def load_latents(path: Path, models: Mapping[str, ModelSpec] = MODELS) -> LatentsFile:
-    """Read what `save_latents` wrote for one of `models`.
+def load_latents(
+    path: Path, models: Mapping[str, ModelSpec] = MODELS, named: str | None = None
+) -> LatentsFile:
+    """Read what `save_latents` wrote for one of `models`, or another program's latents.
+
+    `named`: the model that a person chose, for a file that does not say its own.
 
     Raises:
         BadLatentsError: not such a file, too large, several pictures, from an unknown model or another VAE, or with
             values that are not numbers.
     """
-    import torch
     from safetensors import SafetensorError, safe_open
 
     if path.stat().st_size > MAX_FILE_BYTES:
@@ -125,30 +145,98 @@ def load_latents(path: Path, models: Mapping[str, ModelSpec] = MODELS) -> Latent
         )
     try:
         with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            if "latents" not in file.keys():  # noqa: SIM118 - not a dict
-                raise BadLatentsError(
-                    "This file holds no latents.", "Please choose one saved by Latent Relay."
-                )
-            latents = file.get_tensor("latents")
+            metadata, names = file.metadata() or {}, list(file.keys())
+            name = _tensor_name(metadata, names)
+            _check_size(tuple(file.get_slice(name).get_shape()), 1)
+            tensor = file.get_tensor(name)
     except SafetensorError as error:
         raise BadLatentsError(
-            "This is not a latents file.", "Please choose a .safetensors file saved by Latent Relay."
+            "This is not a latents file.",
+            "A .safetensors or .latent file works, from here, from ComfyUI or with a plain tensor.",
         ) from error
-    model = models.get(metadata.get("model", ""))
-    if metadata.get("format") != _FORMAT or model is None:
+    _check_numbers(tensor)
+    if metadata.get("format", "").startswith(_OURS):
+        found = _ours(tensor, metadata, models)
+    else:
+        found = _foreign(tensor, metadata, names, models, named)
+    _check_numbers(found.latents)
+    return found
+
+
+def _tensor_name(metadata: Mapping[str, str], names: Sequence[str]) -> str:
+    """Of the tensor that holds the latents.
+
+    Raises:
+        BadLatentsError: there is none, or several might.
+    """
+    made_by = metadata.get("format")
+    if made_by == SHARD_FORMAT and len(names) > 1:
+        raise _several(len(names))
+    for name in ("latents", foreign_latents.COMFYUI):
+        if name in names:
+            return name
+    if len(names) == 1 and made_by != _FORMAT:
+        return names[0]
+    raise BadLatentsError(
+        "This file holds no latents.", "Please choose one saved here, by ComfyUI or as a single plain tensor."
+    )
+
+
+def _ours(tensor: torch.Tensor, metadata: Mapping[str, str], models: Mapping[str, ModelSpec]) -> LatentsFile:
+    made_by, model = metadata.get("format"), models.get(metadata.get("model", ""))
+    if made_by not in (_FORMAT, SHARD_FORMAT) or model is None:
         raise BadLatentsError(
             "This latents file does not say which model it belongs to.", "Please save it with Latent Relay."
         )
+    if made_by == SHARD_FORMAT:
+        tensor = tensor[None]
+    _check_shape(tensor, model)
+    check_meaning(metadata, model)
+    if metadata.get("scaled") == "false":
+        tensor = foreign_latents.scaled(tensor, model.latents)
+    return LatentsFile(tensor, model.name, model.latents)
+
+
+def _foreign(
+    tensor: torch.Tensor,
+    metadata: Mapping[str, str],
+    names: list[str],
+    models: Mapping[str, ModelSpec],
+    named: str | None,
+) -> LatentsFile:
+    if foreign_latents.is_packed(tuple(tensor.shape)):
+        tensor = foreign_latents.unpacked(tensor, metadata)
+    elif tensor.ndim == 3:  # one picture without its batch
+        tensor = tensor[None]
+    if tensor.ndim != 4:
+        raise BadLatentsError(
+            "A tensor of shape {shape} is no latents of a picture.", shape=str(tuple(tensor.shape))
+        )
+    model = foreign_latents.foreign_model(tensor.shape[1], metadata, models, named)
+    _check_shape(tensor, model)
+    if foreign_latents.COMFYUI in names:
+        tensor, note = foreign_latents.of_comfyui(tensor, names, model)
+    else:
+        tensor, note = foreign_latents.of_diffusers(tensor, model)
+    return LatentsFile(tensor, model.name, model.latents, note)
+
+
+def _check_shape(tensor: torch.Tensor, model: ModelSpec) -> None:
+    """Raises BadLatentsError: not one picture's latents of that model, of a size that can be decoded."""
     spec = model.latents
-    if latents.ndim != 4 or latents.shape[1] != spec.channels or 0 in latents.shape:
+    if tensor.ndim != 4 or tensor.shape[1] != spec.channels or 0 in tensor.shape:
         raise BadLatentsError(
             "This file says it is from {model}, but its shape {shape} does not fit.",
             model=model.title,
-            shape=str(tuple(latents.shape)),
+            shape=str(tuple(tensor.shape)),
         )
-    check_meaning(metadata, model)
-    pixels = latents.shape[0] * latents.shape[2] * latents.shape[3] * spec.downscale**2
+    _check_size(tuple(tensor.shape), spec.downscale)
+    if tensor.shape[0] != 1:
+        raise _several(tensor.shape[0])
+
+
+def _check_size(shape: tuple[int, ...], downscale: int) -> None:
+    pixels = math.prod((*shape[:1], *shape[-2:])) * downscale**2
     if pixels > MAX_PIXELS:
         raise BadLatentsError(
             "These latents are of a picture of {pixels:.0f} million pixels.",
@@ -156,15 +244,22 @@ def load_latents(path: Path, models: Mapping[str, ModelSpec] = MODELS) -> Latent
             pixels=pixels / 1e6,
             millions=MAX_PIXELS // 10**6,
         )
-    if latents.shape[0] != 1:
-        raise BadLatentsError(
-            "This latents file holds {count} pictures, and only one can be decoded at a time.",
-            "Please save each in a file of its own.",
-            count=latents.shape[0],
-        )
-    if not latents.is_floating_point() or not bool(torch.isfinite(latents).all()):
+
+
+def _several(count: int) -> BadLatentsError:
+    return BadLatentsError(
+        "This latents file holds {count} pictures, and only one can be decoded at a time.",
+        "Please save each in a file of its own.",
+        count=count,
+    )
+
+
+def _check_numbers(tensor: torch.Tensor) -> None:
+    import torch
+
+    # As float32, since torch cannot say of every narrow dtype what is finite.
+    if not tensor.is_floating_point() or not bool(torch.isfinite(tensor.float()).all()):
         raise BadLatentsError("This latents file holds values that are not numbers.", "It may be damaged.")
-    return LatentsFile(latents, model.name, spec)
 
 
 def preview(latents: torch.Tensor, model: ModelSpec, side: int = 256) -> Image.Image | None:
