@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -19,6 +20,7 @@ from ui.img2img_layout import FormHelpers, form_column, model_note, result_colum
 from ui.looks import EXAMPLES, LOOKS, example_of, with_look
 from ui.pictures import file_url
 from ui.recipe import settings_in, settings_of
+from ui.recipe_formats import OURS, Restored
 from ui.render import Progress, cost_table, panel, summary
 from ui.run_view import RunContext, RunWidgets, offer
 from ui.running import finish_another_way, follow, follow_series, with_seed
@@ -180,11 +182,11 @@ class Img2ImgTab:
             )
 
         def restore(path: str | None, model: str, request: gr.Request) -> Changes:
-            found = settings_in(Path(path), studio.models) if path else {}
-            if not found:
+            found = settings_in(Path(path), studio.models) if path else None
+            if found is None:
                 return {form.prompt: gr.skip()}
-            gr.Info(say(locale_of(request), "restored"))
-            return self._fill_in(found, model, request)
+            gr.Info(escape(restored_sentence(found, locale_of(request)), quote=False))
+            return self._fill_in(found.settings, model, request)
 
         form.image.upload(restore, [form.image, form.model], self._filled_in, **quiet())
 
@@ -247,6 +249,14 @@ class Img2ImgTab:
 
         outputs = [widget for widget in result.all() if widget not in (result.ids, result.gallery)]
         result.gallery.select(recall, {result.ids, form.model}, [*outputs, *self._filled_in], **quiet())
+
+
+def restored_sentence(found: Restored, locale: str) -> str:
+    """What became of the settings that a picture brought along."""
+    if found.program == OURS:
+        return say(locale, "restored")
+    sentence = say(locale, "restored_from", program=found.program)
+    return f"{sentence} {say(locale, 'restored_model', model=found.model)}" if found.model else sentence
 
 
 def build(context: PageContext) -> Img2ImgTab:

@@ -1,6 +1,6 @@
 """How a picture was made, in the PNG's text chunks: ours as JSON, and the "parameters" text that others read.
 
-Both are read back as well: ours whole, and AUTOMATIC1111's as far as its settings mean something here.
+Ours is read back whole, and what other programs wrote as far as it means something here (`ui.recipe_formats`).
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from backend.job import SCHEDULERS
+from backend.comfyui import MAX_TEXT
+from backend.images import BROKEN
 from backend.message import Message, literal
 from backend.models import ModelSpec
 from backend.report import Cost, StageReport, Traffic
 from ui.form import clean
 from ui.languages import MESSAGES
+from ui.recipe_formats import Restored, restored_from
 from ui.widgets import AS_ABOVE
 
 CHUNK = "latent-relay"
 _MAX_CHUNK = 65_536
-"""Letters of a text chunk that are read; a longer one is taken for absent."""
-_MAX_PAIRS = 4_096
-"""Letters of the `key: value` line of a "parameters" text that are read."""
-_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"')
+"""Letters of a text chunk that are read; a longer one is taken for absent. ComfyUI's graphs may be longer."""
+_COMMENT = 0x9286
+"""EXIF's UserComment, where AUTOMATIC1111 has its text in a JPEG or WebP."""
 _JOINED = re.compile(r"\{part\d\}(?: \{part\d\})+")
 """The key of `backend.message.join(…)`."""
 
@@ -75,9 +76,18 @@ def read_text(path: Path) -> dict[str, str]:
         with Image.open(path) as image:
             image.load()  # chunks may follow the pixels
             chunks = {key: value for key, value in image.info.items() if isinstance(value, str)}
-            return {key: value for key, value in chunks.items() if len(value) <= _MAX_CHUNK}
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            if image.format in ("JPEG", "WEBP"):
+                chunks["parameters"] = _comment(image.getexif().get_ifd(ExifTags.IFD.Exif).get(_COMMENT))
+    except BROKEN:
         return {}
+    longest = {"prompt": MAX_TEXT}
+    return {key: value for key, value in chunks.items() if len(value) <= longest.get(key, _MAX_CHUNK)}
+
+
+def _comment(value: Any) -> str:
+    """The text of an EXIF UserComment: eight letters name its code."""
+    code, text = (value[:8], value[8:]) if isinstance(value, bytes) else (b"", b"")
+    return text.decode("utf-16-be" if code.startswith(b"UNICODE") else "utf-8", "replace")
 
 
 def read_metadata(path: Path) -> PngMetadata | None:
@@ -150,14 +160,14 @@ def _known_value(value: Any) -> Any:
     raise ValueError("neither plain nor a message")
 
 
-def settings_in(path: Path, models: Mapping[str, ModelSpec]) -> dict[str, Any]:
-    """The form's values that made this picture, ours or AUTOMATIC1111's; empty if it does not say."""
+def settings_in(path: Path, models: Mapping[str, ModelSpec]) -> Restored | None:
+    """What the picture says about how it was made, by us or by another program; None if it says nothing."""
     chunks = read_text(path)
     metadata = _metadata(chunks)
     if metadata is not None:
-        return settings_of(metadata.recipe, models)
-    text = chunks.get("parameters", "")
-    return parse_parameters(text) if "Steps:" in text else {}
+        settings = settings_of(metadata.recipe, models)
+        return Restored(settings) if settings else None
+    return restored_from(chunks)
 
 
 def settings_of(recipe: dict[str, Any], models: Mapping[str, ModelSpec]) -> dict[str, Any]:
@@ -174,53 +184,3 @@ def settings_of(recipe: dict[str, Any], models: Mapping[str, ModelSpec]) -> dict
         },
         models,
     )
-
-
-def parse_parameters(text: str) -> dict[str, Any]:
-    """AUTOMATIC1111's text as values of the form. Its models are not ours, so the model stays."""
-    head, _, tail = text.strip().rpartition("\n")
-    if "Steps:" not in tail:
-        head, tail = text.strip(), ""
-    prompt, _, negative = head.partition("Negative prompt:")
-    pairs = _pairs(tail[:_MAX_PAIRS])
-    width, _, height = pairs.get("Size", "").partition("x")
-    raw = {
-        "prompt": prompt.strip(),
-        "negative_prompt": negative.strip(),
-        "steps": pairs.get("Steps"),
-        "guidance": pairs.get("CFG scale"),
-        "seed": pairs.get("Seed"),
-        "strength": pairs.get("Denoising strength"),
-        "width": width,
-        "height": height,
-        "scheduler": _scheduler(pairs.get("Sampler", "")),
-    }
-    return clean({key: value for key, value in raw.items() if value is not None}, {})
-
-
-def _pairs(line: str) -> dict[str, str]:
-    """`key: value, key: "a value, quoted"` as a dict, in one pass from left to right."""
-    pairs: dict[str, str] = {}
-    start = 0
-    while start < len(line):
-        colon, comma = line.find(":", start), line.find(",", start)
-        if colon < 0:
-            break
-        if 0 <= comma < colon:  # no key here
-            start = comma + 1
-            continue
-        begin = colon + 1
-        while begin < len(line) and line[begin].isspace():
-            begin += 1
-        quoted = _QUOTED.match(line, begin)
-        comma = line.find(",", quoted.end() if quoted else begin)
-        end = comma if comma >= 0 else len(line)
-        pairs[line[start:colon].strip()] = line[begin:end].strip().strip('"')
-        start = end + 1
-    return pairs
-
-
-def _scheduler(name: str) -> str:
-    """The scheduler of that name here; a suffix such as "Karras" is a schedule, which is not offered."""
-    known = sorted(SCHEDULERS, key=len, reverse=True)
-    return next((ours for ours in known if name.lower().startswith(ours.lower())), "default")

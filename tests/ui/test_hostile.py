@@ -312,8 +312,9 @@ def test_a_recipe_of_any_shape_fills_in_only_what_makes_sense(tmp_path: Path, va
     )
     path = tmp_path / "b.png"
     save_png(path, Image.new("RGB", (8, 8)), recipe | {"prompt": "x", "negative_prompt": "", "seed": 1}, [])
-    settings = settings_in(path, MODELS)
-    assert settings["prompt"] == "x" and not {"image", "model"} & settings.keys()
+    restored = settings_in(path, MODELS)
+    assert restored is not None and restored.settings["prompt"] == "x"
+    assert not {"image", "model"} & restored.settings.keys()
 
 
 def test_every_upload_and_every_error_of_the_page_goes_the_safe_way() -> None:

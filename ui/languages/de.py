@@ -132,6 +132,8 @@ DE: dict[str, str] = {
     "history": "Ihre früheren Bilder: anklicken holt Bild und Einstellungen zurück",
     "history_gone": "Dieses Bild ist nicht mehr aufgehoben.",
     "restored": "Dieses Bild sagt, wie es entstand; seine Einstellungen stehen jetzt im Formular.",
+    "restored_from": "Dieses Bild sagt, wie {program} es gemacht hat; was hier etwas bedeutet, steht jetzt im Formular.",
+    "restored_model": "Sein Modell war „{model}“; das gewählte bleibt.",
     "link_button": "Link mit diesen Einstellungen",
     "link": "Link mit diesen Einstellungen (kopiert)",
     "alt_sheet": "Übersicht: {captions}",

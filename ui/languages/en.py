@@ -134,6 +134,8 @@ EN: dict[str, str] = {
     "history": "Your earlier pictures: press one to get it and its settings back",
     "history_gone": "This picture is not kept any more.",
     "restored": "This picture says how it was made; its settings are in the form now.",
+    "restored_from": "This picture says how {program} made it; what means something here is in the form now.",
+    "restored_model": "Its model was “{model}”; the chosen one stays.",
     "link_button": "Make a link with these settings",
     "link": "Link with these settings (copied)",
     "alt_sheet": "Contact sheet: {captions}",

@@ -132,6 +132,8 @@ FR: dict[str, str] = {
     "history": "Vos images précédentes : appuyez pour retrouver l’image et ses réglages",
     "history_gone": "Cette image n’est plus gardée.",
     "restored": "Cette image dit comment elle a été faite ; ses réglages sont dans le formulaire.",
+    "restored_from": "Cette image dit comment {program} l’a faite ; ce qui a un sens ici est maintenant dans le formulaire.",
+    "restored_model": "Son modèle était « {model} » ; celui qui est choisi reste.",
     "link_button": "Créer un lien avec ces réglages",
     "link": "Lien avec ces réglages (copié)",
     "alt_sheet": "Planche : {captions}",
