@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Mapping
 
 from starlette.requests import ClientDisconnect, Request
@@ -74,5 +75,11 @@ async def body_parts(request: Request, limit: int, stall: float = STALL_SECONDS)
 
 
 async def read_body(request: Request, limit: int, stall: float = STALL_SECONDS) -> bytes:
-    """The whole body; raises as `body_parts` does."""
-    return b"".join([part async for part in body_parts(request, limit, stall)])
+    """The whole body; raises as `body_parts` does.
+
+    It grows as the parts come: to join them at the end would copy all of it at once, on the event loop.
+    """
+    body = io.BytesIO()
+    async for part in body_parts(request, limit, stall):
+        body.write(part)
+    return body.getvalue()  # copies nothing
