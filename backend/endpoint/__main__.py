@@ -14,11 +14,11 @@ import uvicorn
 
 from backend.device.queue import DeviceQueue
 from backend.endpoint.app import build_app
+from backend.endpoint.flags import add_serving_flags, vae_sources
 from backend.endpoint.service import MEBI, TOKEN_VARIABLE, Limits, Service
-from backend.endpoint.source import Source, parse_source
+from backend.endpoint.source import Source
 from backend.errors import LatentRelayError
 from backend.logs import log_json_lines
-from backend.models import BUILTIN
 
 log = logging.getLogger("backend.endpoint")
 
@@ -60,8 +60,7 @@ def build_service(options: argparse.Namespace) -> tuple[Service, list[Source]]:
     """
     queue = DeviceQueue()
     sources = [
-        Source(name, source, options.device, options.dtype, queue)
-        for name, source in (parse_source(text) for text in options.vae or [f"builtin={BUILTIN.repository}"])
+        Source(name, source, options.device, options.dtype, queue) for name, source in vae_sources(options)
     ]
     limits = Limits(
         max_body_bytes=int(options.max_body * MEBI),
@@ -91,26 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve VAEs over the Hybrid Inference protocol.",
         epilog=f"A token that clients must send is taken from the environment variable {TOKEN_VARIABLE}.",
     )
-    parser.add_argument(
-        "--vae",
-        action="append",
-        metavar="NAME=FOLDER_OR_REPO",
-        help="A VAE to serve: an AutoencoderKL or AutoencoderTiny folder, a pipeline folder with vae/ in it, or a "
-        "hub repository of either; may be repeated. Without it the built-in one is served.",
-    )
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="Address to listen on; 0.0.0.0 lets other machines in. (%(default)s)",
-    )
-    parser.add_argument("--port", type=int, default=7861, help="Port to listen on. (%(default)s)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps. (%(default)s)")
-    parser.add_argument(
-        "--dtype",
-        default="auto",
-        choices=("auto", "float32", "float16", "bfloat16"),
-        help="Number format to compute in; auto is float16 on a GPU where the VAE bears it. (%(default)s)",
-    )
+    add_serving_flags(parser)
     _add_limits(parser)
     parser.add_argument(
         "--log-level", default="info", choices=("debug", "info", "warning", "error"), help="(%(default)s)"

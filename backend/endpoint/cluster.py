@@ -27,10 +27,10 @@ from backend.device.queue import DeviceQueue
 from backend.endpoint.app import build_app
 from backend.endpoint.batching import Done
 from backend.endpoint.compute import Computed, Served, compute_together
+from backend.endpoint.flags import add_serving_flags, vae_sources
 from backend.endpoint.service import TOKEN_VARIABLE, Limits, Service
-from backend.endpoint.source import Source, parse_source
+from backend.endpoint.source import Source
 from backend.errors import BusyError, LatentRelayError
-from backend.models import BUILTIN
 from backend.report import Direction
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ def read_config(options: argparse.Namespace, environ: Mapping[str, str]) -> Clus
         BadSettingError: a VAE that is not NAME=FOLDER_OR_REPO.
     """
     return ClusterConfig(
-        tuple(parse_source(text) for text in options.vae or [f"builtin={BUILTIN.repository}"]),
+        vae_sources(options),
         device=options.device,
         dtype=options.dtype,
         replicas=options.replicas,
@@ -300,13 +300,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"RAY_ADDRESS names the cluster; {TOKEN_VARIABLE} holds the token that clients must send.",
     )
     defaults = ClusterConfig(())
-    parser.add_argument(
-        "--vae", action="append", metavar="NAME=FOLDER_OR_REPO", help="As of backend.endpoint."
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="Address to listen on. (%(default)s)")
-    parser.add_argument("--port", type=int, default=7861, help="Port to listen on. (%(default)s)")
-    parser.add_argument("--device", default=defaults.device, help="auto, cpu, cuda. (%(default)s)")
-    parser.add_argument("--dtype", default=defaults.dtype, choices=("auto", "float32", "float16", "bfloat16"))
+    add_serving_flags(parser)
     parser.add_argument(
         "--replicas", type=int, default=1, help="Workers, or the fewest of them. (%(default)s)"
     )
