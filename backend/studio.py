@@ -99,21 +99,27 @@ class Studio:
         """
         return job.resolve(self.find_model(job.model))
 
-    def img2img(self, job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
+    def img2img(
+        self, job: Job, stop: threading.Event | None = None, heartbeat: float | None = None
+    ) -> Iterator[Event | None]:
         """Run a job; see `backend.run.img2img`. Setting `stop` or closing the generator cancels it.
+
+        With a `heartbeat` the generator yields None after so many seconds without an event, else it never does.
 
         Raises:
             UnknownModelError, BadSettingError: at once, before anything runs.
         """
-        return self.executor.job(self.resolve(job), stop or threading.Event())
+        return self.executor.job(self.resolve(job), stop or threading.Event(), heartbeat)
 
-    def batch(self, jobs: Sequence[Job], stop: threading.Event | None = None) -> Iterator[InBatch]:
+    def batch(
+        self, jobs: Sequence[Job], stop: threading.Event | None = None, heartbeat: float | None = None
+    ) -> Iterator[InBatch | None]:
         """Run several jobs, overlapping where they decode elsewhere; see `backend.run.batch`.
 
         Raises:
             UnknownModelError, BadSettingError: of any, at once, before anything runs.
         """
-        return self.executor.batch([self.resolve(job) for job in jobs], stop or threading.Event())
+        return self.executor.batch([self.resolve(job) for job in jobs], stop or threading.Event(), heartbeat)
 
     def forecast(
         self, model: str, direction: Direction, width: int, height: int, options: VaeOptions

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from backend.models import BUILTIN, MODELS, ModelSpec, find_model
 from backend.placement.estimate import Estimate
 from backend.remote.preflight import Preflight
 from backend.report import Cost, Stage, StageReport, Traffic
+from backend.run.stream import stream
 from backend.settings import Settings
 
 DOWNSCALE = BUILTIN.latents.downscale
@@ -80,17 +80,33 @@ class FakeStudio:
         self.resolve(job)
         return Estimate(4.2, 40_000_000, 4_000_000_000, self._mode(job.encode), self._mode(job.decode))
 
-    def img2img(self, job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
-        resolved = self.resolve(job)
-        self.jobs.append(job)
-        return self._events(job, resolved, stop or threading.Event())
+    def img2img(
+        self, job: Job, stop: threading.Event | None = None, heartbeat: float | None = None
+    ) -> Iterator[Event | None]:
+        """As the real one does it: `events` run in a thread."""
+        self.resolve(job)
 
-    def batch(self, jobs: Sequence[Job], stop: threading.Event | None = None) -> Iterator[InBatch]:
+        def work(stop: threading.Event, notify: Callable[[Event], None]) -> None:
+            for event in self.events(job, stop):
+                notify(event)
+
+        return stream(work, stop or threading.Event(), heartbeat)
+
+    def batch(
+        self, jobs: Sequence[Job], stop: threading.Event | None = None, heartbeat: float | None = None
+    ) -> Iterator[InBatch | None]:
+        def work(stop: threading.Event, notify: Callable[[InBatch], None]) -> None:
+            for item in self._batch(jobs, stop):
+                notify(item)
+
+        return stream(work, stop or threading.Event(), heartbeat)
+
+    def _batch(self, jobs: Sequence[Job], stop: threading.Event) -> Iterator[InBatch]:
         """The last stage of each while the next is under way, as the real one does with a decode elsewhere."""
         behind: list[InBatch] = []
         for index, job in enumerate(jobs):
             try:
-                for event in self.img2img(job, stop):
+                for event in self.events(job, stop):
                     late = isinstance(event, Result) or getattr(event, "stage", "") == "decode"
                     late = late or (isinstance(event, StageDone) and event.report.stage == "decode")
                     if late:
@@ -105,12 +121,12 @@ class FakeStudio:
             except LatentRelayError as error:
                 behind.append(InBatch(index, Failed(error)))
         yield from behind
-        if stop is not None:
-            stop.set()  # as the real one does, so that nothing of it goes on
 
-    def _events(self, job: Job, resolved: Any, stop: threading.Event) -> Iterator[Event]:
+    def events(self, job: Job, stop: threading.Event) -> Iterator[Event]:
         import torch
 
+        resolved = self.resolve(job)
+        self.jobs.append(job)
         latents = torch.zeros(1, 4, resolved.height // DOWNSCALE, resolved.width // DOWNSCALE)
         encoded = report("encode", self._mode(job.encode), requested=job.encode.mode)
         yield Waiting(Message("Waiting for 1 other to finish"))
@@ -171,11 +187,3 @@ class FakeStudio:
     def _mode(options: VaeOptions) -> str:
         options.checked()
         return "whole" if options.mode == "auto" else options.mode
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Poll; for things that happen in another thread."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "did not happen in time"
-        time.sleep(0.02)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+import time
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -30,6 +31,16 @@ def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
     """Its result. On a thread of its own: Playwright leaves an event loop on the one that tests run on."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, coroutine).result()
+
+
+def wait_until(
+    condition: Callable[[], object], seconds: float = 20.0, failed: str = "it did not happen"
+) -> None:
+    """Poll; for what happens in another thread or process."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, failed
+        time.sleep(0.02)
 
 
 @contextmanager

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextvars
 import logging
-import queue
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from html import escape
-from typing import Any, TypeVar
+from typing import Any
 
 import gradio as gr
 from gradio.components import Component
@@ -21,6 +18,7 @@ from backend.events import StageStarted
 from backend.job import UserEndpoint, VaeOptions
 from backend.models import ModelSpec
 from backend.report import Stage, StageReport
+from backend.run.stream import HEARTBEAT_SECONDS, stream
 from ui.form import Changes, vae_options
 from ui.render import Progress, cost_table, panel, seconds
 from ui.run_view import advance
@@ -30,11 +28,6 @@ from ui.text import T, locale_of, say, say_message
 from ui.widgets import failure, html, mode_choices, quiet, tiles_and_transfer, viewer
 
 logger = logging.getLogger(__name__)
-
-S = TypeVar("S")
-
-_HEARTBEAT_SECONDS = 0.5
-"""Longest time between two values of a running task, and so until a closed tab is noticed."""
 
 
 # -- layout ----------------------------------------------------------------------------------------------------
@@ -213,14 +206,14 @@ class Frame:
             started = Progress(say(locale, "state_starting"), running=True)
             task = Task(self, data, locale, endpoints, run, lambda _: None, started)
 
-            def target(show: Callable[[Changes], None]) -> None:
+            def target(_: threading.Event, show: Callable[[Changes], None]) -> None:
                 task.show = show
                 work(task)
 
             shown = self.shows(started, locale) if self.stages else {}
             yield {self.run_id: run.id, **shown, **self.busy(True)}
             try:
-                for changes in shown_by(target, run.stop):
+                for changes in stream(target, run.stop, HEARTBEAT_SECONDS):
                     yield changes or {self.status: gr.skip()}
                 yield self.busy(False)  # not by `then`, which Gradio's page leaves out after an error
             except Cancelled:
@@ -264,44 +257,3 @@ class Frame:
     def wire_stop(self) -> None:
         assert self.stop is not None
         self.stop.click(self.context.runs.stop, self.run_id, None, **quiet())
-
-
-def shown_by(
-    work: Callable[[Callable[[S], None]], None], stop: threading.Event
-) -> Generator[S | None, None, None]:
-    """Run `work(show)` in a thread of its own, and yield what it shows, or None after half a second without.
-
-    Gradio looks only between two values whether the page is still open. Closing the generator sets `stop` and waits
-    for nothing; Gradio does it on its event loop.
-
-    Raises:
-        Exception: as `work` raised it.
-    """
-    shown: queue.SimpleQueue[S | Future[None]] = queue.SimpleQueue()
-    over: Future[None] = Future()
-
-    def target() -> None:
-        try:
-            work(shown.put)
-        except BaseException as error:  # noqa: BLE001 - raised again by `over.result()`
-            over.set_exception(error)
-        else:
-            over.set_result(None)
-        shown.put(over)
-
-    # The context has the visitor's request, by which ZeroGPU knows whose quota it is.
-    context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(target,), name="tab", daemon=True).start()
-    try:
-        while True:
-            try:
-                one = shown.get(timeout=_HEARTBEAT_SECONDS)
-            except queue.Empty:
-                yield None
-                continue
-            if isinstance(one, Future):
-                break
-            yield one
-        over.result()
-    finally:
-        stop.set()

@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import TypeVar
 
 import gradio as gr
 
@@ -21,21 +20,20 @@ from backend.events import Event, Failed, Result, StageDone, StageStarted
 from backend.job import MAX_SEED, UserEndpoint
 from backend.latents import load_latents
 from backend.message import Message, literal
+from backend.run.stream import HEARTBEAT_SECONDS, stream
 from ui.contact_sheet import contact_sheet
 from ui.form import Changes, Values, vae_options
-from ui.frame import shown_by
 from ui.pictures import data_uri, file_url
 from ui.run_view import RunContext, RunView, offer
 from ui.text import say
 from ui.widgets import failure, shows
 
 Steps = Generator[Changes, None, None]
-E = TypeVar("E")
 
 
 def with_seed(values: Values) -> Values:
     """A random seed is drawn here, so that the recipe is known before anything runs."""
-    if values.seed is None or values.seed < 0:
+    if values.seed in (None, -1):
         return replace(values, seed=secrets.randbelow(MAX_SEED + 1))
     return values
 
@@ -48,8 +46,8 @@ def follow(context: RunContext, values: Values) -> Steps:
         seeded, studio = with_seed(values), context.studio
         job = seeded.job(seeded.picture(studio.find_model(seeded.model), context.locale))
         yield view.begin(job)
-        with closing(_watched(lambda: studio.img2img(job, view.run.stop), view.run.stop)) as watched:
-            for event in watched:
+        with closing(studio.img2img(job, view.run.stop, HEARTBEAT_SECONDS)) as events:
+            for event in events:
                 yield _nothing(context) if event is None else view.apply(event)
 
     yield from _framed(view, steps())
@@ -77,30 +75,18 @@ def finish_another_way(
             raise BadLatentsError(literal(say(context.locale, "nothing_to_finish"))) from error
         yield view.apply(StageStarted("decode", options.mode, Message(""), Message("")))
 
-        def events() -> Iterator[Event]:
-            image, report = context.studio.decode(file.latents, file.model, options, run.stop)
-            yield StageDone(report)
+        def work(stop: threading.Event, notify: Callable[[Event], None]) -> None:
+            before = tuple(run.reports)
+            image, report = context.studio.decode(file.latents, file.model, options, stop)
+            notify(StageDone(report))
             recipe["decode_mode"] = options.mode
-            yield Result(image, file.latents, tuple(run.reports), recipe)
+            notify(Result(image, file.latents, (*before, report), recipe))
 
-        with closing(_watched(events, run.stop)) as watched:
-            for event in watched:
+        with closing(stream(work, run.stop, HEARTBEAT_SECONDS)) as events:
+            for event in events:
                 yield _nothing(context) if event is None else view.apply(event)
 
     yield from _framed(view, steps())
-
-
-def _watched(start: Callable[[], Iterator[E]], stop: threading.Event) -> Generator[E | None, None, None]:
-    """What `start()` yields, and None after half a second without; only then Gradio sees that the page was closed.
-
-    A VAE stage may take minutes without a word. Closing this sets `stop` and waits for nothing.
-    """
-
-    def work(show: Callable[[E], None]) -> None:
-        for one in start():
-            show(one)
-
-    return shown_by(work, stop)
 
 
 def _nothing(context: RunContext) -> Changes:
@@ -151,7 +137,7 @@ def follow_series(context: RunContext, series: Sequence[Values], caption: Callab
 
     try:
         yield begin() | widgets.busy(True)
-        with closing(_watched(lambda: studio.batch(jobs, stop), stop)) as batch:
+        with closing(studio.batch(jobs, stop, HEARTBEAT_SECONDS)) as batch:
             for item in batch:
                 if item is None:
                     yield _nothing(context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from backend.device.queue import DeviceQueue
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 
 class Executor(Protocol):
-    """Thread-safe. Setting `stop`, or closing a generator, cancels."""
+    """Thread-safe. Setting `stop`, or closing a generator, cancels. With a `heartbeat` a generator yields None after so
+    many seconds without an event."""
 
     queue: DeviceQueue
     """What `vae` is used on."""
@@ -40,11 +41,15 @@ class Executor(Protocol):
         """One VAE stage: its output on the CPU, and its report. Raises LatentRelayError as the mode did."""
         ...
 
-    def job(self, job: ResolvedJob, stop: threading.Event) -> Iterator[Event]:
+    def job(
+        self, job: ResolvedJob, stop: threading.Event, heartbeat: float | None = None
+    ) -> Iterator[Event | None]:
         """The events of a job; the last is a Result. Raises LatentRelayError as the failing stage did."""
         ...
 
-    def batch(self, jobs: Sequence[ResolvedJob], stop: threading.Event) -> Iterator[InBatch]:
+    def batch(
+        self, jobs: Sequence[ResolvedJob], stop: threading.Event, heartbeat: float | None = None
+    ) -> Iterator[InBatch | None]:
         """The events of several jobs; a picture that fails gives a Failed, and the others go on."""
         ...
 
@@ -77,11 +82,21 @@ class LocalExecutor:
     ) -> tuple[torch.Tensor, StageReport]:
         return run_stage(request, self.context, stop, notify)
 
-    def job(self, job: ResolvedJob, stop: threading.Event) -> Iterator[Event]:
-        return stream(lambda stop, notify: run_job(job, self.context, self.job_queue, stop, notify), stop)
+    def job(
+        self, job: ResolvedJob, stop: threading.Event, heartbeat: float | None = None
+    ) -> Iterator[Event | None]:
+        def work(stop: threading.Event, notify: Notify) -> None:
+            run_job(job, self.context, self.job_queue, stop, notify)
 
-    def batch(self, jobs: Sequence[ResolvedJob], stop: threading.Event) -> Iterator[InBatch]:
-        return stream(lambda stop, notify: run_batch(jobs, self.context, self.job_queue, stop, notify), stop)
+        return stream(work, stop, heartbeat)
+
+    def batch(
+        self, jobs: Sequence[ResolvedJob], stop: threading.Event, heartbeat: float | None = None
+    ) -> Iterator[InBatch | None]:
+        def work(stop: threading.Event, notify: Callable[[InBatch], None]) -> None:
+            run_batch(jobs, self.context, self.job_queue, stop, notify)
+
+        return stream(work, stop, heartbeat)
 
     def vae(self, spec: ModelSpec, *, low_memory: bool = False) -> VAE:
         from backend.vae.modes import local_vae

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, overload
 
 E = TypeVar("E")
+
+HEARTBEAT_SECONDS = 0.5
+"""For `stream` on the page: how soon a closed tab is noticed."""
 
 
 @dataclass(frozen=True)
@@ -18,12 +22,22 @@ class _End:
     error: BaseException | None = None
 
 
+Work = Callable[[threading.Event, Callable[[E], None]], None]
+
+
+@overload
+def stream(work: Work[E], stop: threading.Event, heartbeat: None = None) -> Generator[E, None, None]: ...
+@overload
 def stream(
-    work: Callable[[threading.Event, Callable[[E], None]], None], stop: threading.Event
-) -> Iterator[E]:
+    work: Work[E], stop: threading.Event, heartbeat: float | None
+) -> Generator[E | None, None, None]: ...
+def stream(
+    work: Work[E], stop: threading.Event, heartbeat: float | None = None
+) -> Generator[E | None, None, None]:
     """Run `work(stop, notify)` in a thread of its own and yield each event it notifies; its error is raised here.
 
-    Closing the generator sets `stop` and returns at once: the page's server closes generators on its event loop, where
+    After `heartbeat` seconds without an event None is yielded: only between two values Gradio looks whether the page is
+    still open. Closing the generator sets `stop` and returns at once: Gradio closes generators on its event loop, where
     waiting for the thread would hold up everybody. The thread ends by itself, inside the current step.
     """
     events: queue.SimpleQueue[E | _End] = queue.SimpleQueue()
@@ -36,9 +50,18 @@ def stream(
         else:
             events.put(_End())
 
-    threading.Thread(target=target, name="job", daemon=True).start()
+    # The context has the visitor's request, by which ZeroGPU knows whose quota it is.
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(target,), name="job", daemon=True).start()
     try:
-        while not isinstance(event := events.get(), _End):
+        while True:
+            try:
+                event = events.get(timeout=heartbeat)
+            except queue.Empty:
+                yield None
+                continue
+            if isinstance(event, _End):
+                break
             yield event
         if event.error is not None:
             raise event.error

@@ -25,12 +25,14 @@ from backend.report import StageReport
 from backend.request import StageRequest, decode_request, encode_request
 from backend.run.context import Notify, ignore
 from backend.run.executor import LocalExecutor
+from backend.run.stream import stream
 
 if TYPE_CHECKING:
     import torch
 
     from backend.vae.base import VAE
 
+E = TypeVar("E")
 T = TypeVar("T")
 
 SpacesGpu = Callable[..., Callable[[T], T]]
@@ -89,8 +91,13 @@ class ZeroGpuExecutor:
             raise answer.error
         return answer
 
-    def job(self, job: ResolvedJob, stop: threading.Event) -> Iterator[Event]:
+    def job(
+        self, job: ResolvedJob, stop: threading.Event, heartbeat: float | None = None
+    ) -> Iterator[Event | None]:
         """Like `LocalExecutor.job`, but stopping takes up to one step."""
+        return _beating(self._events(job, stop), stop, heartbeat)
+
+    def _events(self, job: ResolvedJob, stop: threading.Event) -> Iterator[Event]:
         events = self._job_call(job)
         try:
             for event in events:
@@ -104,11 +111,16 @@ class ZeroGpuExecutor:
         finally:
             events.close()
 
-    def batch(self, jobs: Sequence[ResolvedJob], stop: threading.Event) -> Iterator[InBatch]:
+    def batch(
+        self, jobs: Sequence[ResolvedJob], stop: threading.Event, heartbeat: float | None = None
+    ) -> Iterator[InBatch | None]:
         """One after the other: the card would have to be kept while others wait."""
+        return _beating(self._batch(jobs, stop), stop, heartbeat)
+
+    def _batch(self, jobs: Sequence[ResolvedJob], stop: threading.Event) -> Iterator[InBatch]:
         for index, job in enumerate(jobs):
             try:
-                for event in self.job(job, stop):
+                for event in self._events(job, stop):
                     yield InBatch(index, event)
             except Cancelled:
                 raise
@@ -137,7 +149,7 @@ class ZeroGpuExecutor:
 
     def _job(self, job: ResolvedJob) -> Iterator[Event | Failed]:
         try:
-            yield from self.local.job(job, threading.Event())
+            yield from filter(None, self.local.job(job, threading.Event()))
         except LatentRelayError as error:
             yield Failed(error)
 
@@ -146,6 +158,18 @@ class ZeroGpuExecutor:
             return self.local.stage(request)
         except LatentRelayError as error:
             return Failed(error)
+
+
+def _beating(events: Iterator[E], stop: threading.Event, heartbeat: float | None) -> Iterator[E | None]:
+    """The events, from a thread of their own if there is to be a sign of life between them."""
+    if heartbeat is None:
+        return events
+
+    def work(_: threading.Event, notify: Callable[[E], None]) -> None:
+        for event in events:
+            notify(event)
+
+    return stream(work, stop, heartbeat)
 
 
 def bounded(seconds: float) -> int:

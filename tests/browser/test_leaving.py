@@ -11,7 +11,8 @@ from backend.events import Event, Step
 from backend.job import Job
 from tests.browser.doing import upload
 from tests.browser.launching import WatchedPages, page_of
-from tests.fakes import FakeStudio, wait_until
+from tests.fakes import FakeStudio
+from tests.waiting import wait_until
 
 
 class Slow(FakeStudio):
@@ -24,9 +25,9 @@ class Slow(FakeStudio):
         self.steps = 0
         self.ended = threading.Event()
 
-    def img2img(self, job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
+    def events(self, job: Job, stop: threading.Event) -> Iterator[Event]:
         try:
-            for event in super().img2img(job, stop):
+            for event in super().events(job, stop):
                 self.steps += isinstance(event, Step)
                 yield event
                 if self.gate and self.steps == 2:

@@ -17,8 +17,9 @@ from backend.studio import Studio
 from backend.vae.whole import Whole
 from tests.browser.doing import open_tab, paint, saved, upload
 from tests.browser.launching import WatchedPages, page_of
-from tests.fakes import FakeStudio, wait_until
+from tests.fakes import FakeStudio
 from tests.serving import serve
+from tests.waiting import wait_until
 
 TOKEN = "a-token-nobody-may-see"
 

@@ -22,6 +22,7 @@ from backend.endpoint import Limits
 from backend.endpoint.cluster import NAME, ClusterConfig, run
 from backend.models import BUILTIN
 from backend.wire import parse_timing
+from tests.waiting import wait_until
 
 ray = pytest.importorskip("ray", reason="needs requirements-cluster.txt")
 
@@ -75,13 +76,6 @@ def test_the_rest_of_the_service(url: str) -> None:
     assert requests.post(f"{url}/vae/nobody/decode", timeout=10).json()["code"] == "unknown_vae"
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 150.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert condition()
-
-
 def wait_while_moving(value: Callable[[], int], goal: int, patience: float = 120.0) -> None:
     """Until `value()` reaches `goal`; a busy machine may take its time, standing still for `patience` seconds not."""
     last, since = value(), time.monotonic()
@@ -99,7 +93,7 @@ def workers() -> list[str]:
 
 
 def test_a_killed_worker_loses_no_request(url: str) -> None:
-    wait_until(lambda: len(workers()) == 2)
+    wait_until(lambda: len(workers()) == 2, 150.0)
     statuses: Counter[Any] = Counter()
     guard, stop = threading.Lock(), threading.Event()
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +18,7 @@ from backend.quality import psnr
 from backend.studio import Studio
 from tests.conftest import ROOT
 from tests.faults.outcome import REMOTE, client, job
+from tests.waiting import wait_until
 
 
 class Endpoint:
@@ -35,16 +36,13 @@ class Endpoint:
         quiet = subprocess.DEVNULL
         self._process = subprocess.Popen(command, cwd=ROOT, stdout=quiet, stderr=quiet)
 
+    def is_ready(self) -> bool:
+        with contextlib.suppress(requests.ConnectionError):
+            return requests.get(f"{self.url}/ready", timeout=5).ok
+        return False
+
     def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                if requests.get(f"{self.url}/ready", timeout=5).ok:
-                    return
-            except requests.ConnectionError:
-                pass
-            assert time.monotonic() < deadline, "the endpoint did not start"
-            time.sleep(0.1)
+        wait_until(self.is_ready, 120.0, "the endpoint did not start")
 
     def kill(self) -> None:
         assert self._process is not None

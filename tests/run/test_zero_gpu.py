@@ -27,7 +27,7 @@ from backend.request import decode_request
 from backend.run.zero_gpu import LONGEST, SHORTEST, ZeroGpuExecutor, spaces_gpu
 from backend.settings import Settings
 from backend.studio import Studio
-from tests.fakes import wait_until
+from tests.waiting import wait_until
 
 WHOLE = VaeOptions("whole")
 

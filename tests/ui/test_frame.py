@@ -14,11 +14,12 @@ import pytest
 from backend.errors import Cancelled, OutOfMemoryError
 from backend.events import Event
 from backend.job import Job
+from backend.studio import Studio
 from tests.fakes import FakeStudio
 from tests.following import follow_page
 from ui import benchmark, compare, decode, encode
 from ui.form import Values
-from ui.frame import Frame, Task, one_run, shown_by
+from ui.frame import Frame, Task, one_run
 from ui.runs import Runs
 from ui.tab import PageContext
 from ui.text import say
@@ -109,19 +110,6 @@ def test_a_closed_tab_stops_its_work_and_closing_waits_for_nothing(frame: Frame)
     seen.close()  # type: ignore[attr-defined]
     assert stopped.wait(20) and not goes_on.is_set()
     goes_on.set()
-
-
-def test_while_nothing_is_shown_there_is_a_sign_of_life() -> None:
-    goes_on = threading.Event()
-
-    def work(show: Callable[[str], None]) -> None:
-        assert goes_on.wait(20)
-        show("done")
-
-    seen = shown_by(work, threading.Event())
-    assert next(seen) is None
-    goes_on.set()
-    assert [one for one in seen if one is not None] == ["done"]
 
 
 def test_a_run_is_over_and_stopped_when_its_block_is_left(tmp_path: Path) -> None:
@@ -269,8 +257,7 @@ def test_a_run_that_says_nothing_for_long_can_be_left(tmp_path: Path) -> None:
     loading, stopped = threading.Event(), threading.Event()
 
     class Loading(FakeStudio):
-        def img2img(self, job: Job, stop: threading.Event | None = None) -> Iterator[Event]:
-            assert stop is not None
+        def events(self, job: Job, stop: threading.Event) -> Iterator[Event]:
             loading.set()
             assert stop.wait(20)
             stopped.set()
@@ -282,3 +269,15 @@ def test_a_run_that_says_nothing_for_long_can_be_left(tmp_path: Path) -> None:
     assert loading.is_set() and not stopped.is_set()
     steps.close()  # type: ignore[attr-defined]
     assert stopped.wait(10)
+
+
+def test_a_run_on_the_page_has_one_thread(studio: Studio, tmp_path: Path) -> None:
+    """The frame and the run each had one, that only passed on what the other gave."""
+    before = set(threading.enumerate())
+    values = Values(str(ASSETS / "mountains.png"), "x", width=64, height=64, steps=2)
+    steps, _ = follow_page(studio, Runs(tmp_path), values)
+    most = 0
+    for _ in steps:
+        begun = set(threading.enumerate()) - before
+        most = max(most, sum(thread.name in ("job", "tab") for thread in begun))
+    assert most == 1

@@ -18,8 +18,9 @@ from backend.errors import OutOfMemoryError
 from backend.job import VAE_MODES
 from backend.latents import load_latents
 from tests.browser.launching import page_of
-from tests.fakes import FakeStudio, wait_until
+from tests.fakes import FakeStudio
 from tests.following import follow_page
+from tests.waiting import wait_until
 from ui.form import Values
 from ui.page import Page
 from ui.runs import Runs

@@ -162,8 +162,8 @@ class Slow(FakeStudio):
     ) -> Any:
         self._wait(stop)
 
-    def _events(self, job: Job, resolved: Any, stop: threading.Event) -> Iterator[Event]:
-        for event in super()._events(job, resolved, stop):
+    def events(self, job: Job, stop: threading.Event) -> Iterator[Event]:
+        for event in super().events(job, stop):
             yield event
             if not self.fail or (isinstance(event, StageDone) and event.report.stage == "encode"):
                 self._wait(stop)
