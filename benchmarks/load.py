@@ -1,11 +1,13 @@
 """Many people at once: does everybody get his own result, in fair time, and does the memory stay where it is?
 
-    python -m benchmarks.load [--minutes 10] [--sessions 50] [--clients 32] [--kill] [--no-save]
+    python -m benchmarks.load [--minutes 10] [--sessions 50] [--clients 32] [--leavers 6] [--kill] [--no-save]
 
 Starts the real app and the real endpoint, on the built-in model, each in a process of its own. `sessions` browsers'
 worth of gradio_client run image to image in the app, `clients` decode at the endpoint. Each of them has jobs that
 nobody else has; these are computed alone first, and every later result must be the same picture bit for bit and carry
-its own job's recipe. Both queues are smaller than the crowd, so that some are refused as "busy" and come again.
+its own job's recipe. Both queues are smaller than the crowd, so that some are refused as "busy" and come again. Beside
+them `leavers` visitors of the page itself leave in every stage, send files that mean harm, and take finished pictures
+back to it (`benchmarks/leavers.py`). Event loops and C heaps are watched (`benchmarks/watch.py`).
 
 With --kill both processes are killed (-9) in mid-run and started again; everything that was reported finished before
 must then still be on the disk and downloadable.
@@ -41,6 +43,9 @@ from PIL import Image, ImageDraw
 
 from backend.models import BUILTIN
 from benchmarks.common import machine, publish
+from benchmarks.leavers import BUSY_SIGNS, Deeds, page_of, trouble
+from benchmarks.visitor import PATIENCE
+from benchmarks.watch import Observation, observe
 
 ROOT = Path(__file__).parent.parent
 SIDE = 64
@@ -48,14 +53,12 @@ SIDE = 64
 LATENT_SIDE = SIDE // BUILTIN.latents.downscale
 JOBS_EACH = 1
 """Different jobs of one session or client."""
-BUSY_SIGNS = ("busy", "too many", "queue is full")
 THINKING = 0.5
 """Maximum seconds between having a result and asking for the next. Without any, those who are inside would take every
 place again before those who were refused come back."""
-PATIENCE = 180.0
-"""Seconds after which an answer counts as lost."""
 Outcome = Literal["ok", "busy", "interrupted", "failed", "swapped", "lost"]
 """interrupted: the server was killed under it. lost: no answer at all."""
+WRONG: tuple[Outcome, ...] = ("failed", "swapped", "lost")
 OUTCOMES: tuple[Outcome, ...] = ("ok", "busy", "interrupted", "failed", "swapped", "lost")
 
 
@@ -66,9 +69,11 @@ class LoadPlan:
     seconds: float
     sessions: int
     clients: int
+    leavers: int = 0
     kill: bool = False
     queue_share: float = 0.8
     """Places in each queue, as a share of those who come."""
+    count_objects: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,11 +107,12 @@ class Server:
     """A process of ours on a port of its own, that can be killed and started again there."""
 
     def __init__(self, command: Sequence[str], ready: str, log: Path, environment: dict[str, str]) -> None:
-        self.port = free_port()
+        self.port, self.watch = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._command = [sys.executable, *command, "--port", str(self.port)]
-        self._ready = ready
-        self._log = log
+        watch = ("-m", "benchmarks.watch", str(self.watch))
+        self._command = [sys.executable, *watch, *command, "--port", str(self.port)]
+        self.ready = ready
+        self.log = log
         self._environment = {**os.environ, **environment}
         self.process: subprocess.Popen[bytes] | None = None
         self.killed_at: list[float] = []
@@ -114,18 +120,18 @@ class Server:
 
     def start(self) -> None:
         """Raises RuntimeError if it does not answer within two minutes."""
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=self._environment
             )
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and self.process.poll() is None:
             with contextlib.suppress(requests.RequestException):
-                if requests.get(f"{self.url}{self._ready}", timeout=5).status_code == 200:
+                if requests.get(f"{self.url}{self.ready}", timeout=5).status_code == 200:
                     self.up.set()
                     return
             time.sleep(0.1)
-        raise RuntimeError(f"{' '.join(self._command)} did not come up:\n{self._log.read_text()[-2000:]}")
+        raise RuntimeError(f"{' '.join(self._command)} did not come up:\n{self.log.read_text()[-2000:]}")
 
     def kill(self) -> None:
         assert self.process is not None
@@ -163,11 +169,24 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="length of the run (default 10)")
     parser.add_argument("--sessions", type=int, default=50, help="gradio_client sessions (default 50)")
     parser.add_argument("--clients", type=int, default=32, help="clients of the endpoint (default 32)")
+    parser.add_argument(
+        "--leavers", type=int, default=6, help="visitors who make trouble (default 6; with --kill none)"
+    )
+    parser.add_argument(
+        "--objects", action="store_true", help="also count Python's objects by type; each count is a pause"
+    )
     parser.add_argument("--kill", action="store_true", help="kill -9 both processes in mid-run")
     parser.add_argument("--note", default="", help="a remark kept with the figures")
     parser.add_argument("--no-save", action="store_true", help="print only, write no file")
     options = parser.parse_args()
-    plan = LoadPlan(options.minutes * 60, options.sessions, options.clients, options.kill)
+    plan = LoadPlan(
+        options.minutes * 60,
+        options.sessions,
+        options.clients,
+        0 if options.kill else options.leavers,
+        options.kill,
+        count_objects=options.objects,
+    )
     with tempfile.TemporaryDirectory() as folder:
         result = run(plan, Path(folder), report=lambda text: print(text, file=sys.stderr, flush=True))
     print(table(result), file=sys.stderr)
@@ -187,21 +206,32 @@ def run(plan: LoadPlan, folder: Path, report: Callable[[str], None] = lambda _: 
         sketch().save(picture)
         image_jobs = alone(app, picture, plan.sessions)
         to_decode = decodings(endpoint, plan.clients)
-        report(f"{plan.sessions} sessions and {plan.clients} clients for {plan.seconds:.0f} s")
+        page = page_of(app.url)
+        report(
+            f"{plan.sessions} sessions, {plan.clients} clients and {plan.leavers} leavers for {plan.seconds:.0f} s"
+        )
         # The pages are open before the clock starts, as a crowd's are.
         sessions = [Session(app, picture) for _ in range(plan.sessions)]
-        memory: dict[str, list[tuple[float, int]]] = {"app": [], "endpoint": []}
+        watched = {"app": Watched(app), "endpoint": Watched(endpoint)}
         begin = time.monotonic()
         end = begin + plan.seconds
         session_tallies = [Tally(f"session {index}") for index in range(plan.sessions)]
         client_tallies = [Tally(f"client {index}") for index in range(plan.clients)]
-        threads = [
-            threading.Thread(target=run_jobs, args=(sessions[index], image_jobs[index], tally, end))
-            for index, tally in enumerate(session_tallies)
-        ] + [
-            threading.Thread(target=decode, args=(endpoint, to_decode[index], tally, end))
-            for index, tally in enumerate(client_tallies)
-        ]
+        deeds = Deeds()
+        threads = (
+            [
+                threading.Thread(target=run_jobs, args=(sessions[index], image_jobs[index], tally, end))
+                for index, tally in enumerate(session_tallies)
+            ]
+            + [
+                threading.Thread(target=decode, args=(endpoint, to_decode[index], tally, end))
+                for index, tally in enumerate(client_tallies)
+            ]
+            + [
+                threading.Thread(target=trouble, args=(page, deeds, end, index))
+                for index in range(plan.leavers)
+            ]
+        )
         for thread in threads:
             thread.start()
         killers = [
@@ -211,11 +241,9 @@ def run(plan: LoadPlan, folder: Path, report: Callable[[str], None] = lambda _: 
         ]
         for thread in killers:
             thread.start()
-        while any(thread.is_alive() for thread in threads):
-            for name, server in (("app", app), ("endpoint", endpoint)):
-                if (rss := server.rss()) is not None and time.monotonic() < end:  # not while the crowd leaves
-                    memory[name].append((time.monotonic() - begin, rss))
-            time.sleep(min(2.0, plan.seconds / 20))
+        follow(watched, begin, end, plan)
+        for thread in threads:
+            thread.join()
         for thread in killers:
             thread.join()
         took = time.monotonic() - begin
@@ -230,9 +258,9 @@ def run(plan: LoadPlan, folder: Path, report: Callable[[str], None] = lambda _: 
         return {
             "plan": vars(plan),
             "seconds": took,
-            "app": figures(session_tallies, took) | memory_figures(memory["app"], app.killed_at, begin),
-            "endpoint": figures(client_tallies, took)
-            | memory_figures(memory["endpoint"], endpoint.killed_at, begin),
+            "app": figures(session_tallies, took) | watched["app"].figures(begin),
+            "endpoint": figures(client_tallies, took) | watched["endpoint"].figures(begin),
+            "leavers": deeds.as_dict(),
             "kept": kept,
             "ended_by_themselves": ended,
             "tracebacks_in_logs": sum(log.read_text().count("Traceback") for log in folder.glob("*.log")),
@@ -240,6 +268,72 @@ def run(plan: LoadPlan, folder: Path, report: Callable[[str], None] = lambda _: 
     finally:
         app.stop()
         endpoint.stop()
+
+
+class Watched:
+    """A server's memory and its event loop, looked at during a run. Times are seconds since its begin."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.memory: list[tuple[float, int]] = []
+        self.seen: list[tuple[float, Observation]] = []
+        self._ask()  # what came before is not of this run
+
+    def look(self, when: float, *, types: bool = False) -> None:
+        if (found := self._ask(types=types)) is not None:
+            self.seen.append((when, found))
+            if types:
+                self._ask()  # counting is a pause, but not the app's
+
+    def _ask(self, *, types: bool = False) -> Observation | None:
+        """None from a server that was killed."""
+        try:
+            return observe(self.server.watch, types=types)
+        except requests.RequestException:
+            return None
+
+    def figures(self, begin: float) -> dict[str, Any]:
+        counted = [(when, found) for when, found in self.seen if found.objects]
+        return memory_figures(self.memory, self.server.killed_at, begin) | {
+            "longest_pause_seconds": max((found.pause for _, found in self.seen), default=None),
+            "longest_pause_of_its_own_seconds": max(
+                (found.busy_pause for _, found in self.seen), default=None
+            ),
+            "pauses_seconds": " ".join(f"{when:.0f}:{found.pause:.2f}" for when, found in self.seen),
+            "cpu_share": statistics.mean(found.cpu / found.seconds for _, found in self.seen)
+            if self.seen
+            else None,
+            "heap_mb_used_and_free": " ".join(
+                f"{when:.0f}:{found.heap['used'] / 1e6:.0f}+{found.heap['free'] / 1e6:.0f}"
+                for when, found in self.seen
+                if found.heap
+            ),
+            "objects": {f"{when:.0f}": found.objects for when, found in counted},
+            "objects_more": growth(counted[0][1].types, counted[-1][1].types) if len(counted) > 1 else {},
+        }
+
+
+def growth(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    """Of which types there are most more."""
+    more = {name: count - before.get(name, 0) for name, count in after.items()}
+    return dict(sorted(more.items(), key=lambda pair: -abs(pair[1]))[:15])
+
+
+def follow(watched: dict[str, Watched], begin: float, end: float, plan: LoadPlan) -> None:
+    """Look at the servers until the end, and not while the crowd leaves."""
+    looked = begin
+    counts = [begin + share * plan.seconds for share in (0.3, 0.95)] if plan.count_objects else []
+    while (now := time.monotonic()) < end:
+        for one in watched.values():
+            if (rss := one.server.rss()) is not None:
+                one.memory.append((now - begin, rss))
+        if now - looked > plan.seconds / 40:
+            looked = now
+            types = bool(counts) and now >= counts[0]
+            counts = counts[1:] if types else counts
+            for one in watched.values():
+                one.look(now - begin, types=types)
+        time.sleep(min(2.0, plan.seconds / 20))
 
 
 def servers(plan: LoadPlan, folder: Path) -> tuple[Server, Server]:
@@ -561,7 +655,8 @@ def sound(result: dict[str, Any]) -> bool:
     crowds = (result["app"], result["endpoint"])
     kept = result["kept"]
     return (
-        all(crowd[name] == 0 for crowd in crowds for name in ("failed", "swapped", "lost"))
+        all(crowd[name] == 0 for crowd in crowds for name in WRONG)
+        and not any(counts.get(name) for counts in result["leavers"]["outcomes"].values() for name in WRONG)
         and all(crowd["served_least"] > 0 for crowd in crowds)
         and not result["ended_by_themselves"]
         and kept["reported_finished"] == kept["on_disk"] == kept["downloadable"] > 0
@@ -584,6 +679,13 @@ def table(result: dict[str, Any]) -> str:
             f"{'memory ' + name + ' (MB)':22}"
             + "".join(_cell(result[side]["rss_mb"][name]) for side in ("app", "endpoint"))
         )
+    for name in ("longest_pause_seconds", "longest_pause_of_its_own_seconds"):
+        lines.append(
+            f"{name.removesuffix('_seconds')[:22].replace('_', ' '):22}"
+            + "".join(_cell(result[side][name]) for side in ("app", "endpoint"))
+        )
+    for deed, counts in result["leavers"]["outcomes"].items():
+        lines.append(f"{deed:26}" + ", ".join(f"{count} {name}" for name, count in counts.items()))
     kept = result["kept"]
     lines.append(
         f"of {kept['reported_finished']} pictures reported finished {kept['on_disk']} are on the disk, "

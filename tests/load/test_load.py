@@ -60,8 +60,10 @@ def test_a_verdict_can_be_a_bad_one() -> None:
         "endpoint": crowd,
         "kept": {"reported_finished": 4, "on_disk": 4, "downloadable": 4},
         "ended_by_themselves": {},
+        "leavers": {"outcomes": {"restore": {"ok": 3, "busy": 1}}},
     }
     assert load.sound(good)
+    assert not load.sound(good | {"leavers": {"outcomes": {"restore": {"ok": 3, "swapped": 1}}}})
     for wrong in ({"swapped": 1}, {"lost": 1}, {"failed": 1}, {"served_least": 0}):
         assert not load.sound(good | {"app": crowd | wrong})
     assert not load.sound(good | {"ended_by_themselves": {"app": -11}})

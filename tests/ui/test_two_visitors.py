@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import secrets
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,66 +11,37 @@ from typing import Any
 import pytest
 import requests
 
+from benchmarks.visitor import Visitor
 from tests.browser.launching import page_of
-from tests.fakes import FakeStudio, wait_until
+from tests.fakes import FakeStudio
+from tests.waiting import wait_until
 from ui.theme import ASSETS
 
 EXAMPLE = ASSETS / "mountains.png"
 
 
 @dataclass
-class Visitor:
-    """One open page, as its browser speaks to Gradio."""
+class Listening(Visitor):
+    """An open page that hears what comes, in a thread."""
 
-    url: str
-    session: str = field(default_factory=lambda: secrets.token_hex(6))
-    messages: list[dict[str, Any]] = field(default_factory=list)
-    event: str = ""
-
-    def __post_init__(self) -> None:
-        self.config = requests.get(f"{self.url}config", timeout=60).json()
-        self.components = {part["id"]: part for part in self.config["components"]}
-
-    def post(self, route: str, **body: Any) -> requests.Response:
-        return requests.post(f"{self.url}gradio_api/{route}", json=body, timeout=60)
-
-    def dependency(self, elem_id: str) -> dict[str, Any]:
-        """What a click on that button starts."""
-        button = next(
-            part["id"] for part in self.config["components"] if part["props"].get("elem_id") == elem_id
-        )
-        return next(fn for fn in self.config["dependencies"] if [button, "click"] in fn["targets"])
+    heard: list[dict[str, Any]] = field(default_factory=list)
 
     def click(self, elem_id: str, **changed: Any) -> None:
-        """Press a button, with the page's values, or others by their `elem_id` (`_` for `-`), or of all states."""
-        fn = self.dependency(elem_id)
-        data = []
-        for number in fn["inputs"]:
-            part = self.components[number]
-            name = (part["props"].get("elem_id") or part["type"]).replace("-", "_")
-            data.append(changed.get(name, part["props"].get("value")))
-        asked = self.post("queue/join", data=data, fn_index=fn["id"], session_hash=self.session)
+        """Press a button."""
+        asked = self.start(self.dependency(elem_id), **changed)
         assert asked.status_code == 200, asked.text
-        self.event = asked.json()["event_id"]
-        threading.Thread(target=self._listen, daemon=True).start()
+        self.listen()
 
-    def _listen(self) -> None:
-        query = {"session_hash": self.session}
-        route = f"{self.url}gradio_api/queue/data"
-        with requests.get(route, params=query, timeout=120, stream=True) as stream:
-            for line in stream.iter_lines():
-                if line:
-                    self.messages.append(json.loads(line.removeprefix(b"data: ")))
+    def listen(self) -> None:
+        threading.Thread(target=lambda: self.heard.extend(self.messages()), daemon=True).start()
 
     def paint(self) -> None:
-        files = {"files": ("a.png", EXAMPLE.read_bytes())}
-        path = requests.post(f"{self.url}gradio_api/upload", files=files, timeout=60).json()[0]
-        picture = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        picture = self.upload("a.png", EXAMPLE.read_bytes())
         self.click("lr-paint", lr_picture=picture, lr_prompt="a secret wish", lr_steps=8, lr_strength=1.0)
-        wait_until(lambda: "step 1 " in str(self.messages))
+        wait_until(lambda: "step 1 " in str(self.heard))
 
     def done(self) -> bool:
-        return any(message["msg"] == "process_completed" for message in self.messages)
+        return any(message["msg"] == "process_completed" for message in self.heard)
 
 
 @pytest.fixture
@@ -83,7 +52,7 @@ def page(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 def test_nobody_but_its_page_ends_a_run_or_hears_of_it(page: tuple[str, Path]) -> None:
     url, folder = page
-    one, other = Visitor(url), Visitor(url)
+    one, other = Listening.open(url), Listening.open(url)
     one.paint()
     (run_id,) = (path.name for path in folder.iterdir())
     paint, stop = one.dependency("lr-paint"), one.dependency("lr-stop")
@@ -97,26 +66,26 @@ def test_nobody_but_its_page_ends_a_run_or_hears_of_it(page: tuple[str, Path]) -
     with requests.get(f"{url}gradio_api/heartbeat/{other.session}", stream=True, timeout=30) as alive:
         next(alive.iter_content(8))
     wait_until(one.done)
-    last = one.messages[-2] if one.messages[-1]["msg"] == "close_stream" else one.messages[-1]
-    assert last["success"] and "Stopped" not in str(one.messages)
-    assert "latent-relay-" in str(one.messages), "it has its picture"
+    last = one.heard[-2] if one.heard[-1]["msg"] == "close_stream" else one.heard[-1]
+    assert last["success"] and "Stopped" not in str(one.heard)
+    assert "latent-relay-" in str(one.heard), "it has its picture"
     for secret in ("a secret wish", run_id, one.session, one.event):
-        assert secret not in str(other.messages)
+        assert secret not in str(other.heard)
         for route in ("config", "gradio_api/info", "gradio_api/queue/status", "monitoring/summary"):
             assert secret not in requests.get(url + route, timeout=60).text
 
 
 def test_its_own_page_does_stop_it(page: tuple[str, Path]) -> None:
     """So that the test above tests something."""
-    one = Visitor(page[0])
+    one = Listening.open(page[0])
     one.paint()
     one.click("lr-stop")
-    wait_until(lambda: "Stopped" in str(one.messages))
+    wait_until(lambda: "Stopped" in str(one.heard))
 
 
 def test_a_forged_history_shows_only_what_its_ids_name(page: tuple[str, Path]) -> None:
     url, folder = page
-    one, other = Visitor(url), Visitor(url)
+    one, other = Listening.open(url), Listening.open(url)
     one.paint()
     wait_until(one.done)
     (run_id,) = (path.name for path in folder.iterdir())
@@ -125,9 +94,9 @@ def test_a_forged_history_shows_only_what_its_ids_name(page: tuple[str, Path]) -
         target[1] == "load" for target in fn["targets"]) and len(fn["inputs"]) == 1))  # fmt: skip
     asked = other.post("queue/join", data=[forged], fn_index=load["id"], session_hash=other.session)
     assert asked.status_code == 200
-    threading.Thread(target=other._listen, daemon=True).start()
+    other.listen()
     wait_until(other.done)
-    assert run_id not in str(other.messages) and "a secret wish" not in str(other.messages)
+    assert run_id not in str(other.heard) and "a secret wish" not in str(other.heard)
 
 
 def test_gradios_history_of_runs_is_off(page: tuple[str, Path]) -> None:
