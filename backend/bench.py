@@ -1,6 +1,6 @@
 """The published tables, remade on this machine: seconds and memory of VAE encode and decode by size and mode.
 
-The command `python -m benchmarks.vae` and the page's Benchmark tab run this same code, cell by cell.
+The command `python -m benchmarks.vae` and the page's Benchmark run this same code, cell by cell.
 """
 
 from __future__ import annotations

@@ -1,17 +1,16 @@
-"""The sketch pad: draw with a finger or a mouse, and take it as the picture."""
+"""The sketch pad, a way to fill the picture box: it opens in its place, and what was drawn becomes the picture."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import gradio as gr
 
 from backend.errors import LatentRelayError
-from ui.img2img import Img2ImgTab as Tab
+from ui.form import Changes
 from ui.languages import LANGUAGES
 from ui.pictures import save_drawing
-from ui.tab import PageContext
+from ui.runs import Runs
 from ui.text import T, locale_of, say, say_message
 from ui.theme import ASSETS
 from ui.widgets import failure, intro, quiet
@@ -44,33 +43,61 @@ _TEMPLATE = (
 
 
 @dataclass(frozen=True)
-class DrawTab:
-    context: PageContext
+class DrawingPad:
+    image: gr.Image
+    """What the drawing goes into."""
+    box: gr.Column
+    """Where the image is, and the pad in its place."""
+    open: gr.Button
+    column: gr.Column
     pad: gr.HTML
     take: gr.Button
+    close: gr.Button
 
-    def wire(self, main: Tab, tabs: gr.Tabs) -> None:
-        """The drawing becomes the picture of the tab `main`, which is then shown."""
-        self.take.click(self._take, self.pad, [main.form.image, tabs], **quiet())
+    def wire(self, runs: Runs) -> None:
+        """Drawings are kept in the folder of `runs`."""
 
-    def _take(self, drawing: str | None, request: gr.Request) -> tuple[Any, Any]:
-        if not drawing:
-            raise failure(say(locale_of(request), "draw_empty"))
-        try:
-            return save_drawing(drawing, self.context.runs.folder), gr.Tabs(selected="img2img")
-        except LatentRelayError as error:
-            raise failure(say_message(error.full_message, locale_of(request))) from error
+        def take(drawing: str | None, request: gr.Request) -> Changes:
+            locale = locale_of(request)
+            if not drawing:
+                raise failure(say(locale, "draw_empty"))
+            try:
+                picture = save_drawing(drawing, runs.folder, locale)
+            except LatentRelayError as error:
+                raise failure(say_message(error.full_message, locale)) from error
+            return self.shows(False) | {self.image: picture}
+
+        self.open.click(lambda: self.shows(True), None, self.shown, **quiet())
+        self.close.click(lambda: self.shows(False), None, self.shown, **quiet())
+        self.take.click(take, self.pad, [self.image, *self.shown], **quiet())
+
+    @property
+    def shown(self) -> list[gr.Column]:
+        """What `shows` changes."""
+        return [self.box, self.column]
+
+    def shows(self, pad: bool) -> Changes:
+        """The pad, or else the picture box. The other is hidden by the style sheet: Gradio would take it away, and
+        what was drawn with it."""
+        return {
+            self.box: gr.update(elem_classes=["lr-hidden"] if pad else []),
+            self.column: gr.update(elem_classes=["lr-drawing"] if pad else ["lr-drawing", "lr-hidden"]),
+        }
 
 
-def build(context: PageContext) -> DrawTab:
-    intro("draw_intro")
-    pad = gr.HTML(
-        "",
-        html_template=_TEMPLATE,
-        js_on_load=(ASSETS / "pad.js").read_text(encoding="utf-8"),
-        apply_default_css=False,
-        elem_id="lr-pad",
-        words={locale: {name: say(locale, f"draw_{name}") for name in _WORDS} for locale in LANGUAGES},
-    )
-    take = gr.Button(T("draw_take"), variant="primary", size="lg", elem_id="lr-take-drawing")
-    return DrawTab(context, pad, take)
+def build(image: gr.Image, box: gr.Column, open_button: gr.Button) -> DrawingPad:
+    """`open_button` brings the pad in the place of `box`, which holds `image`."""
+    with gr.Column(elem_id="lr-drawing", elem_classes=["lr-drawing", "lr-hidden"]) as column:
+        intro("draw_intro")
+        pad = gr.HTML(
+            "",
+            html_template=_TEMPLATE,
+            js_on_load=(ASSETS / "pad.js").read_text(encoding="utf-8"),
+            apply_default_css=False,
+            elem_id="lr-pad",
+            words={locale: {name: say(locale, f"draw_{name}") for name in _WORDS} for locale in LANGUAGES},
+        )
+        with gr.Row():
+            take = gr.Button(T("draw_take"), variant="primary", scale=3, elem_id="lr-take-drawing")
+            close = gr.Button(T("draw_close"), scale=1, min_width=90, elem_id="lr-close-drawing")
+    return DrawingPad(image, box, open_button, column, pad, take, close)

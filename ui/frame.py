@@ -38,12 +38,13 @@ def columns() -> gr.Row:
     return gr.Row(equal_height=False, elem_classes="lr-columns")
 
 
-def form_column(scale: int = 5, min_width: int = 320) -> gr.Column:
-    return gr.Column(scale=scale, min_width=min_width)
+def form_column(scale: int = 5, min_width: int = 320, css_class: str | None = None) -> gr.Column:
+    """`css_class`: "lr-form" has the result right under it on a phone, and only then what is in an "lr-more"."""
+    return gr.Column(scale=scale, min_width=min_width, elem_classes=css_class)
 
 
-def result_column(scale: int = 6) -> gr.Column:
-    return gr.Column(scale=scale, min_width=320)
+def result_column(scale: int = 6, css_class: str | None = None) -> gr.Column:
+    return gr.Column(scale=scale, min_width=320, elem_classes=css_class)
 
 
 def start_and_stop(label: str, elem_id: str, css_class: str | None = "lr-go") -> tuple[gr.Button, gr.Button]:
@@ -93,23 +94,34 @@ class VaeFields:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What came of encoding or decoding: picture, stage panel, file, and numbers."""
+    """What came of encoding or decoding: picture, stage panel, files, and numbers."""
 
     viewer: gr.HTML
     status: gr.HTML
-    save: gr.DownloadButton
+    save_picture: gr.DownloadButton
+    save_latents: gr.DownloadButton
     table: gr.HTML
     stages: tuple[Stage, ...]
 
     @classmethod
-    def build(cls, name: str, tab: str, stages: tuple[Stage, ...], save: str) -> StageResult:
-        """`name`: what the ids begin with; `tab`: whose sentences an empty viewer shows; `save`: the button's."""
+    def build(cls, name: str, tab: str, stages: tuple[Stage, ...]) -> StageResult:
+        """`name`: what the ids begin with; `tab`: whose sentences an empty viewer shows."""
         view = viewer(f"{name}-viewer", tab)
         status = html(panel(Progress(say("en", "state_idle")), "en", stages), elem_id=f"{name}-panel")
-        button = gr.DownloadButton(T(save), interactive=False, elem_id=f"{name}-save")
+        with gr.Row(elem_classes="lr-downloads"):
+            picture, latents = (
+                gr.DownloadButton(
+                    T(f"download_{kind}"), interactive=False, min_width=140, elem_id=f"{name}-save-{kind}"
+                )
+                for kind in ("picture", "latents")
+            )
         with gr.Accordion(T("numbers"), open=True):
             table = html(cost_table((), "en"))
-        return cls(view, status, button, table, stages)
+        return cls(view, status, picture, latents, table, stages)
+
+    def widgets(self) -> set[Component]:
+        """All but the status, which the frame has."""
+        return {self.viewer, self.save_picture, self.save_latents, self.table}
 
     def finished(self, task: Task, reports: list[StageReport], sentence: str) -> Changes:
         """Panel and numbers of stages that are done."""

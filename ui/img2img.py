@@ -80,6 +80,7 @@ class Img2ImgTab:
         wire(form_events.REMOTE, helpers.remote_status)
         # A run teaches how long things take.
         wire(form_events.ESTIMATE, helpers.estimate, also=[self.result.table])
+        helpers.pad.wire(self.context.runs)
 
     def from_link(self, parameters: Mapping[str, str], request: gr.Request) -> Changes:
         """What a link's query says about the form; it may come from anyone, so nothing is run."""

@@ -10,7 +10,7 @@ import gradio as gr
 from backend.message import Message
 from backend.models import ModelSpec
 from backend.studio import Studio
-from ui import crop_preview, estimate
+from ui import crop_preview, draw, estimate
 from ui.explain import explain
 from ui.form import MAX_SLIDER_GUIDANCE, MAX_SLIDER_STEPS, Form
 from ui.form_events import strength_words
@@ -39,6 +39,7 @@ class FormHelpers:
     """What stands between the form's widgets: buttons that fill it in, lines that say what it means."""
 
     examples: tuple[gr.Button, ...]
+    pad: draw.DrawingPad
     looks: tuple[gr.Button, ...]
     strength_words: gr.HTML
     estimate: gr.HTML
@@ -53,7 +54,7 @@ class FormHelpers:
 
 def form_column(studio: Studio, spec: ModelSpec, why: Message) -> tuple[Form, FormHelpers]:
     """The left column; `why` says why the page opens with the model `spec`."""
-    image, examples = _picture()
+    image, examples, pad = _picture()
     prompt, looks = _prompt()
     strength, words = _strength(spec)
     start, stop = _start_and_stop()
@@ -91,24 +92,33 @@ def form_column(studio: Studio, spec: ModelSpec, why: Message) -> tuple[Form, Fo
         decode_mode=decode_mode,
         transfer=transfer,
     )
-    helpers = FormHelpers(examples, looks, words, estimated, note, status, crop, make_link, link, start, stop)
+    helpers = FormHelpers(
+        examples, pad, looks, words, estimated, note, status, crop, make_link, link, start, stop
+    )
     return form, helpers
 
 
-def _picture() -> tuple[gr.Image, tuple[gr.Button, ...]]:
-    image = picture_input(
-        sources=["upload", "clipboard", "webcam"],
-        label=T("step_picture"),
-        height=280,
-        elem_id="lr-picture",
-        buttons=[],
+def _picture() -> tuple[gr.Image, tuple[gr.Button, ...], draw.DrawingPad]:
+    """The picture box, and beside upload, clipboard and camera the other ways to fill it: examples and drawing."""
+    with gr.Column() as box:
+        image = picture_input(
+            sources=["upload", "clipboard", "webcam"],
+            label=T("step_picture"),
+            height=280,
+            elem_id="lr-picture",
+            buttons=[],
+        )
+    open_pad = gr.Button(
+        T("draw_open"), icon=ASSETS / "draw.png", size="sm", min_width=80, elem_id="lr-draw", render=False
     )
+    pad = draw.build(image, box, open_pad)
     with gr.Row(elem_classes="lr-examples", elem_id="lr-examples"):
         examples = tuple(
             gr.Button(T(f"example_{name}"), icon=ASSETS / f"{name}.png", size="sm", min_width=80)
             for name in EXAMPLES
         )
-    return image, examples
+        open_pad.render()
+    return image, examples, pad
 
 
 def _prompt() -> tuple[gr.Textbox, tuple[gr.Button, ...]]:

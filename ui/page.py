@@ -7,13 +7,14 @@ from typing import Any
 
 import gradio as gr
 from gradio.blocks import BlocksConfig
+from gradio.state_holder import SessionState
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from backend.studio import Studio
-from ui import api, benchmark, compare, decode, draw, encode, endpoints, fit, history, img2img
+from ui import api, compare, encode_decode, endpoints, history, img2img, machine
 from ui.body_limits import BodyLimits
 from ui.form import Changes
 from ui.pictures import picture_route
@@ -22,11 +23,26 @@ from ui.tab import PageContext
 from ui.text import I18N, T, locale_of, say
 from ui.theme import ASSETS, css, theme
 from ui.user_endpoints import UserEndpoints
-from ui.widgets import html, local, locals_of
+from ui.widgets import html, keep_methods, local, locals_of
 
 _LARGEST_UPLOAD = "256mb"
 _SPARE_THREADS = 64
 """Beside one for each job that may wait, for whatever else the page does; so the stop button always finds one."""
+
+
+PLACES = {
+    "img2img": "img2img",
+    "draw": "img2img",
+    "latents": "latents",
+    "encode": "latents",
+    "decode": "latents",
+    "compare": "compare",
+    "machine": "machine",
+    "fit": "machine",
+    "benchmark": "machine",
+    "endpoints": "endpoints",
+}
+"""The tab that shows what a link names; a fold or the sketch pad is opened there."""
 
 
 class PageConfig(BlocksConfig):
@@ -43,7 +59,7 @@ class PageConfig(BlocksConfig):
 
 
 class Page(gr.Blocks):
-    """Blocks whose sessions cost little, and whose generators send every value whole.
+    """Blocks whose sessions cost little, whose uploads stay as they are, and whose generators send every value whole.
 
     Gradio sends what changed since the last message, and the browser applies that to the very object which it handed
     over for the last one. Where two messages come at once the earlier has not been looked at by then, and loses what
@@ -53,6 +69,18 @@ class Page(gr.Blocks):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.default_config = PageConfig(self)
+
+    async def postprocess_data(self, block_fn: Any, predictions: Any, state: SessionState | None) -> Any:
+        """What a handler gave, for the client; in the session an upload keeps the methods that this app gave it.
+
+        For an update, `gr.skip()` too, Gradio puts a new component in the place of the old one, which would open
+        the upload to web addresses.
+        """
+        state = state or SessionState(self)
+        data = await super().postprocess_data(block_fn, predictions, state)
+        for block in block_fn.outputs:
+            keep_methods(block, state.get(block._id))
+        return data
 
     def handle_streaming_diffs(
         self,
@@ -77,54 +105,61 @@ def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
     context = PageContext(studio, runs, UserEndpoints())
     with Page(title="Latent Relay", analytics_enabled=False) as page:
         local(html(header("en"), elem_id="lr-header"), header)
-        with gr.Tabs(elem_id="lr-tabs", selected="img2img") as tabs:
+        with gr.Tabs(elem_id="lr-tabs", selected="img2img", overflow_behavior="wrap") as tabs:
             with gr.Tab(T("tab_img2img"), id="img2img"):
                 main = img2img.build(context)
-            with gr.Tab(T("tab_draw"), id="draw"):
-                drawing = draw.build(context)
-            with gr.Tab(T("tab_encode"), id="encode"):
-                encoding = encode.build(context)
-            with gr.Tab(T("tab_decode"), id="decode"):
-                decoding = decode.build(context, main.form.model)
+            with gr.Tab(T("tab_latents"), id="latents"):
+                coding = encode_decode.build(context)
             with gr.Tab(T("tab_compare"), id="compare"):
                 comparison = compare.build(context)
-            with gr.Tab(T("tab_fit"), id="fit") as fit_tab:
-                fitting = fit.build(context, fit_tab)
-            with gr.Tab(T("tab_benchmark"), id="benchmark"):
-                benchmarking = benchmark.build(context)
+            with gr.Tab(T("tab_machine"), id="machine") as machine_tab:
+                here = machine.build(context, machine_tab)
             with gr.Tab(T("tab_endpoints"), id="endpoints"):
                 served = endpoints.build(context, main.form.model)
-        drawing.wire(main, tabs)
-        for tab in (main, encoding, decoding, comparison, fitting, benchmarking):
+        for tab in (main, coding, comparison, here):
             tab.wire()
-        served.wire((*main.mode_selects, *encoding.mode_selects, *decoding.mode_selects))
+        served.wire((*main.mode_selects, *coding.mode_selects))
         api.build(context)
-        _wire_loading(page, context, main, served)
+        _wire_loading(page, context, tabs, main, here, served)
     # Jobs wait in the studio's queue, which tells them their place, or that it is busy. This bounds all the rest; a
     # whole crowd that comes at once must get through it to that queue.
     return page.queue(max_size=2 * studio.settings.queue, api_open=False)
 
 
 def _wire_loading(
-    page: gr.Blocks, context: PageContext, main: img2img.Img2ImgTab, served: endpoints.EndpointsTab
+    page: gr.Blocks,
+    context: PageContext,
+    tabs: gr.Tabs,
+    main: img2img.Img2ImgTab,
+    here: machine.MachineTab,
+    served: endpoints.EndpointsTab,
 ) -> None:
     in_locale = locals_of(page)
     gallery = main.result.gallery
 
     def greet(ids: list[str], request: gr.Request) -> Changes:
-        """The history of this browser, the settings of a link, and the visitor's language."""
+        """The history of this browser, the place and the settings of a link, and the visitor's language."""
         locale = locale_of(request)
         changes: Changes = {gallery: history.gallery(context.runs, ids)}
         if locale != "en":
             changes |= {component: render(locale) for component, render in in_locale.items()}
         changes |= served.greet(request)
-        changes |= main.from_link(dict(request.query_params), request)
+        query = dict(request.query_params)
+        changes |= main.from_link(query, request)
+        changes |= go_to(query.get("tab", ""))
         return changes
+
+    def go_to(place: str) -> Changes:
+        """`?tab=NAME` opens a tab, or what used to be one, where it is now."""
+        changes: Changes = {tabs: gr.Tabs(selected=PLACES[place])} if place in PLACES else {}
+        pad = main.helpers.pad.shows(True) if place == "draw" else {}
+        return {**changes, **pad, **here.opened(place)}
 
     def leave(request: gr.Request) -> None:
         context.endpoints.forget(request.session_hash)
 
-    outputs = [gallery, *in_locale, *served.greeted, *main.form.settings()]
+    places = [tabs, *main.helpers.pad.shown, *here.folds.values()]
+    outputs = [gallery, *in_locale, *served.greeted, *main.form.settings(), *places]
     page.load(greet, main.result.ids, outputs, show_progress="hidden", api_visibility="private")
     page.unload(leave)
 

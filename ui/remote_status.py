@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -12,7 +11,6 @@ from gradio.components import Component
 
 from backend.errors import LatentRelayError
 from backend.job import VaeOptions
-from backend.latents import load_latents
 from backend.message import Message
 from backend.report import Direction
 from backend.studio import Studio
@@ -85,20 +83,17 @@ def wire(
     select: VaeModeSelect,
     directions: Sequence[Direction],
     line: gr.HTML,
-    file: Component | None = None,
 ) -> None:
-    """Keep `line` saying whether the chosen mode would work; a latents `file` names the model instead."""
+    """Keep `line` saying whether the chosen mode would work."""
 
     def look(data: Mapping[Component, Any], request: gr.Request) -> Iterator[str]:
         locale, model = locale_of(request), data[select.model]
         try:
             options = vae_options(data[select.widget], endpoints=endpoints.of(request.session_hash))
-            if options.mode == "remote" and file is not None and data[file]:
-                model = load_latents(Path(data[file]), studio.models).model
         except LatentRelayError as error:
             yield shown("broken", error.full_message, locale)
             return
         yield from ask(studio, model, [(direction, options) for direction in directions], locale)
 
-    watched = {select.widget, select.model} | ({file} if file is not None else set())
+    watched = {select.widget, select.model}
     gr.on([widget.change for widget in watched], look, watched, line, **EVENT)

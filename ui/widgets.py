@@ -92,6 +92,13 @@ def uploads_only(component: Component) -> Any:
     return component
 
 
+def keep_methods(ours: Any, theirs: Any) -> None:
+    """Give the component that a session has in the place of `ours` the methods that `ours` was given here."""
+    for name in ("preprocess", "async_move_resource_to_block_cache"):
+        if name in vars(ours) and theirs is not None and theirs is not ours:
+            setattr(theirs, name, vars(ours)[name])
+
+
 Choices = list[tuple[Any, str]]
 """What a Radio or Dropdown offers: (label, value)."""
 
@@ -118,11 +125,6 @@ def mode_name_choices(
     """Modes by name and every endpoint of the visitor's, for latents whose model is known only later."""
     modes = [(T(f"mode_name_{mode}"), mode) for mode in VAE_MODES if mode not in ("auto", "tiny")]
     return [*modes, *_endpoint_choices("mode_name_own", endpoints, locale)]
-
-
-def decode_choices(spec: ModelSpec, endpoints: Mapping[str, UserEndpoint], locale: str) -> Choices:
-    """As `mode_choices`, but with every endpoint of the visitor's: the file says later whose latents it holds."""
-    return [*mode_choices(spec), *_endpoint_choices("mode_own", endpoints, locale)]
 
 
 def _endpoint_choices(

@@ -11,17 +11,11 @@ TABS = "#lr-tabs > .tab-wrapper"
 
 
 def tab_names(page: Any) -> list[str]:
-    """All tabs, those behind the phone's "More tabs" button included."""
-    return page.locator(f"{TABS} .visually-hidden button").all_text_contents()
+    return page.locator(f"{TABS} [role=tab]").all_text_contents()
 
 
 def open_tab(page: Any, name: str) -> None:
-    """Press a tab; on a narrow screen it may lie behind "More tabs"."""
-    tab = page.locator(f"{TABS} [role=tab]").get_by_text(name, exact=True)
-    if not tab.count():
-        page.locator(f"{TABS} .overflow-menu > button").click()
-        tab = page.locator(f"{TABS} .overflow-dropdown button").get_by_text(name, exact=True)
-    tab.click()
+    page.locator(f"{TABS} [role=tab]").get_by_text(name, exact=True).click()
     page.wait_for_timeout(300)  # it fades in
     page.wait_for_function(
         "!document.querySelector('.pending')"

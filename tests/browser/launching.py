@@ -76,8 +76,10 @@ class WatchedPages:
         self.complaints: list[str] = []
         self.contexts: list[Any] = []
 
-    def open(self, url: str, *, width: int = 1280, height: int = 900, **context: Any) -> Any:
-        """A page of its own context, once the big button is there."""
+    def open(
+        self, url: str, *, width: int = 1280, height: int = 900, ready: str = "#lr-paint", **context: Any
+    ) -> Any:
+        """A page of its own context, once `ready` is there: the big button of the first tab."""
         settings = {"locale": "en-US", "reduced_motion": "reduce"} | context
         self.contexts.append(
             self.chromium.new_context(viewport={"width": width, "height": height}, **settings)
@@ -88,7 +90,7 @@ class WatchedPages:
         page.on("pageerror", lambda error: self._complain(f"error: {error}"))
         page.on("request", lambda request: self._request(request.url))
         page.goto(url)
-        page.locator("#lr-paint").wait_for()
+        page.locator(ready).first.wait_for()
         # Gradio covers the page until it is ready for clicks.
         page.locator(".gradio-container > .wrap.translucent, .wrap.full.translucent").first.wait_for(
             state="hidden"

@@ -19,7 +19,7 @@ from backend.models import BUILTIN
 from backend.settings import Settings
 from backend.studio import Studio
 from backend.vae.whole import Whole
-from tests.browser.doing import open_tab, paint, tab_names, upload, wait_for_picture
+from tests.browser.doing import open_tab, paint, upload, wait_for_picture
 from tests.browser.launching import WatchedPages, page_of
 from tests.fakes import FakeStudio, report
 from tests.serving import serve
@@ -110,7 +110,7 @@ def test_markup_in_a_file_name_and_in_an_address(watched: WatchedPages, quick: s
     page = watched.open(quick)
     evil = tmp_path / "<img class=evil src=x onerror=window.pwned=1>.safetensors"
     evil.write_bytes(b"no latents")
-    open_tab(page, "Decode latents" if "Decode latents" in tab_names(page) else tab_names(page)[3])
+    open_tab(page, "Encode & Decode")
     page.locator("#lr-latents-file input[type=file]").set_input_files(evil)
     page.wait_for_timeout(500)
     page.locator("#lr-decode").click()
@@ -142,11 +142,7 @@ def test_markup_in_the_name_of_an_endpoint(watched: WatchedPages, quick: str) ->
         page.locator("#lr-own-which input").click()
         unharmed(page)
         page.keyboard.press("Escape")
-        for tab, mode in (
-            ("Encode", "#lr-encode-where"),
-            ("Decode", "#lr-decode-where"),
-            ("Paint", "#lr-mode"),
-        ):
+        for tab, mode in (("Encode & Decode", "#lr-vae-where"), ("Paint", "#lr-mode")):
             open_tab(page, tab)
             page.locator(mode).get_by_text("<img class=evil").first.wait_for()
             unharmed(page)
@@ -162,7 +158,7 @@ def test_markup_in_the_names_of_uploads(watched: WatchedPages, quick: str, tmp_p
     evil = [tmp_path / f"<img class=evil src=x onerror=window.pwned={n}>.png" for n in range(2)]
     evil[0].write_bytes(b"no picture")
     Image.new("RGB", (64, 64), "teal").save(evil[1])
-    open_tab(page, "Encode")
+    open_tab(page, "Encode & Decode")
     page.locator("#lr-bulk > button, #lr-bulk button").first.click()
     page.locator("#lr-bulk-pictures input[type=file]").set_input_files(evil[0])
     page.locator("#lr-bulk-pictures").get_by_text("class=evil").first.wait_for()

@@ -169,7 +169,7 @@ def test_a_link_opens_the_page_with_the_same_settings(watched: WatchedPages, qui
 
 def test_a_drawing_becomes_the_picture(watched: WatchedPages, quick: str) -> None:
     page = watched.open(quick)
-    open_tab(page, "Draw")
+    page.locator("#lr-draw").click()
     canvas = page.locator("#lr-pad canvas").first
     canvas.wait_for()
     box = canvas.bounding_box()
@@ -178,9 +178,68 @@ def test_a_drawing_becomes_the_picture(watched: WatchedPages, quick: str) -> Non
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.5, steps=5)
     page.mouse.up()
+    page.locator("#lr-picture").wait_for(state="hidden")
     page.locator("#lr-take-drawing").click()
     page.locator("#lr-picture img").first.wait_for()
+    page.locator("#lr-pad").wait_for(state="hidden")
     paint(page)
+
+
+def test_leaving_the_pad_brings_the_picture_box_back_and_keeps_both(
+    watched: WatchedPages, quick: str
+) -> None:
+    page = watched.open(quick)
+    upload(page)
+    before = page.locator("#lr-picture img").first.get_attribute("src")
+    page.locator("#lr-draw").click()
+    page.locator("#lr-pad .lr-pad-fill").click()
+    page.locator("#lr-close-drawing").click()
+    page.locator("#lr-picture img").first.wait_for()
+    assert page.locator("#lr-picture img").first.get_attribute("src") == before
+    page.locator("#lr-draw").click()
+    page.locator("#lr-pad").wait_for()
+    colour = page.locator("#lr-pad canvas").evaluate(
+        "canvas => [...canvas.getContext('2d').getImageData(9, 9, 1, 1).data]"
+    )
+    assert colour[:3] == [0x96, 0xC8, 0xEB], "the sky is still there"
+
+
+TAB_NAMES = ["Paint", "Encode & Decode", "Compare", "This machine", "Endpoints"]
+
+
+@pytest.mark.parametrize(
+    ("place", "tab", "there"),
+    [
+        ("draw", "Paint", "#lr-pad canvas"),
+        ("encode", "Encode & Decode", "#lr-encode"),
+        ("decode", "Encode & Decode", "#lr-decode"),
+        ("compare", "Compare", "#lr-compare"),
+        ("fit", "This machine", "#lr-fit-answer table"),
+        ("benchmark", "This machine", "#lr-bench"),
+        ("endpoints", "Endpoints", "#lr-check"),
+    ],
+)
+def test_a_link_leads_to_the_place_where_a_former_tab_is_now(
+    watched: WatchedPages, quick: str, place: str, tab: str, there: str
+) -> None:
+    page = watched.open(f"{quick}?tab={place}", ready=there)
+    selected = page.locator("#lr-tabs > .tab-wrapper [role=tab][aria-selected=true]")
+    assert selected.all_inner_texts() == [tab]
+    page.locator(there).wait_for()
+
+
+def test_a_phone_reaches_every_tab_without_a_hidden_menu(watched: WatchedPages, quick: str) -> None:
+    """In the longest language, too."""
+    for locale in ("en-US", "de-DE", "fr-FR"):
+        page = watched.open(quick, width=390, height=844, locale=locale)
+        tabs = page.locator("#lr-tabs > .tab-wrapper [role=tab]")
+        assert tabs.count() == len(TAB_NAMES)
+        for tab in tabs.all():
+            box = tab.bounding_box()
+            assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 390, tab.inner_text()
+            assert box["height"] >= 40
+            tab.click()
+        assert page.locator(".overflow-menu > button:visible").count() == 0
 
 
 def test_the_keyboard_is_enough(watched: WatchedPages, quick: str) -> None:

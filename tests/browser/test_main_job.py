@@ -9,7 +9,7 @@ from PIL import Image
 
 from backend.job import vae_modes
 from backend.models import BUILTIN
-from tests.browser.doing import paint, saved, upload
+from tests.browser.doing import open_tab, paint, saved, upload
 from tests.browser.launching import WatchedPages
 from ui.theme import ASSETS
 
@@ -46,21 +46,26 @@ def test_no_picture_is_said_kindly(watched: WatchedPages, url: str) -> None:
 
 def test_encode_then_decode_the_file(watched: WatchedPages, url: str) -> None:
     page = watched.open(url)
-    page.get_by_role("tab", name="Encode").click()
+    open_tab(page, "Encode & Decode")
     page.locator("#lr-encode-picture input[type=file]").set_input_files(ASSETS / "sea.png")
     page.locator("#lr-encode-picture img").first.wait_for()
     page.locator("#lr-encode").click()
-    page.locator("#lr-encode-viewer .lr-frame[data-state=before]").wait_for()
-    assert "4 channels of 64 × 64" in page.locator("#lr-encode-panel").inner_text()
-    latents = saved(page, "#lr-encode-save")
+    page.locator("#lr-latents-viewer .lr-frame[data-state=before]").wait_for()
+    assert "4 channels of 64 × 64" in page.locator("#lr-latents-panel").inner_text()
+    latents = saved(page, "#lr-latents-save-latents")
     page.locator("#lr-round-trip").click()
-    page.locator("#lr-encode-viewer .lr-frame[data-state=done]").wait_for()
-    assert "PSNR" in page.locator("#lr-encode-panel").inner_text()
-    page.get_by_role("tab", name="Decode").click()
+    page.locator("#lr-latents-viewer .lr-frame[data-state=done]").wait_for()
+    assert "PSNR" in page.locator("#lr-latents-panel").inner_text()
+    page.locator("#lr-latents-file").get_by_text(".safetensors").first.wait_for()
+    page.locator("#lr-decode").click()  # what was encoded lies ready
+    page.locator("#lr-latents-viewer .lr-frame[data-state=before]").wait_for()
+    assert "256 × 256 pixels" in page.locator("#lr-latents-panel").inner_text()
+    other = watched.open(url)
+    open_tab(other, "Encode & Decode")
     file = latents.with_suffix(".safetensors")
     file.write_bytes(latents.read_bytes())
-    page.locator("#lr-latents-file input[type=file]").set_input_files(file)
-    page.locator("#lr-latents-file").get_by_text(".safetensors").first.wait_for()
-    page.locator("#lr-decode").click()
-    page.locator("#lr-decode-viewer .lr-frame[data-state=before]").wait_for()
-    assert "256 × 256 pixels" in page.locator("#lr-decode-panel").inner_text()
+    other.locator("#lr-latents-file input[type=file]").set_input_files(file)
+    other.locator("#lr-latents-file").get_by_text(".safetensors").first.wait_for()
+    other.locator("#lr-decode").click()
+    other.locator("#lr-latents-viewer .lr-frame[data-state=before]").wait_for()
+    assert "256 × 256 pixels" in other.locator("#lr-latents-panel").inner_text()

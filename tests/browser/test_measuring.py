@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
+from tests.browser.doing import open_tab
 from tests.browser.launching import WatchedPages
 from ui.theme import ASSETS
-
-
-def open_tab(page: Any, name: str) -> None:
-    page.get_by_role("tab", name=name).click()
 
 
 def test_compare_reads_a_row_for_each_way_and_a_conclusion(
@@ -46,7 +42,7 @@ def test_compare_reads_a_row_for_each_way_and_a_conclusion(
 
 def test_will_it_fit_answers_before_anything_is_pressed(watched: WatchedPages, url: str) -> None:
     page = watched.open(url)
-    open_tab(page, "Will it fit?")
+    open_tab(page, "This machine")
     page.locator("#lr-fit-answer table").wait_for()
     text = page.locator("#lr-fit-answer").inner_text()
     assert "96.1 %" in text and "only just" in text and "Streamed gives the same picture" in text
@@ -54,7 +50,8 @@ def test_will_it_fit_answers_before_anything_is_pressed(watched: WatchedPages, u
 
 def test_benchmark_measures_row_by_row_and_draws(watched: WatchedPages, url: str) -> None:
     page = watched.open(url)
-    open_tab(page, "Benchmark")
+    open_tab(page, "This machine")
+    page.locator("#lr-bench-fold > button").click()
     for size in ("256", "512"):
         page.locator("#lr-bench-sizes").get_by_label(size, exact=True).uncheck()
     page.locator("#lr-bench").click()

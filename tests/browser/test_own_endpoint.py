@@ -81,9 +81,8 @@ def test_add_it_paint_with_it_and_forget_it(watched: WatchedPages, url: str, gua
         assert TOKEN not in text
     assert TOKEN not in json.dumps(page.request.get(f"{url}config").json())
 
-    for tab, mode in (("Encode", "#lr-encode-where"), ("Decode", "#lr-decode-where")):
-        open_tab(page, tab)
-        assert page.locator(mode).get_by_text("Yours, The big one").count() == 1
+    open_tab(page, "Encode & Decode")
+    assert page.locator("#lr-vae-where").get_by_text("Yours, The big one").count() == 1
     open_tab(page, "Endpoints")
     page.locator("#lr-own-forget").click()
     page.locator("#lr-own-list table").wait_for(state="detached")

@@ -17,7 +17,7 @@ from backend.job import Job
 from backend.studio import Studio
 from tests.fakes import FakeStudio
 from tests.following import follow_page
-from ui import benchmark, compare, decode, encode
+from ui import benchmark, compare, encode_decode
 from ui.form import Values
 from ui.frame import Frame, Task, one_run
 from ui.runs import Runs
@@ -122,7 +122,7 @@ def test_a_run_is_over_and_stopped_when_its_block_is_left(tmp_path: Path) -> Non
 
 def laid_out(context: PageContext, build: Callable[..., Any]) -> Any:
     with gr.Blocks():
-        return build(context, gr.Dropdown()) if build is decode.build else build(context)
+        return build(context)
 
 
 def vae_values(tab: Any) -> dict[Any, Any]:
@@ -142,23 +142,25 @@ def page_after(changes: Iterable[dict[Any, Any]]) -> dict[Any, Any]:
 
 
 def test_an_encode_shows_latents_and_a_round_trip_both_pictures(context: PageContext) -> None:
-    tab = laid_out(context, encode.build)
-    data = {tab.image: str(ASSETS / "sea.png"), tab.model: "builtin", **vae_values(tab)}
+    tab = laid_out(context, encode_decode.build)
+    data = {tab.picture: str(ASSETS / "sea.png"), tab.model: "builtin", **vae_values(tab)}
     changes = list(tab.single.follow(tab._encode, data, ENGLISH))
     assert 'data-state="running"' in changes[0][tab.result.status]
     last = page_after(changes)
-    assert "4 channels of 64 × 64" in last[tab.result.status] and last[tab.result.save]["interactive"]
-    latents = last[tab.result.save]["value"]
+    assert "4 channels of 64 × 64" in last[tab.result.status] and last[tab.result.save_latents]["interactive"]
+    latents = last[tab.latents]
+    assert latents == last[tab.result.save_latents]["value"], "it lies ready to be decoded"
     changes = list(tab.single.follow(tab._round_trip, data, ENGLISH))
     *_, before_last, _ = said(changes, tab.result.status)
     assert 'lr-encode" data-state="done"' in before_last
     last = page_after(changes)
     assert "PSNR" in last[tab.result.status] and last[tab.result.viewer]["after"]
 
-    tab = laid_out(context, decode.build)
-    data = {tab.upload: latents, **vae_values(tab)}
-    last = page_after(tab.frame.follow(tab._decode, data, ENGLISH))
+    data |= {tab.latents: latents, tab.model: "sd-v1"}
+    last = page_after(tab.single.follow(tab._decode, data, ENGLISH))
     assert "256 × 256 pixels" in last[tab.result.status]
+    assert last[tab.result.save_picture]["interactive"] and not last[tab.result.save_latents]["interactive"]
+    assert tab._recognise(data, ENGLISH)[tab.model] == "builtin", "as the file says"
 
 
 def test_a_failed_encode_marks_its_stage(tmp_path: Path) -> None:
@@ -168,8 +170,8 @@ def test_a_failed_encode_marks_its_stage(tmp_path: Path) -> None:
             notify(self._begin("encode", super().encode(*arguments)[1]))
             raise OutOfMemoryError("Too little memory.")
 
-    tab = laid_out(PageContext(Failing(), Runs(tmp_path), UserEndpoints()), encode.build)  # type: ignore[arg-type]
-    data = {tab.image: str(ASSETS / "sea.png"), tab.model: "builtin", **vae_values(tab)}
+    tab = laid_out(PageContext(Failing(), Runs(tmp_path), UserEndpoints()), encode_decode.build)  # type: ignore[arg-type]
+    data = {tab.picture: str(ASSETS / "sea.png"), tab.model: "builtin", **vae_values(tab)}
     shown: list[str] = []
     with pytest.raises(gr.Error, match="Too little memory"):
         for sentence in said(tab.single.follow(tab._encode, data, ENGLISH), tab.result.status):
@@ -188,8 +190,8 @@ def test_a_closed_tab_ends_an_encode(tmp_path: Path) -> None:
             raise Cancelled("Stopped.")
 
     runs = Runs(tmp_path)
-    tab = laid_out(PageContext(Endless(), runs, UserEndpoints()), encode.build)  # type: ignore[arg-type]
-    data = {tab.image: str(ASSETS / "sea.png"), tab.model: "builtin", **vae_values(tab)}
+    tab = laid_out(PageContext(Endless(), runs, UserEndpoints()), encode_decode.build)  # type: ignore[arg-type]
+    data = {tab.picture: str(ASSETS / "sea.png"), tab.model: "builtin", **vae_values(tab)}
     seen = tab.single.follow(tab._encode, data, ENGLISH)
     next(seen)
     next(seen)  # a sign of life

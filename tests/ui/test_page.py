@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from gradio.data_classes import ImageData
 from gradio.state_holder import SessionState
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -25,6 +27,7 @@ from ui.form import Values
 from ui.page import Page
 from ui.runs import Runs
 from ui.theme import ASSETS
+from ui.widgets import picture_input, uploads_only
 
 EXAMPLE = str(ASSETS / "mountains.png")
 
@@ -273,3 +276,22 @@ def test_a_visitors_session_describes_no_component_and_works_on_all() -> None:
     assert session[box._id] is box
     described = {block["id"]: block for block in page.get_config_file()["components"]}
     assert described[box._id]["props"]["value"] == "as it was"
+
+
+def test_an_update_leaves_an_upload_closed_to_web_addresses(tmp_path: Path) -> None:
+    """For any update of it, an empty one too, Gradio puts a new component in its place in the visitor's session."""
+    with Page() as page:
+        picture, file = picture_input(), uploads_only(gr.File())
+        gr.Button().click(gr.skip, None, [picture, file])
+    (listener,) = page.fns.values()
+    session = SessionState(page)
+    asyncio.run(page.postprocess_data(listener, [gr.skip(), gr.update(label="Another")], session))
+    for ours in (picture, file):
+        theirs = session[ours._id]
+        assert theirs is not ours, "Gradio leaves it as it is now: `keep_methods` can go"
+        with pytest.raises(gr.Error, match="fetches nothing from the web"):
+            asyncio.run(theirs.async_move_resource_to_block_cache("http://127.0.0.1:1/a.png"))
+    broken = tmp_path / "broken.png"
+    broken.write_text("no picture")
+    payload = ImageData(path=str(broken))
+    assert session[picture._id].preprocess(payload) == str(broken), "the file itself, to be judged by us"

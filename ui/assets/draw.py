@@ -96,12 +96,22 @@ def icon() -> Image.Image:
     return image.resize((128, 128), Image.Resampling.LANCZOS)
 
 
+def brush() -> Image.Image:
+    """A brush with paint on it, and the stroke that it leaves: the button that opens the sketch pad."""
+    image, draw = _canvas((246, 246, 250))
+    draw.line(_points((0.14, 0.84), (0.3, 0.76), (0.44, 0.84), (0.6, 0.8)), fill=(60, 110, 170), width=76)
+    draw.polygon(_points((0.5, 0.52), (0.6, 0.62), (0.94, 0.2), (0.86, 0.12)), fill=(110, 60, 30))
+    draw.polygon(_points((0.5, 0.52), (0.6, 0.62), (0.52, 0.72), (0.3, 0.78), (0.4, 0.6)), fill=(29, 28, 26))
+    return image
+
+
 EXAMPLES = {"mountains": mountains, "sea": sea, "castle": castle}
 
 
 def main() -> None:
     for name, draw in EXAMPLES.items():
         draw().resize((SIZE, SIZE), Image.Resampling.LANCZOS).save(HERE / f"{name}.png", optimize=True)
+    brush().resize((128, 128), Image.Resampling.LANCZOS).save(HERE / "draw.png", optimize=True)
     icon().save(HERE / "icon.png", optimize=True)
 
 

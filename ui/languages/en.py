@@ -6,10 +6,9 @@ EN: dict[str, str] = {
     "title": "Latent Relay",
     "tagline": "Give it a picture and a sentence: it paints a new one, and shows where each step ran and what it cost.",
     "tab_img2img": "Paint",
-    "tab_draw": "Draw",
     "tab_endpoints": "Endpoints",
-    "tab_encode": "Encode",
-    "tab_decode": "Decode",
+    "tab_latents": "Encode & Decode",
+    "tab_machine": "This machine",
     # the form
     "step_picture": "1 · Start with a picture",
     "step_prompt": "2 · Say what it should become",
@@ -97,10 +96,8 @@ EN: dict[str, str] = {
     "slide": "Slide between before and after",
     "empty_title_img2img": "Your new picture appears here",
     "empty_text_img2img": "Choose a picture on the left, say what it should become, and press “Paint it”.",
-    "empty_title_encode": "The latents appear here",
-    "empty_text_encode": "Choose a picture on the left, then encode it, or send it there and back.",
-    "empty_title_decode": "The picture appears here",
-    "empty_text_decode": "Choose a latents file on the left and press “Decode”.",
+    "empty_title_latents": "The latents, or the picture, appear here",
+    "empty_text_latents": "Choose a picture and encode it, or a latents file and decode it.",
     "alt_before": "The picture before",
     "alt_after": "The picture after: {prompt}",
     "alt_preview": "A rough look at the picture while it is painted",
@@ -164,7 +161,8 @@ EN: dict[str, str] = {
     "disk_full": "The disk here is full, so this run could not be kept: take a screenshot if you like the picture. Whoever runs this app must make room.",
     "unexpected": "Something went wrong that nobody planned for. Please try again; the log has the details.",
     # encode and decode
-    "encode_intro": "Turn a picture into latents: the small grid of numbers that the painter works on.",
+    "latents_intro": "Turn a picture into latents, the small grid of numbers that the painter works on, and latents "
+    "back into a picture, wherever you like.",
     "encode_button": "Encode",
     "example_flux": "Example: the round trip of Flux",
     "example_flux_told": "The VAE of Flux: {channels} channels, scaling {scaling}, shift {shift}. Now press “{button}”.",
@@ -179,14 +177,13 @@ EN: dict[str, str] = {
     "encode_summary": "{width} × {height} pixels became {channels} channels of {w} × {h}: mean {mean:.3f}, "
     "standard deviation {std:.3f}.",
     "latents_file": "Latents file",
-    "decode_intro": "Turn a latents file back into a picture, wherever you like.",
     "decode_button": "Decode",
     "decode_result": "The decoded picture",
     "decode_summary": "{channels} channels of {w} × {h} ({model}) became {width} × {height} pixels.",
     "round_trip_button": "Go there and back",
     "round_trip_summary": "PSNR {psnr:.2f} dB, SSIM {ssim:.4f}.",
     "round_trip_identical": "Identical, SSIM {ssim:.4f}.",
-    "needs_latents": "Please choose a latents file first; the Encode tab makes one.",
+    "needs_latents": "Please choose a latents file first; “Encode” makes one of a picture.",
     "tile_sizes": "Tiles, and how pictures travel",
     # compare
     "tab_compare": "Compare",
@@ -290,7 +287,9 @@ EN: dict[str, str] = {
     "draw_fill": "Fill all",
     "draw_clear": "Start over",
     "draw_empty": "The pad is still empty. Draw something first.",
+    "draw_open": "Draw",
     "draw_take": "Use this drawing",
+    "draw_close": "Back",
     # endpoints
     "endpoints_intro": "An endpoint is another computer that runs the VAE for this page.",
     "endpoints_none": "No endpoint is configured.",
@@ -320,7 +319,7 @@ EN: dict[str, str] = {
     "own_name_hint": "as you like; else its host",
     "own_model": "Whose VAE is it?",
     "own_find_out": "ask it",
-    "own_added_both": "“{name}” is added: on Paint, Encode and Decode it is in the list “Where should the VAE "
+    "own_added_both": "“{name}” is added: on Paint and on Encode & Decode it is in the list “Where should the VAE "
     "run?”. It serves {models}.",
     "own_added_encode": "“{name}” is added, but only encodes: choose it where a picture becomes latents. It "
     "serves {models}.",
