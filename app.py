@@ -23,27 +23,39 @@ for name, value in {
 from backend.errors import LatentRelayError
 from backend.logs import log_json_lines
 from backend.run.zero_gpu import spaces_gpu
-from backend.settings import Settings, read_settings
+from backend.settings import Settings, read_command_line
 from backend.studio import Studio
 
 
 def main() -> int:
-    """Run until stopped; 2 if the settings make no sense, as argparse does."""
+    """Run until stopped, or until the doctor is done; 2 if the settings make no sense, as argparse does."""
     try:
-        settings = read_settings()
+        command = read_command_line()
     except LatentRelayError as error:
         print(f"app.py: {error.sentence}", file=sys.stderr)
         return 2
+    if command.doctor:
+        from backend.doctor.examine import print_findings
+
+        return print_findings(command.settings, pictures_folder(command.settings), as_data=command.json)
     log_json_lines()
-    serve(settings)
+    serve(command.settings)
     return 0
+
+
+def pictures_folder(settings: Settings) -> Path:
+    """Where the page keeps pictures and latents."""
+    return _folder(settings) / "pictures"
+
+
+def _folder(settings: Settings) -> Path:
+    return (settings.folder or Path(__file__).parent / "runs").resolve()
 
 
 def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
     """Open the page and the VAE routes; returns the studio and the local URL (at once if not `block`)."""
     gpu = spaces_gpu(os.environ)  # before anything imports torch
-    folder = (settings.folder or Path(__file__).parent / "runs").resolve()
-    pictures, temp = folder / "pictures", folder / "temp"
+    pictures, temp = pictures_folder(settings), _folder(settings) / "temp"
     # Gradio reads it when it is imported: its copies of uploads and results are cleaned away with the rest.
     ours = os.environ.setdefault("GRADIO_TEMP_DIR", str(temp)) == str(temp)
     from ui.cleaning import Retention

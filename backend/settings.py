@@ -211,16 +211,35 @@ def table() -> str:
     return "\n".join(rows)
 
 
+@dataclass(frozen=True)
+class CommandLine:
+    """What `app.py` was started with: the settings, and what to do with them."""
+
+    settings: Settings
+    doctor: bool = False
+    """Whether to examine this machine instead of opening the page."""
+    json: bool = False
+    """Whether the doctor prints JSON."""
+
+
 def read_settings(
     arguments: Sequence[str] | None = None, environ: Mapping[str, str] | None = None
 ) -> Settings:
-    """Settings from the command line (`sys.argv` if None) and the environment (`os.environ` if None).
+    """The settings of `read_command_line`, which says what is raised."""
+    return read_command_line(arguments, environ).settings
+
+
+def read_command_line(
+    arguments: Sequence[str] | None = None, environ: Mapping[str, str] | None = None
+) -> CommandLine:
+    """Settings and more from the command line (`sys.argv` if None) and the environment (`os.environ` if None).
 
     Raises:
         SystemExit: `--help`, or a flag argparse cannot read. BadSettingError: a value that makes no sense.
     """
     env = os.environ if environ is None else environ
     values = vars(_parser(env).parse_args(arguments))
+    doctor, as_json = values.pop("doctor"), values.pop("json")
     for setting in SETTINGS:
         if setting.many:
             values[setting.field] = values.get(setting.field) or (setting.from_environment(env) or "").split()
@@ -232,7 +251,8 @@ def read_settings(
     values["endpoints"] = merge_endpoints(values["endpoints"], known)
     values["tokens"] = parse_tokens(values["tokens"] or "", known)
     values["folder"] = Path(values["folder"]) if values["folder"] else None
-    return Settings(**values, cache_folder=cache_folder(env), on_space="SPACE_ID" in env)
+    settings = Settings(**values, cache_folder=cache_folder(env), on_space="SPACE_ID" in env)
+    return CommandLine(settings, doctor, as_json)
 
 
 def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -260,6 +280,16 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
         else:
             options |= {"type": setting.type, "default": given, "metavar": setting.metavar}
         parser.add_argument(setting.flag, **options)
+    instead = parser.add_argument_group("instead of opening the page")
+    instead.add_argument(
+        "--doctor",
+        action="store_true",
+        help="Examine this machine, try the VAE modes and a job on it (a minute or two), and end with status 0 only "
+        "if all is well. Paste what it prints into a bug report.",
+    )
+    instead.add_argument(
+        "--json", action="store_true", help="With --doctor: print everything it measured as JSON."
+    )
     return parser
 
 

@@ -27,7 +27,7 @@ LAYERS = (
     "backend.run",
     # What a person or a program starts.
     "backend.studio backend.encode backend.compare backend.bench backend.cluster backend.conformance "
-    "backend.models.__main__ backend.endpoint.__main__",
+    "backend.doctor backend.models.__main__ backend.endpoint.__main__",
     "ui",
 )
 """From the bottom up. A module is found by its longest prefix; it may import from its own layer and those below."""

@@ -1,0 +1,83 @@
+"""Where work would run: each model on this machine and why, and the endpoints that the owner configured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from backend.device.availability import is_cached
+from backend.doctor.finding import Finding, Status
+from backend.job import VaeOptions
+from backend.message import Message, literal, mode_name
+from backend.placement.fit import DIRECTIONS
+from backend.remote.endpoints import display_host
+from backend.request import StageRequest
+from backend.studio import Studio
+
+_STATUS: dict[str, Status] = {"ready": "ok", "starting": "note", "broken": "problem"}
+
+
+def default_model(studio: Studio) -> Iterator[Finding]:
+    """The model that the page opens with here."""
+    spec, reason = studio.default_model()
+    message = Message("The page opens with {model}: {reason}", model=spec.title, reason=reason)
+    yield Finding("default model", "ok", message, {"model": spec.name})
+
+
+def models(studio: Studio) -> Iterator[Finding]:
+    """For each model whether it is here, and what its VAE would be run with at its own size, and why."""
+    for spec in studio.models.values():
+        if not spec.available:
+            continue
+        side, here = spec.native_size, is_cached(spec)
+        stages = {}
+        for direction in DIRECTIONS:
+            request = StageRequest(direction, spec, side, side, VaeOptions("auto"))
+            first = studio.planner.candidates(request)[0]
+            stages[direction] = (first.mode, first.reason)
+        state = studio.planner.device_state(spec)
+        figures = {
+            "downloaded": here,
+            "dtype": state.dtype,
+            "device": state.type,
+            "side": side,
+            "modes": {direction: mode for direction, (mode, _) in stages.items()},
+            "reasons": {direction: str(reason) for direction, (_, reason) in stages.items()},
+        }
+        values = {
+            "model": spec.title,
+            "side": side,
+            "dtype": state.dtype,
+            "mode": mode_name(stages["decode"][0]),
+            "reason": stages["decode"][1],
+        }
+        message = (
+            Message("{model}: on this computer. At {side} pixels, {dtype}, VAE {mode}. {reason}", **values)
+            if here
+            else Message("{model}: not downloaded. At {side} pixels, {dtype}, VAE {mode}. {reason}", **values)
+        )
+        yield Finding(f"model: {spec.name}", "ok", message, figures)
+
+
+def endpoints(studio: Studio) -> Iterator[Finding]:
+    """Whether each endpoint that the owner configured answers as it should, to a tiny picture."""
+    settings = studio.settings
+    if not settings.endpoints:
+        yield Finding("endpoints", "ok", Message("No endpoint is configured; every stage runs here."))
+    for name in settings.endpoints:
+        spec = studio.find_model(name)
+        for direction in DIRECTIONS:
+            url = settings.configured_endpoints(spec).of(direction)
+            if url is None:
+                continue
+            found = studio.preflight(name, direction, VaeOptions("remote"))
+            if found is None:
+                continue
+            host = display_host(url)
+            figures = {"host": host, "status": found.status, "latency": found.latency}
+            message = Message(
+                "{model}, {host}: {answer}",
+                model=spec.title,
+                host=literal(host),
+                answer=found.message,
+            )
+            yield Finding(f"endpoint: {name}, {direction}", _STATUS[found.status], message, figures)

@@ -1,0 +1,241 @@
+"""The self-test: the VAE modes against each other, one job from start to end, and this app as its own remote."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from backend import quality
+from backend.compare import SAME_DB, Row, compare
+from backend.doctor.finding import Finding
+from backend.errors import UnsupportedVAEError
+from backend.events import Result, StageStarted, Step
+from backend.job import Job, UserEndpoint, VaeOptions
+from backend.message import Message, join, literal, mode_name
+from backend.models import ModelSpec
+from backend.placement.fit import DIRECTIONS
+from backend.studio import Studio
+from backend.token import Token
+
+if TYPE_CHECKING:
+    import torch
+
+EXACT_DB = 110.0
+"""Of streamed against whole in float32, where both differ by the order of their sums only."""
+FORECAST_TOLERANCE = 0.15
+"""Of the forecast; what the tests hold on a processor."""
+_SEED = 1
+
+
+def test_picture(side: int) -> Image.Image:
+    """A picture with smooth parts, edges and some grain; the same on every machine."""
+    rows, columns = np.mgrid[0:side, 0:side] / side
+    waves = [
+        0.5 + 0.3 * np.sin(7 * rows + phase) * np.cos(5 * columns - phase) + 0.2 * (columns > rows)
+        for phase in (0, 1, 2)
+    ]
+    grain = np.random.default_rng(_SEED).normal(0, 0.02, (side, side, 3))
+    pixels = np.clip(np.stack(waves, -1) + grain, 0, 1)
+    return Image.fromarray((pixels * 255).round().astype(np.uint8))
+
+
+def modes_agree(studio: Studio, spec: ModelSpec, side: int) -> Iterator[Finding]:
+    """Whole, streamed and tiled on this device: distance, time, and peak memory against the forecast."""
+    options = VaeOptions(tile_size=max(64, side // 2), tile_overlap=max(64, side // 2) // 4)
+    forecasts = {
+        direction: studio.forecast(spec.name, direction, side, side, options) for direction in DIRECTIONS
+    }
+    picture, modes = test_picture(side), ["whole", "streamed", "tiled"]
+    for _ in compare(studio, picture, spec.name, modes, options):
+        pass  # a first run loads libraries and chooses kernels
+    for row in compare(studio, picture, spec.name, modes, options):
+        known = [forecasts[direction][row.mode].peak_bytes for direction in DIRECTIONS]
+        peaks = [peak for peak in known if peak is not None]
+        yield _judged(row, spec, side, max(peaks) if len(peaks) == len(known) else None)
+
+
+def _judged(row: Row, spec: ModelSpec, side: int, forecast: int | None) -> Finding:
+    check = f"{spec.name}: {row.mode}"
+    if row.error is not None:
+        return Finding(check, "problem", row.error)
+    figures = row.as_dict() | {"side": side, "forecast_bytes": forecast}
+    ratio = None if not row.added_bytes or not forecast else row.added_bytes / forecast
+    figures["peak_as_multiple_of_forecast"] = ratio
+    values = {
+        "model": spec.title,
+        "mode": mode_name(row.mode),
+        "side": side,
+        "seconds": f"{row.seconds:.2g}",
+        "memory": "?" if row.added_bytes is None else f"{row.added_bytes / 1e6:.0f}",
+        "forecast": "?" if forecast is None else f"{forecast / 1e6:.0f}",
+    }
+    message = Message(
+        "{model}, {mode}, there and back at {side} × {side} pixels: {seconds} s, {memory} MB (forecast {forecast} MB).",
+        **values,
+    )
+    if row.mode != "whole":
+        message = join(message, Message("Difference from whole: {distance}.", distance=_db(row.psnr)))
+    differs = row.mode == "streamed" and (row.psnr or 0.0) < SAME_DB
+    off = ratio is not None and abs(ratio - 1) > FORECAST_TOLERANCE
+    return Finding(check, "problem" if differs else "note" if off else "ok", message, figures)
+
+
+def _db(value: float | None) -> Message:
+    if value is None:
+        return literal("?")
+    return Message("none") if math.isinf(value) else literal(f"{value:.0f} dB")
+
+
+def streamed_is_exact(studio: Studio, spec: ModelSpec, side: int) -> Iterator[Finding]:
+    """Streamed against whole in float32, before any rounding to 8 bits, twice; on a card also with maps in RAM."""
+    from backend.device.precision import copy_in_dtype
+    from backend.vae.modes import local_vae
+    from backend.vae.streamed import Streamed
+
+    def distances() -> list[float]:
+        import torch
+
+        module = copy_in_dtype(studio.loader.vae(spec), torch.float32)
+        whole, device = local_vae("whole", module, spec.latents), studio.loader.device
+        shape = (1, spec.latents.channels, side // spec.latents.downscale, side // spec.latents.downscale)
+        latents = torch.randn(shape, generator=torch.Generator().manual_seed(_SEED)).to(device)
+        reference = whole.decode(latents)
+        kinds = [Streamed(module, spec.latents)] * 2
+        if device.type == "cuda":
+            kinds += [Streamed(module, spec.latents, host=True)] * 2
+        return [_distance(kind.decode(latents), reference) for kind in kinds]
+
+    try:
+        found = studio.executor.queue.run(distances)
+    except UnsupportedVAEError as error:
+        yield Finding(f"{spec.name}: exact", "note", error.full_message)
+        return
+    yield Finding(
+        f"{spec.name}: exact",
+        "ok" if min(found) >= EXACT_DB else "problem",
+        Message(
+            "{model}, streamed in float32: {distance} dB from whole; {least} dB or more is rounding only.",
+            model=spec.title,
+            distance="∞" if math.isinf(min(found)) else f"{min(found):.0f}",
+            least=f"{EXACT_DB:.0f}",
+        ),
+        {
+            "db": [None if math.isinf(value) else value for value in found],
+            "identical": math.isinf(min(found)),
+        },
+    )
+
+
+def _distance(image: torch.Tensor, reference: torch.Tensor) -> float:
+    """PSNR in dB of images in [-1, 1]; infinite if they are the same."""
+    error = float((image.double() - reference.double()).square().mean())
+    return math.inf if error == 0 else 10 * math.log10(4 / error)
+
+
+def job_runs(studio: Studio, spec: ModelSpec, side: int) -> Iterator[Finding]:
+    """One job from start to end: its stages, its steps as they were announced, and its time."""
+    job = Job(test_picture(side), "a house by a lake", model=spec.name, seed=_SEED)
+    announced, done, stages, result = 0, 0, [], None
+    started = time.perf_counter()
+    for event in studio.img2img(job):
+        if isinstance(event, StageStarted):
+            stages.append({"stage": event.stage, "mode": event.mode, "reason": str(event.reason)})
+        elif isinstance(event, Step):
+            announced, done = event.steps, max(done, event.step)
+        elif isinstance(event, Result):
+            result = event
+    seconds = time.perf_counter() - started
+    check = f"{spec.name}: job"
+    figures = {"seconds": seconds, "steps": done, "announced_steps": announced, "stages": stages}
+    values = {"model": spec.title, "done": done, "announced": announced, "seconds": f"{seconds:.2g}"}
+    if result is None:
+        yield Finding(check, "problem", Message("{model}: a job ended without a picture.", **values), figures)
+        return
+    figures["reports"] = [report.as_dict() for report in result.reports]
+    if done != announced:
+        message = Message("{model}: a job ran {done} steps where {announced} were announced.", **values)
+        yield Finding(check, "problem", message, figures)
+        return
+    yield Finding(
+        check,
+        "ok",
+        Message("{model}: a job ran from start to end, {done} steps in {seconds} s.", **values),
+        figures,
+    )
+
+
+def remote_agrees(studio: Studio, spec: ModelSpec, side: int) -> Iterator[Finding]:
+    """This machine as its own remote, over a real connection: the same picture, while a local stage runs beside."""
+    picture, beside = test_picture(side), []
+
+    def decode_beside() -> None:
+        beside.append(studio.decode(latents, spec.name, whole)[1])
+
+    whole = VaeOptions("whole")
+    latents, _ = studio.encode(picture, spec.name, whole)
+    expected, alone = studio.decode(latents, spec.name, whole)
+    with _served(studio) as url:
+        address, secret = f"{url}/vae/{spec.name}", studio.settings.serve_token
+        endpoint = UserEndpoint(
+            "self-test",
+            (spec.name,),
+            f"{address}/encode",
+            f"{address}/decode",
+            token=Token.bound_to(secret, address) if secret else None,
+            public_only=False,
+        )
+        thread = threading.Thread(target=decode_beside)
+        thread.start()
+        image, report = studio.decode(latents, spec.name, VaeOptions("remote", endpoint=endpoint))
+        thread.join()
+    distance = quality.psnr(image, expected)
+    traffic = report.traffic
+    peaks = [item.cost.added_bytes for item in (alone, *beside)]
+    figures = {
+        "db": None if math.isinf(distance) else distance,
+        "seconds": report.cost.seconds,
+        "bytes_sent": None if traffic is None else traffic.bytes_sent,
+        "bytes_received": None if traffic is None else traffic.bytes_received,
+        "added_bytes_alone_and_beside": peaks,
+    }
+    yield Finding(
+        f"{spec.name}: remote",
+        "ok" if distance >= SAME_DB and len(beside) == 1 else "problem",
+        Message(
+            "{model}, decoded by this app’s own endpoint in {seconds} s. Difference from whole: {distance}.",
+            model=spec.title,
+            distance=_db(distance),
+            seconds=f"{report.cost.seconds:.2g}",
+        ),
+        figures,
+    )
+
+
+@contextlib.contextmanager
+def _served(studio: Studio) -> Iterator[str]:
+    """The studio's VAE routes on a free port of this machine only; gives the base URL."""
+    import uvicorn
+    from starlette.applications import Starlette
+
+    app = Starlette(routes=studio.routes())
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off")
+    )
+    thread = threading.Thread(target=server.run, name="self-test", daemon=True)
+    thread.start()
+    while not server.started and thread.is_alive():
+        thread.join(0.01)
+    if not server.started:
+        raise RuntimeError("no port could be opened on this machine")
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()

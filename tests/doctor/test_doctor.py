@@ -1,0 +1,241 @@
+"""The doctor: what it finds on a healthy machine, that it finds what is broken, and that it keeps secrets."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import app
+from backend.doctor import machine
+from backend.doctor.examine import (
+    all_well,
+    as_json,
+    as_line,
+    conclusion,
+    examine,
+    print_findings,
+    without_home,
+)
+from backend.doctor.finding import Finding, run_check
+from backend.doctor.places import endpoints
+from backend.doctor.selftest import job_runs, modes_agree, streamed_is_exact
+from backend.errors import BadSettingError
+from backend.message import Message
+from backend.models import BUILTIN
+from backend.settings import EndpointPair, Settings
+from backend.studio import Studio
+from backend.vae.modes import LOCAL_MODES
+from backend.vae.whole import Whole
+from tests.serving import scripted
+
+_SIDE = 128
+_SECRET = "hf_a_secret_token"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def findings(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Finding]:
+    """With a serve token, which the self-test's own endpoint must be sent."""
+    settings = Settings(device="cpu", cache_folder=cache, serve_token=_SECRET)
+    return list(examine(settings, tmp_path_factory.mktemp("pictures"), side=_SIDE))
+
+
+def test_a_healthy_machine_is_well(findings: list[Finding]) -> None:
+    assert [finding for finding in findings if finding.status == "problem"] == []
+    assert all_well(findings)
+    assert str(conclusion(findings)) == "All is well."
+
+
+def test_everything_that_a_bug_report_needs_is_there(findings: list[Finding]) -> None:
+    checks = {finding.check for finding in findings}
+    assert checks >= {
+        "libraries",
+        "processor",
+        "memory",
+        "disk: pictures",
+        "disk: models",
+        "card",
+        "hub",
+        "default model",
+        "model: builtin",
+        "model: sd-v1",
+        "endpoints",
+        "builtin: whole",
+        "builtin: streamed",
+        "builtin: tiled",
+        "builtin: exact",
+        "builtin: job",
+        "builtin: remote",
+    }
+    of = {finding.check: finding.figures for finding in findings}
+    assert of["libraries"]["torch"] == torch.__version__
+    assert of["processor"]["seconds_as_multiple_of_float32"]["float32"] == 1
+    assert of["builtin: streamed"]["forecast_bytes"] > 0
+    assert of["builtin: job"]["steps"] == of["builtin: job"]["announced_steps"] > 0
+    assert of["builtin: remote"]["bytes_sent"] > 0
+
+
+def test_the_json_holds_the_same_and_can_be_read(findings: list[Finding]) -> None:
+    data = json.loads(as_json(findings))
+    assert data["ok"] is True
+    assert [entry["check"] for entry in data["findings"]] == [finding.check for finding in findings]
+
+
+def test_nothing_learned_is_written(findings: list[Finding], cache: Path) -> None:
+    assert list(cache.iterdir()) == []
+
+
+def test_an_endpoint_that_is_broken_is_a_problem_and_secrets_stay_here(
+    monkeypatch: pytest.MonkeyPatch, findings: list[Finding]
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", _SECRET)
+    with scripted((500, {}, b"out of order")) as (_, url):
+        settings = Settings(
+            device="cpu",
+            endpoints={
+                "builtin": EndpointPair(None, f"http://me:{_SECRET}@{url.removeprefix('http://')}/decode")
+            },
+            tokens={"builtin": _SECRET},
+        )
+        found = list(run_check("endpoints", partial(endpoints, Studio(settings))))
+    assert [(finding.check, finding.status) for finding in found] == [
+        ("endpoint: builtin, decode", "problem")
+    ]
+    printed = as_json([*findings, *found, *machine.hub()]) + "".join(map(as_line, found))
+    assert _SECRET not in printed
+
+
+def test_what_is_printed_and_the_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    made = [Finding("card", "problem", Message("No kernel runs on this card."))]
+    monkeypatch.setattr("backend.doctor.examine.examine", lambda *_, **__: iter(made))
+    assert print_findings(Settings(), tmp_path) == 1
+    assert capsys.readouterr().out == (
+        "PROBLEM No kernel runs on this card.\n\n1 thing does not work; it is marked above.\n"
+    )
+    assert print_findings(Settings(), tmp_path, as_data=True) == 1
+    assert json.loads(capsys.readouterr().out)["ok"] is False
+
+
+def test_the_home_folder_is_not_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    home = tmp_path / "somebody"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    found = list(machine.disk(Settings(cache_folder=home / ".cache"), home / "runs"))
+    text = "\n".join(map(as_line, found)) + as_json(found)
+    assert "somebody" not in text
+    assert "~/.cache" in text
+    monkeypatch.setenv("HOME", "/")  # a container's: nothing to hide, and every slash would be hit
+    assert without_home("/data/runs") == "/data/runs"
+
+
+class _Wrong(Whole):
+    """A streamed mode that gives another picture."""
+
+    mode = "streamed"
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return super().decode(latents).flip(-1)
+
+
+def test_a_mode_that_gives_another_picture_is_a_problem(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(module: Any, spec: Any, _: Any) -> Whole:
+        return _Wrong(module, spec)
+
+    monkeypatch.setitem(LOCAL_MODES, "streamed", wrong)
+    found = {finding.check: finding.status for finding in modes_agree(studio, BUILTIN, _SIDE)}
+    assert found["builtin: streamed"] == "problem"
+    assert found["builtin: whole"] != "problem"
+
+
+def test_a_streamed_mode_that_is_not_exact_is_a_problem(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.vae.streamed.Streamed", _Wrong)
+    assert [finding.status for finding in streamed_is_exact(studio, BUILTIN, 64)] == ["problem"]
+
+
+def test_a_job_that_ends_without_a_picture_is_a_problem(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studio, "img2img", lambda job: iter(()))
+    assert [finding.status for finding in job_runs(studio, BUILTIN, 64)] == ["problem"]
+
+
+def test_a_check_that_fails_is_a_problem_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    def refuse() -> list[Finding]:
+        raise BadSettingError("There is no such thing.", "Choose another.")
+
+    def break_down() -> list[Finding]:
+        raise ZeroDivisionError("division by zero")
+
+    refused, broken = [*run_check("a", refuse), *run_check("b", break_down)]
+    assert (refused.check, refused.status) == ("a", "problem")
+    assert str(refused.message) == "There is no such thing. Choose another."
+    assert "ZeroDivisionError: division by zero" in str(broken.message)
+    assert "Traceback" in caplog.text  # what a developer needs is in the log
+    assert not all_well([refused, broken])
+    assert str(conclusion([refused, broken])) == "2 things do not work; they are marked above."
+    assert str(conclusion([refused])) == "1 thing does not work; it is marked above."
+
+
+def test_a_folder_that_cannot_be_written_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: not str(path).startswith(str(tmp_path)))
+    of = {finding.check: finding.status for finding in machine.disk(Settings(), tmp_path / "runs")}
+    assert of["disk: pictures"] == "problem"
+
+
+def test_a_nearly_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type("Usage", (), {"free": 2e9})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    of = {finding.check: finding for finding in machine.disk(Settings(), tmp_path)}
+    assert "only 2.0 GB" in str(of["disk: models"].message)
+
+
+def test_the_driver_is_asked_for_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = tmp_path / "nvidia-smi"
+    command.write_text("#!/bin/sh\necho 'NVIDIA GeForce RTX 4090, 550.54.14, 24564 MiB, 23000 MiB'\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert machine.nvidia_smi() == [
+        {
+            "name": "NVIDIA GeForce RTX 4090",
+            "driver_version": "550.54.14",
+            "memory.total": "24564 MiB",
+            "memory.free": "23000 MiB",
+        }
+    ]
+
+
+def test_app_py_ends_with_the_doctors_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Any] = []
+
+    def printed(settings: Settings, pictures: Path, *, as_data: bool) -> int:
+        asked.append((settings.folder, pictures, as_data))
+        return 1
+
+    monkeypatch.setattr("backend.doctor.examine.print_findings", printed)
+    monkeypatch.setattr("sys.argv", ["app.py", "--doctor", "--json", "--folder", str(tmp_path)])
+    assert app.main() == 1
+    assert asked == [(tmp_path, tmp_path / "pictures", True)]
+
+
+def test_a_finding_is_a_line_that_stands_out_where_something_is_wrong() -> None:
+    finding = Finding("card", "problem", Message("No kernel runs on this card."))
+    assert as_line(finding) == "PROBLEM No kernel runs on this card."
+    assert as_line(replace(finding, status="ok")) == "ok      No kernel runs on this card."
