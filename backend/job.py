@@ -146,8 +146,8 @@ class Job:
             Message("number of steps"), self.num_inference_steps, spec.num_inference_steps, 1, MAX_STEPS
         )
         guidance = _number(Message("guidance"), self.guidance_scale, spec.guidance_scale, 0.0, 50.0)
-        seed = secrets.randbelow(MAX_SEED + 1) if self.seed is None or self.seed < 0 else self.seed
-        if seed > MAX_SEED:
+        seed = secrets.randbelow(MAX_SEED + 1) if self.seed in (None, -1) else self.seed
+        if seed is None or not 0 <= seed <= MAX_SEED:
             raise BadSettingError(
                 "The seed must be between 0 and {max_seed}, not {seed}.", max_seed=MAX_SEED, seed=seed
             )

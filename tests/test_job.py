@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -38,6 +39,7 @@ def test_open_values_come_from_the_model() -> None:
         ("num_inference_steps", 10_000),
         ("guidance_scale", -1.0),
         ("seed", MAX_SEED + 1),
+        ("seed", -2),
         ("width", 8),
         ("height", MAX_SIDE + 8),
         ("scheduler", "Fastest"),
@@ -52,9 +54,10 @@ def test_values_out_of_range_are_named_in_a_sentence(field: str, value: object) 
         replace(JOB, **{field: value}).resolve(BUILTIN)
 
 
-def test_an_unknown_model_is_named() -> None:
+@pytest.mark.parametrize("model", ["nobody", None, 5, ["builtin"]])
+def test_an_unknown_model_is_named(model: Any) -> None:
     with pytest.raises(UnknownModelError):
-        Studio(Settings()).resolve(replace(JOB, model="nobody"))
+        Studio(Settings()).resolve(replace(JOB, model=model))
 
 
 def test_a_resolved_job_is_a_complete_job() -> None:

@@ -93,6 +93,13 @@ def test_several_pictures_in_a_file_are_refused(tmp_path: Path) -> None:
         latents.load_latents(saved(tmp_path / "a.safetensors", count=3))
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16])
+def test_latents_of_few_bits_can_be_read(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = tmp_path / "a.safetensors"
+    latents.save_latents(path, torch.full((1, 4, 2, 2), 0.5).to(dtype), BUILTIN)
+    assert latents.load_latents(path).latents.float().eq(0.5).all()
+
+
 def bad_files(folder: Path) -> dict[str, Path]:
     good = {"format": "latent-relay/1", **latents.meaning(BUILTIN)}
     tensors = {

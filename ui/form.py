@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from gradio.components import Component
 from PIL import Image
@@ -69,6 +69,12 @@ class Values:
         Raises:
             BadImageError, BadSettingError: no picture that can be read, or a size out of range.
         """
+        if self.fit not in get_args(images.Fit):
+            raise BadSettingError(
+                "A picture can be made to fit by {known}, not by “{fit}”.",
+                known=", ".join(get_args(images.Fit)),
+                fit=str(self.fit)[:80],
+            )
         picture = images.to_rgb(open_picture(self.image, locale))
         return images.resize(picture, *self.fitted(picture.size, spec), self.fit)
 

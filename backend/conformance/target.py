@@ -95,9 +95,10 @@ def good(response: requests.Response) -> requests.Response:
     """The response itself.
 
     Raises:
-        MismatchError: any status but 200.
+        MismatchError: any status but 200, or an error in JSON that calls itself a success.
     """
-    if response.status_code != 200:
+    is_error = "json" in response.headers.get("content-type", "") and b'"error"' in response.content[:200]
+    if response.status_code != 200 or is_error:
         raise MismatchError("status {status}: {text}", status=response.status_code, text=response.text[:120])
     return response
 

@@ -50,6 +50,15 @@ def next_wider_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype | 
     return None if dtype == torch.float32 else torch.float32
 
 
+def overflow_hint(dtype: torch.dtype) -> Message:
+    """What to do about an overflow in `dtype`."""
+    import torch
+
+    if dtype in (torch.float16, torch.bfloat16):
+        return Message("A wider number format cures this.")
+    return Message("The numbers that it was given are too large for any number format.")
+
+
 def copy_in_dtype(module: Any, dtype: torch.dtype) -> Any:
     """A copy in another dtype. The original stays, since from float16 to bfloat16 there is no exact way back."""
     return copy.deepcopy(module).to(dtype)

@@ -276,12 +276,12 @@ def find_model(name: str, models: Mapping[str, ModelSpec] = MODELS) -> ModelSpec
     Raises:
         UnknownModelError: no such name, or a model that is announced but cannot run yet.
     """
-    spec = models.get(name)
+    spec = models.get(name) if isinstance(name, str) else None  # it may come from anyone
     if spec is None:
         raise UnknownModelError(
             "There is no model called “{name}”.",
             "Known models: {known}.",
-            name=name[:80],
+            name=str(name)[:80],
             known=", ".join(sorted(models)),
         )
     if not spec.available:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from backend import families
 from backend.device.interrupt import interruptible, raise_if_stopped
 from backend.device.measure import Meter, device_name, empty_device_cache, memory_kind
-from backend.device.precision import dtype_name, overflow_message, retry_with_upcast
+from backend.device.precision import dtype_name, overflow_hint, overflow_message, retry_with_upcast
 from backend.errors import NonFiniteError, OutOfMemoryError
 from backend.events import StageStarted, Step, Waiting
 from backend.job import SCHEDULERS, ResolvedJob
@@ -179,17 +179,18 @@ def _step_callback(
     def callback(pipeline: Any, index: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         nonlocal last_preview
         raise_if_stopped(stop)
-        if not bool(tensors["latents"].isfinite().all()):
+        latents = tensors["latents"]
+        if not bool(latents.isfinite().all()):
             raise NonFiniteError(
                 "{model} overflowed in {dtype}.",
-                "A wider number format cures this.",
+                overflow_hint(latents.dtype),
                 model=job.spec.title,
-                dtype=dtype_name(tensors["latents"].dtype),
+                dtype=dtype_name(latents.dtype),
             )
         now = time.monotonic()
         picture = None
         if now - last_preview >= _PREVIEW_SECONDS:
-            picture = preview(families.unpack(tensors["latents"], shape, job.spec.latents), job.spec)
+            picture = preview(families.unpack(latents, shape, job.spec.latents), job.spec)
             last_preview = now
         done, steps = index + 1, pipeline.num_timesteps
         notify(Step(done, steps, picture, (now - begin) / done * (steps - done)))

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 import torch
 
-from backend.device.precision import dtype_name
+from backend.device.precision import dtype_name, overflow_hint
 from backend.errors import NonFiniteError, OutOfMemoryError, UserError
 from backend.message import mode_name
 from backend.models import LatentSpec
@@ -176,7 +176,7 @@ def require_finite(tensor: torch.Tensor, mode: str, direction: str) -> torch.Ten
             "The VAE's encode in the mode “{mode}” overflowed in {dtype}."
             if direction == "encode"
             else "The VAE's decode in the mode “{mode}” overflowed in {dtype}.",
-            "A wider number format cures this.",
+            overflow_hint(tensor.dtype),
             mode=mode_name(mode),
             dtype=dtype_name(tensor.dtype),
         )

@@ -10,7 +10,7 @@ import pytest
 import requests
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from backend.conformance.__main__ import find_addresses, main
@@ -100,6 +100,10 @@ def faulty(url: str, request: pytest.FixtureRequest) -> Iterator[Target]:
         if not reply.ok and spoil == "html":
             return HTMLResponse("<h1>Bad Gateway</h1>", status_code=502)
         content = reply.content[:-1] if spoil == "cut" else reply.content
+        if spoil == "nan" and reply.headers.get("dtype") == "float32":
+            content = b"\0\0\xc0\x7f" + content[4:]
+        if spoil == "denies":
+            return JSONResponse({"error": "The moon is full."})
         kept = {
             key: value for key, value in reply.headers.items() if key in ("shape", "dtype", "content-type")
         }
@@ -141,6 +145,18 @@ def faulty(url: str, request: pytest.FixtureRequest) -> Iterator[Target]:
 def test_a_faulty_endpoint_is_noticed(faulty: Target, failing: set[str]) -> None:
     outcomes = {check.name: run_check(faulty, check).verdict for check in CHECKS if check.name in failing}
     assert names(outcomes, "FAILED") == failing
+
+
+@pytest.mark.parametrize("faulty", ["nan"], indirect=True)
+def test_a_value_that_is_no_number_is_noticed(faulty: Target) -> None:
+    (check,) = (check for check in CHECKS if check.name == "pt is float, NCHW, in [-1, 1]")
+    assert "nan" in str(run_check(faulty, check))
+
+
+@pytest.mark.parametrize("faulty", ["denies"], indirect=True)
+def test_an_error_that_calls_itself_a_success_is_quoted(faulty: Target) -> None:
+    (check,) = (check for check in CHECKS if check.name == "pt is float, NCHW, in [-1, 1]")
+    assert "The moon is full." in str(run_check(faulty, check))
 
 
 def test_nobody_there_fails_without_a_crash(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from backend.request import StageRequest, decode_request, encode_request
 from backend.run.stage import run_stage
 from backend.settings import Settings
 from backend.studio import Studio
+from backend.vae.base import require_finite
 from backend.vae.whole import Whole
 from tests.factories import tiny_vae
 
@@ -117,6 +118,14 @@ def test_a_single_bad_value_is_retried_up_to_float32_and_no_further(monkeypatch:
     hopeless = True
     with pytest.raises(NonFiniteError):
         run(request, tiny_vae().half())
+
+
+def test_beyond_float32_no_wider_format_is_advised() -> None:
+    huge = torch.full((1, 4, 2, 2), float("inf"))
+    for dtype, advised in ((torch.float16, True), (torch.bfloat16, True), (torch.float32, False)):
+        with pytest.raises(NonFiniteError) as caught:
+            require_finite(huge.to(dtype), "whole", "decode")
+        assert ("wider" in str(caught.value.full_message)) == advised
 
 
 def test_a_denoiser_that_overflows_starts_again_wider(picture: Image.Image) -> None:

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from backend.models import MODELS
+from backend.errors import BadSettingError
+from backend.models import BUILTIN, MODELS
 from tests.fakes import FakeStudio
 from tests.following import follow_page
 from ui import img2img
@@ -122,3 +123,9 @@ def test_another_model_brings_its_defaults_and_keeps_the_mode_it_has(tmp_path: P
     assert choice(changes[form.mode])[1] == "tiled" and choice(changes[form.scheduler])[1] == "default"
     assert (changes[form.steps], changes[form.guidance]) == (spec.num_inference_steps, spec.guidance_scale)
     assert form.model not in changes and form.prompt not in changes
+
+
+@pytest.mark.parametrize("fit", ["x", "", None])
+def test_a_way_to_fit_that_nobody_knows_is_named(fit: Any) -> None:
+    with pytest.raises(BadSettingError, match="by crop, fit, stretch, not by"):
+        Values(str(ASSETS / "sea.png"), fit=fit).picture(BUILTIN)

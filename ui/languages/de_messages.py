@@ -72,6 +72,7 @@ DE_MESSAGES: dict[str, str] = {
     "The VAE's decode in the mode “{mode}” overflowed in {dtype}.": "Der VAE lief beim Dekodieren in der Art „{mode}“ in {dtype} über.",
     "{model} overflowed in {dtype}.": "{model} lief in {dtype} über.",
     "A wider number format cures this.": "Ein breiteres Zahlenformat hilft.",
+    "The numbers that it was given are too large for any number format.": "Die Zahlen, die hineingingen, sind für jedes Zahlenformat zu groß.",
     "The disk of the computer that runs this app is full, so nothing new can be kept there.": "Die Festplatte des Rechners, auf dem diese App läuft, ist voll; dort kann nichts Neues aufgehoben werden.",
     "Whoever runs it must make room.": "Wer sie betreibt, muss Platz schaffen.",
     # settings of a job
@@ -99,6 +100,7 @@ DE_MESSAGES: dict[str, str] = {
     "They do as {known}.": "Möglich sind {known}.",
     "The tile size must be a whole number, not {value}.": "Die Kachelgröße muss eine ganze Zahl sein, nicht {value}.",
     "The tile overlap must be a whole number, not {value}.": "Die Überlappung muss eine ganze Zahl sein, nicht {value}.",
+    "A picture can be made to fit by {known}, not by “{fit}”.": "Ein Bild lässt sich durch {known} anpassen, nicht durch „{fit}“.",
     "The width and height must be a whole number, not {value}.": "Breite und Höhe müssen ganze Zahlen sein, nicht {value}.",
     "The number of steps must be a whole number, not {value}.": "Die Zahl der Schritte muss eine ganze Zahl sein, nicht {value}.",
     "The seed must be a whole number, not {value}.": "Die Startzahl muss eine ganze Zahl sein, nicht {value}.",

@@ -72,6 +72,7 @@ FR_MESSAGES: dict[str, str] = {
     "The VAE's decode in the mode “{mode}” overflowed in {dtype}.": "Le VAE a débordé en {dtype} pour décoder dans le mode « {mode} ».",
     "{model} overflowed in {dtype}.": "{model} a débordé en {dtype}.",
     "A wider number format cures this.": "Un format de nombres plus large y remédie.",
+    "The numbers that it was given are too large for any number format.": "Les nombres fournis sont trop grands pour tout format de nombres.",
     "The disk of the computer that runs this app is full, so nothing new can be kept there.": "Le disque de l’ordinateur qui fait tourner cette application est plein ; rien de nouveau ne peut y être gardé.",
     "Whoever runs it must make room.": "La personne qui la gère doit faire de la place.",
     # settings of a job
@@ -99,6 +100,7 @@ FR_MESSAGES: dict[str, str] = {
     "They do as {known}.": "Possibles : {known}.",
     "The tile size must be a whole number, not {value}.": "La taille des carreaux doit être un nombre entier, pas {value}.",
     "The tile overlap must be a whole number, not {value}.": "Le recouvrement doit être un nombre entier, pas {value}.",
+    "A picture can be made to fit by {known}, not by “{fit}”.": "Une image s’adapte par {known}, pas par « {fit} ».",
     "The width and height must be a whole number, not {value}.": "La largeur et la hauteur doivent être des nombres entiers, pas {value}.",
     "The number of steps must be a whole number, not {value}.": "Le nombre de pas doit être un nombre entier, pas {value}.",
     "The seed must be a whole number, not {value}.": "La graine doit être un nombre entier, pas {value}.",
