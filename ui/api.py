@@ -6,6 +6,7 @@ Every parameter after the picture has a default, so that
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +15,13 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from gradio.context import LocalContext
 
 from backend.errors import LatentRelayError
 from backend.events import Result
 from backend.job import MAX_SEED, MAX_SIDE, MAX_STEPS, SCHEDULERS, TRANSFERS, VAE_MODES, VaeOptions
 from backend.latents import save_latents
+from backend.run.stream import HEARTBEAT_SECONDS
 from ui.decode import decode_file
 from ui.encode import encode_picture, there_and_back
 from ui.form import AS_ABOVE, Values, vae_options
@@ -133,9 +136,27 @@ class Api:
         """Raises gr.Error: a failure in one English sentence."""
         try:
             with one_run(self.context.runs) as run:
+                _stop_when_left(run)
                 yield run
         except LatentRelayError as error:
             raise gr.Error(error.sentence, print_exception=False) from error
+
+
+def _stop_when_left(run: Run) -> None:
+    """Stop the run once whoever called is gone. Gradio does that for generators, by closing them, and for nothing else;
+    of a call that is not in its queue it knows nothing."""
+    blocks, event_id = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
+    if blocks is None or event_id is None:
+        return
+    events = blocks._queue.event_ids_to_events
+    event = events.get(event_id)
+
+    def watch() -> None:
+        while not run.stop.wait(HEARTBEAT_SECONDS):  # which is set when the run is over
+            if event is not events.get(event_id) or (event is not None and not event.alive):
+                run.stop.set()
+
+    threading.Thread(target=watch, name="left", daemon=True).start()
 
 
 def build(context: PageContext) -> None:

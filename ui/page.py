@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from html import escape
 from typing import Any
 
@@ -16,9 +17,11 @@ from starlette.routing import Route
 from backend.studio import Studio
 from ui import api, compare, encode_decode, endpoints, history, img2img, machine
 from ui.body_limits import BodyLimits
+from ui.ended_sessions import EndedSessions
 from ui.form import Changes
 from ui.pictures import picture_route
 from ui.runs import Runs
+from ui.sessions import CAPACITY, Departures
 from ui.tab import PageContext
 from ui.text import I18N, T, locale_of, say
 from ui.theme import ASSETS, css, theme
@@ -54,7 +57,10 @@ class PageConfig(BlocksConfig):
 
     def __copy__(self) -> BlocksConfig:
         session = super().__copy__()
-        session.config_for_block = lambda *_: {}  # type: ignore[method-assign, misc, assignment]
+        nothing: dict[str, Any] = {}
+        session.config_for_block = lambda *_: nothing  # type: ignore[method-assign, misc, assignment]
+        # What a session changes lies above what all have in common.
+        session.blocks, session.fns = ChainMap({}, self.blocks), ChainMap({}, self.fns)  # type: ignore[assignment]
         return session
 
 
@@ -155,8 +161,11 @@ def _wire_loading(
         pad = main.helpers.pad.shows(True) if place == "draw" else {}
         return {**changes, **pad, **here.opened(place)}
 
+    departures = Departures(page)
+
     def leave(request: gr.Request) -> None:
         context.endpoints.forget(request.session_hash)
+        departures.left(request.session_hash or "")
 
     places = [tabs, *main.helpers.pad.shown, *here.folds.values()]
     outputs = [gallery, *in_locale, *served.greeted, *main.form.settings(), *places]
@@ -170,10 +179,11 @@ def launch_options(runs: Runs, studio: Studio) -> dict[str, Any]:
     return {
         "app_kwargs": {
             "routes": [*refusals(), picture_route(runs.folder), *studio.routes()],
-            "middleware": [Middleware(BodyLimits, uploaded=runs.uploaded)],
+            "middleware": [Middleware(EndedSessions), Middleware(BodyLimits, uploaded=runs.uploaded)],
         },
         "max_threads": studio.settings.queue + _SPARE_THREADS,
         "max_file_size": _LARGEST_UPLOAD,
+        "state_session_capacity": CAPACITY,
         "theme": theme(),
         "css": css(),
         "i18n": I18N,

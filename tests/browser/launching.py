@@ -29,11 +29,6 @@ ARGUMENTS = [
 @contextlib.contextmanager
 def page_of(studio: Any, folder: Path) -> Iterator[str]:
     """Serve the page of `studio`; gives its address with a slash at the end."""
-    with (
-        socket.socket() as probe
-    ):  # Gradio's own search for a free port leaves a socket open for each taken one
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     runs = Runs(folder)
     demo = build_page(studio, runs)
     with socket.socket() as probe:  # Gradio's own search leaves a socket open for each port it finds taken
