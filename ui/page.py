@@ -43,6 +43,7 @@ PLACES = {
     "machine": "machine",
     "fit": "machine",
     "benchmark": "machine",
+    "doctor": "machine",
     "endpoints": "endpoints",
 }
 """The tab that shows what a link names; a fold or the sketch pad is opened there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.device.availability import is_cached
+from backend.device.interrupt import raise_if_stopped
 from backend.device.loading import Loader
 from backend.doctor import machine, places, selftest
 from backend.doctor.finding import Finding, run_check
@@ -25,7 +27,11 @@ _SIGNS = {"ok": "ok", "note": "note", "problem": "PROBLEM"}
 
 
 def examine(
-    settings: Settings, pictures: Path, loader: Loader | None = None, side: int | None = None
+    settings: Settings,
+    pictures: Path,
+    loader: Loader | None = None,
+    side: int | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[Finding]:
     """Every finding as it is made: the machine, the models, the endpoints, then the self-test.
 
@@ -36,6 +42,9 @@ def examine(
         pictures: the folder that the page keeps its pictures in.
         loader: the running app's, to share what it has loaded, and its queue.
         side: pixels of the self-test's pictures; None takes each model's own size.
+
+    Raises:
+        Cancelled: `stop` was set.
     """
     studio = Studio(replace(settings, cache_folder=None), loader=loader)
     yield from run_check("libraries", machine.libraries)
@@ -48,7 +57,7 @@ def examine(
     yield from run_check("models", partial(places.models, studio))
     yield from run_check("endpoints", partial(places.endpoints, studio))
     for spec in _tested(studio):
-        yield from _self_test(studio, spec, side)
+        yield from _self_test(studio, spec, side, stop)
 
 
 def _tested(studio: Studio) -> list[ModelSpec]:
@@ -61,15 +70,18 @@ def _tested(studio: Studio) -> list[ModelSpec]:
     return found
 
 
-def _self_test(studio: Studio, spec: ModelSpec, side: int | None) -> Iterator[Finding]:
+def _self_test(
+    studio: Studio, spec: ModelSpec, side: int | None, stop: threading.Event | None
+) -> Iterator[Finding]:
     large, usual = side or max(_LARGE, spec.native_size), side or spec.native_size
     checks = {
-        "modes": partial(selftest.modes_agree, studio, spec, large),
-        "exact": partial(selftest.streamed_is_exact, studio, spec, large),
-        "job": partial(selftest.job_runs, studio, spec, usual),
-        "remote": partial(selftest.remote_agrees, studio, spec, usual),
+        "modes": partial(selftest.modes_agree, studio, spec, large, stop),
+        "exact": partial(selftest.streamed_is_exact, studio, spec, large, stop),
+        "job": partial(selftest.job_runs, studio, spec, usual, stop),
+        "remote": partial(selftest.remote_agrees, studio, spec, usual, stop),
     }
     for name, check in checks.items():
+        raise_if_stopped(stop)
         yield from run_check(f"{spec.name}: {name}", check)
 
 

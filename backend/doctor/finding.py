@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from backend.errors import LatentRelayError
+from backend.errors import Cancelled, LatentRelayError
 from backend.message import Message, literal
 
 log = logging.getLogger(__name__)
@@ -27,9 +27,15 @@ class Finding:
 
 
 def run_check(name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """The check's findings; a check that fails is a problem of its own, and the others go on."""
+    """The check's findings; a check that fails is a problem of its own, and the others go on.
+
+    Raises:
+        Cancelled: the person stopped it.
+    """
     try:
         yield from check()
+    except Cancelled:
+        raise
     except LatentRelayError as error:
         yield Finding(name, "problem", error.full_message)
     except Exception as error:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from backend import quality
 from backend.compare import SAME_DB, Row, compare
+from backend.device.interrupt import raise_if_stopped
 from backend.doctor.finding import Finding
 from backend.errors import UnsupportedVAEError
 from backend.events import Result, StageStarted, Step
@@ -46,16 +47,18 @@ def test_picture(side: int) -> Image.Image:
     return Image.fromarray((pixels * 255).round().astype(np.uint8))
 
 
-def modes_agree(studio: Studio, spec: ModelSpec, side: int) -> Iterator[Finding]:
+def modes_agree(
+    studio: Studio, spec: ModelSpec, side: int, stop: threading.Event | None = None
+) -> Iterator[Finding]:
     """Whole, streamed and tiled on this device: distance, time, and peak memory against the forecast."""
     options = VaeOptions(tile_size=max(64, side // 2), tile_overlap=max(64, side // 2) // 4)
     forecasts = {
         direction: studio.forecast(spec.name, direction, side, side, options) for direction in DIRECTIONS
     }
     picture, modes = test_picture(side), ["whole", "streamed", "tiled"]
-    for _ in compare(studio, picture, spec.name, modes, options):
+    for _ in compare(studio, picture, spec.name, modes, options, stop):
         pass  # a first run loads libraries and chooses kernels
-    for row in compare(studio, picture, spec.name, modes, options):
+    for row in compare(studio, picture, spec.name, modes, options, stop):
         known = [forecasts[direction][row.mode].peak_bytes for direction in DIRECTIONS]
         peaks = [peak for peak in known if peak is not None]
         yield _judged(row, spec, side, max(peaks) if len(peaks) == len(known) else None)
@@ -93,7 +96,9 @@ def _db(value: float | None) -> Message:
     return Message("none") if math.isinf(value) else literal(f"{value:.0f} dB")
 
 
-def streamed_is_exact(studio: Studio, spec: ModelSpec, side: int) -> Iterator[Finding]:
+def streamed_is_exact(
+    studio: Studio, spec: ModelSpec, side: int, stop: threading.Event | None = None
+) -> Iterator[Finding]:
     """Streamed against whole in float32, before any rounding to 8 bits, twice; on a card also with maps in RAM."""
     from backend.device.precision import copy_in_dtype
     from backend.vae.modes import local_vae
@@ -107,13 +112,13 @@ def streamed_is_exact(studio: Studio, spec: ModelSpec, side: int) -> Iterator[Fi
         shape = (1, spec.latents.channels, side // spec.latents.downscale, side // spec.latents.downscale)
         latents = torch.randn(shape, generator=torch.Generator().manual_seed(_SEED)).to(device)
         reference = whole.decode(latents)
-        kinds = [Streamed(module, spec.latents)] * 2
+        kinds = [Streamed(module, spec.latents, stop=stop)] * 2
         if device.type == "cuda":
-            kinds += [Streamed(module, spec.latents, host=True)] * 2
+            kinds += [Streamed(module, spec.latents, host=True, stop=stop)] * 2
         return [_distance(kind.decode(latents), reference) for kind in kinds]
 
     try:
-        found = studio.executor.queue.run(distances)
+        found = studio.executor.queue.run(distances, stop)
     except UnsupportedVAEError as error:
         yield Finding(f"{spec.name}: exact", "note", error.full_message)
         return
@@ -139,12 +144,15 @@ def _distance(image: torch.Tensor, reference: torch.Tensor) -> float:
     return math.inf if error == 0 else 10 * math.log10(4 / error)
 
 
-def job_runs(studio: Studio, spec: ModelSpec, side: int) -> Iterator[Finding]:
+def job_runs(
+    studio: Studio, spec: ModelSpec, side: int, stop: threading.Event | None = None
+) -> Iterator[Finding]:
     """One job from start to end: its stages, its steps as they were announced, and its time."""
     job = Job(test_picture(side), "a house by a lake", model=spec.name, seed=_SEED)
     announced, done, stages, result = 0, 0, [], None
     started = time.perf_counter()
-    for event in studio.img2img(job):
+    for event in studio.img2img(job):  # with a stop of its own, because the end of a job sets it
+        raise_if_stopped(stop)
         if isinstance(event, StageStarted):
             stages.append({"stage": event.stage, "mode": event.mode, "reason": str(event.reason)})
         elif isinstance(event, Step):
@@ -171,16 +179,18 @@ def job_runs(studio: Studio, spec: ModelSpec, side: int) -> Iterator[Finding]:
     )
 
 
-def remote_agrees(studio: Studio, spec: ModelSpec, side: int) -> Iterator[Finding]:
+def remote_agrees(
+    studio: Studio, spec: ModelSpec, side: int, stop: threading.Event | None = None
+) -> Iterator[Finding]:
     """This machine as its own remote, over a real connection: the same picture, while a local stage runs beside."""
     picture, beside = test_picture(side), []
 
     def decode_beside() -> None:
-        beside.append(studio.decode(latents, spec.name, whole)[1])
+        beside.append(studio.decode(latents, spec.name, whole, stop)[1])
 
     whole = VaeOptions("whole")
-    latents, _ = studio.encode(picture, spec.name, whole)
-    expected, alone = studio.decode(latents, spec.name, whole)
+    latents, _ = studio.encode(picture, spec.name, whole, stop)
+    expected, alone = studio.decode(latents, spec.name, whole, stop)
     with _served(studio) as url:
         address, secret = f"{url}/vae/{spec.name}", studio.settings.serve_token
         endpoint = UserEndpoint(
@@ -193,7 +203,7 @@ def remote_agrees(studio: Studio, spec: ModelSpec, side: int) -> Iterator[Findin
         )
         thread = threading.Thread(target=decode_beside)
         thread.start()
-        image, report = studio.decode(latents, spec.name, VaeOptions("remote", endpoint=endpoint))
+        image, report = studio.decode(latents, spec.name, VaeOptions("remote", endpoint=endpoint), stop)
         thread.join()
     distance = quality.psnr(image, expected)
     traffic = report.traffic

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from backend.doctor.examine import (
 from backend.doctor.finding import Finding, run_check
 from backend.doctor.places import endpoints
 from backend.doctor.selftest import job_runs, modes_agree, streamed_is_exact
-from backend.errors import BadSettingError
+from backend.errors import BadSettingError, Cancelled
 from backend.message import Message
 from backend.models import BUILTIN
 from backend.settings import EndpointPair, Settings
@@ -33,6 +34,9 @@ from backend.studio import Studio
 from backend.vae.modes import LOCAL_MODES
 from backend.vae.whole import Whole
 from tests.serving import scripted
+from ui.doctor import export, listed
+from ui.page import build_page
+from ui.runs import Runs
 
 _SIDE = 128
 _SECRET = "hf_a_secret_token"
@@ -164,14 +168,14 @@ def test_a_mode_that_gives_another_picture_is_a_problem(
 def test_a_streamed_mode_that_is_not_exact_is_a_problem(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backend.vae.streamed.Streamed", _Wrong)
+    monkeypatch.setattr("backend.vae.streamed.Streamed", lambda module, spec, **_: _Wrong(module, spec))
     assert [finding.status for finding in streamed_is_exact(studio, BUILTIN, 64)] == ["problem"]
 
 
 def test_a_job_that_ends_without_a_picture_is_a_problem(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(studio, "img2img", lambda job: iter(()))
+    monkeypatch.setattr(studio, "img2img", lambda *_: iter(()))
     assert [finding.status for finding in job_runs(studio, BUILTIN, 64)] == ["problem"]
 
 
@@ -239,3 +243,37 @@ def test_a_finding_is_a_line_that_stands_out_where_something_is_wrong() -> None:
     finding = Finding("card", "problem", Message("No kernel runs on this card."))
     assert as_line(finding) == "PROBLEM No kernel runs on this card."
     assert as_line(replace(finding, status="ok")) == "ok      No kernel runs on this card."
+
+
+def test_a_job_that_ends_does_not_stop_what_comes_after_it(studio: Studio) -> None:
+    stop = threading.Event()
+    assert [finding.status for finding in job_runs(studio, BUILTIN, 64, stop)] == ["ok"]
+    assert not stop.is_set()
+
+
+def test_it_can_be_stopped(tmp_path: Path) -> None:
+    stop = threading.Event()
+    checks = []
+    with pytest.raises(Cancelled):
+        for finding in examine(Settings(device="cpu"), tmp_path, side=64, stop=stop):
+            checks.append(finding.check)
+            if finding.check == "builtin: whole":
+                stop.set()
+    assert checks[-1] == "builtin: whole"
+
+
+def test_the_page_lists_the_findings_in_the_visitors_language(tmp_path: Path) -> None:
+    found = [
+        Finding("card", "problem", Message("No graphics card was found; the processor computes.")),
+        Finding("disk", "ok", Message("{model}, {host}: {answer}", model="<b>", host="h", answer="a")),
+    ]
+    shown = listed(found, "de")
+    assert "Problem</b>" in shown and "Keine Grafikkarte gefunden" in shown and "&lt;b&gt;" in shown
+    export(found, tmp_path / "doctor.txt")
+    assert "PROBLEM No graphics card" in (tmp_path / "doctor.txt").read_text()
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_strangers_do_not_examine_the_machine(share: bool, tmp_path: Path) -> None:
+    page = build_page(Studio(Settings(device="cpu", share=share)), Runs(tmp_path))
+    assert any(block.elem_id == "lr-doctor-fold" for block in page.blocks.values()) is not share
