@@ -71,6 +71,16 @@ def difference_picture(image: Image.Image, reference: Image.Image) -> Image.Imag
     return Image.fromarray((heat * 255).astype(np.uint8))
 
 
+def largest_gap(image: Image.Image, reference: Image.Image) -> int:
+    """How far the two pictures are apart where they differ most, in levels of 255; 0 if they are the same.
+
+    Raises:
+        BadImageError: the sizes differ.
+    """
+    a, b = _pair(image, reference)
+    return int(np.abs(a.astype(np.int16) - b.astype(np.int16)).max())
+
+
 def tile_borders(length: int, tile_size: int, tile_overlap: int) -> list[int]:
     """Where, along a side of `length` pixels, each tile after the first begins to be blended in."""
     if tile_size >= length:

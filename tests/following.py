@@ -16,7 +16,7 @@ from ui.runs import Runs
 def page_view() -> RunWidgets:
     """The widgets that runs write to, without a page around them."""
     with gr.Blocks():
-        buttons = {name: gr.Button() for name in ("start", "stop", "use", "again", "four", "sweep")}
+        buttons = {name: gr.Button() for name in ("start", "stop", "use", "again", "four", "sweep", "story")}
         return RunWidgets(
             run_id=gr.State(),
             viewer=gr.HTML(),

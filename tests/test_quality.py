@@ -7,7 +7,15 @@ import pytest
 from PIL import Image
 
 from backend.errors import BadImageError
-from backend.quality import colour_difference, difference_picture, psnr, seam_score, ssim, tile_borders
+from backend.quality import (
+    colour_difference,
+    difference_picture,
+    largest_gap,
+    psnr,
+    seam_score,
+    ssim,
+    tile_borders,
+)
 
 
 def test_identical_pictures(picture: Image.Image) -> None:
@@ -49,6 +57,11 @@ def test_the_difference_picture_is_black_but_where_they_differ(picture: Image.Im
     changed.paste((255, 255, 255), (0, 0, 8, 8))
     heat = difference_picture(changed, picture)
     assert heat.getpixel((50, 40)) == (0, 0, 0) and heat.getpixel((2, 2)) != (0, 0, 0)
+    assert largest_gap(picture, picture) == 0
+    black = Image.new("RGB", picture.size)
+    one = black.copy()
+    one.putpixel((3, 3), (0, 7, 2))
+    assert largest_gap(one, black) == largest_gap(black, one) == 7
 
 
 def tones(shift: float) -> Image.Image:

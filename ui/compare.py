@@ -30,6 +30,7 @@ from ui.tab import PageContext
 from ui.text import T, locale_of, say, say_message
 from ui.widgets import (
     BY_THE_VAE,
+    empty_viewer,
     html,
     intro,
     local,
@@ -38,7 +39,6 @@ from ui.widgets import (
     quiet,
     shows,
     uploads_only,
-    viewer,
 )
 
 MODES = tuple(mode for mode in VAE_MODES if mode != "auto")
@@ -170,7 +170,7 @@ def build(context: PageContext) -> CompareTab:
         with result_column():
             verdict = html(status_line(say("en", "compare_idle")), elem_id="lr-compare-verdict")
             local(verdict, lambda locale: status_line(say(locale, "compare_idle")))
-            view = viewer("lr-compare-viewer", "compare")
+            view = empty_viewer("lr-compare-viewer", "compare")
             with gr.Row():
                 left = gr.Dropdown([], label=T("compare_left"), interactive=True, filterable=False)
                 right = gr.Dropdown([], label=T("compare_right"), interactive=True, filterable=False)

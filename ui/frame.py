@@ -25,7 +25,7 @@ from ui.run_view import advance
 from ui.runs import Run, Runs
 from ui.tab import PageContext
 from ui.text import T, locale_of, say, say_message
-from ui.widgets import failure, html, mode_choices, quiet, tiles_and_transfer, viewer
+from ui.widgets import empty_viewer, failure, html, mode_choices, quiet, tiles_and_transfer
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class StageResult:
     @classmethod
     def build(cls, name: str, tab: str, stages: tuple[Stage, ...]) -> StageResult:
         """`name`: what the ids begin with; `tab`: whose sentences an empty viewer shows."""
-        view = viewer(f"{name}-viewer", tab)
+        view = empty_viewer(f"{name}-viewer", tab)
         status = html(panel(Progress(say("en", "state_idle")), "en", stages), elem_id=f"{name}-panel")
         with gr.Row(elem_classes="lr-downloads"):
             picture, latents = (

@@ -14,7 +14,7 @@ import gradio as gr
 from gradio.components import Component
 
 from backend.job import MAX_SEED
-from ui import form_events, history
+from ui import first_sight, form_events, history
 from ui.form import Changes, Form, Values, clean, shareable
 from ui.img2img_layout import FormHelpers, form_column, model_note, result_column
 from ui.looks import EXAMPLES, LOOKS, example_of, with_look
@@ -22,7 +22,7 @@ from ui.pictures import file_url
 from ui.recipe import settings_in, settings_of
 from ui.recipe_formats import OURS, Restored
 from ui.render import Progress, cost_table, panel, summary
-from ui.run_view import RunContext, RunWidgets, offer
+from ui.run_view import RunContext, RunWidgets, offer, offer_story
 from ui.running import finish_another_way, follow, follow_series, with_seed
 from ui.tab import PageContext
 from ui.text import locale_of, say
@@ -81,6 +81,7 @@ class Img2ImgTab:
         # A run teaches how long things take.
         wire(form_events.ESTIMATE, helpers.estimate, also=[self.result.table])
         helpers.pad.wire(self.context.runs)
+        first_sight.wire(self.form.image, self.result)
 
     def from_link(self, parameters: Mapping[str, str], request: gr.Request) -> Changes:
         """What a link's query says about the form; it may come from anyone, so nothing is run."""
@@ -243,6 +244,7 @@ class Img2ImgTab:
                 result.table: cost_table(reports, locale),
                 result.picture: offer(picture),
                 result.latents: offer(latents if latents.is_file() else None),
+                result.story: offer_story(folder.name),
                 result.use: gr.update(interactive=True),
                 result.finish: gr.update(visible=False),
                 **self._fill_in(settings_of(recipe, self.context.studio.models), data[form.model], request),

@@ -10,14 +10,13 @@ import gradio as gr
 from backend.message import Message
 from backend.models import ModelSpec
 from backend.studio import Studio
-from ui import crop_preview, draw, estimate
+from ui import crop_preview, draw, estimate, first_sight
 from ui.explain import explain
 from ui.form import MAX_SLIDER_GUIDANCE, MAX_SLIDER_STEPS, Form
 from ui.form_events import strength_words
 from ui.looks import EXAMPLES, LOOKS
-from ui.render import Progress, cost_table, panel
 from ui.run_view import RunWidgets
-from ui.text import T, say, say_message
+from ui.text import T, say_message
 from ui.theme import ASSETS
 from ui.widgets import (
     AS_ABOVE,
@@ -262,8 +261,8 @@ def _vae(spec: ModelSpec) -> tuple[gr.Slider, gr.Slider, gr.Dropdown, gr.Dropdow
 
 def result_column(start: gr.Button, stop: gr.Button) -> tuple[RunWidgets, gr.Dropdown, gr.Button]:
     """The right column: what a run writes to, and with which mode and button a failed one is finished."""
-    picture_view = viewer("lr-viewer")
-    status = html(panel(Progress(say("en", "state_idle")), "en"), elem_id="lr-panel")
+    picture_view = viewer("lr-viewer", first_sight.viewer_value)
+    status = local(html(first_sight.panel_html("en"), elem_id="lr-panel"), first_sight.panel_html)
     with gr.Row(visible=False, equal_height=True, elem_id="lr-finish", elem_classes="lr-finish") as finish:
         finish_mode = gr.Dropdown(
             mode_name_choices(),
@@ -280,13 +279,14 @@ def result_column(start: gr.Button, stop: gr.Button) -> tuple[RunWidgets, gr.Dro
             )
             for name in ("picture", "latents")
         )
+        story = gr.Button(T("download_story"), interactive=False, min_width=140, elem_id="lr-save-story")
     with gr.Row(elem_classes="lr-next"):
         use, again, four, sweep = (
             gr.Button(T(name), size="sm", min_width=120, interactive=name != "use", elem_id=f"lr-{name}")
             for name in ("use", "again", "four", "sweep")
         )
     with gr.Accordion(T("numbers"), open=True, elem_id="lr-numbers"):
-        table = html(cost_table((), "en"))
+        table = local(html(first_sight.table_html("en")), first_sight.table_html)
     gallery = gr.Gallery(
         label=T("history"),
         columns=6,
@@ -306,6 +306,7 @@ def result_column(start: gr.Button, stop: gr.Button) -> tuple[RunWidgets, gr.Dro
         table=table,
         picture=picture,
         latents=latents,
+        story=story,
         start=start,
         stop=stop,
         use=use,

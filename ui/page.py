@@ -15,13 +15,14 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from backend.studio import Studio
-from ui import api, compare, encode_decode, endpoints, history, img2img, machine
+from ui import api, compare, encode_decode, endpoints, history, img2img, machine, tour
 from ui.body_limits import BodyLimits
 from ui.ended_sessions import EndedSessions
 from ui.form import Changes
-from ui.pictures import picture_route
+from ui.pictures import asset_route, picture_route
 from ui.runs import Runs
 from ui.sessions import CAPACITY, Departures
+from ui.story import story_route
 from ui.tab import PageContext
 from ui.text import I18N, T, locale_of, say
 from ui.theme import ASSETS, css, theme
@@ -111,7 +112,9 @@ def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
     """The whole page. `runs` keeps what it makes; pass it to `launch_options`, too."""
     context = PageContext(studio, runs, UserEndpoints())
     with Page(title="Latent Relay", analytics_enabled=False) as page:
-        local(html(header("en"), elem_id="lr-header"), header)
+        with gr.Row(elem_classes="lr-top"):
+            local(html(header("en"), elem_id="lr-header"), header)
+            start_tour = gr.Button(T("tour_button"), scale=0, min_width=110, elem_id="lr-tour-start")
         with gr.Tabs(elem_id="lr-tabs", selected="img2img", overflow_behavior="wrap") as tabs:
             with gr.Tab(T("tab_img2img"), id="img2img"):
                 main = img2img.build(context)
@@ -123,7 +126,8 @@ def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
                 here = machine.build(context, machine_tab)
             with gr.Tab(T("tab_endpoints"), id="endpoints"):
                 served = endpoints.build(context, main.form.model)
-        for tab in (main, coding, comparison, here):
+        guide = tour.build(context, main.form, start_tour)
+        for tab in (main, coding, comparison, here, guide):
             tab.wire()
         served.wire((*main.mode_selects, *coding.mode_selects))
         api.build(context)
@@ -179,7 +183,7 @@ def launch_options(runs: Runs, studio: Studio) -> dict[str, Any]:
     runs.folder.mkdir(parents=True, exist_ok=True)
     return {
         "app_kwargs": {
-            "routes": [*refusals(), picture_route(runs.folder), *studio.routes()],
+            "routes": [*refusals(), *_pictures(runs, studio), *studio.routes()],
             "middleware": [Middleware(EndedSessions), Middleware(BodyLimits, uploaded=runs.uploaded)],
         },
         "max_threads": studio.settings.queue + _SPARE_THREADS,
@@ -195,6 +199,11 @@ def launch_options(runs: Runs, studio: Studio) -> dict[str, Any]:
         # behind a proxy on it; and the page has a history of its own.
         "run_history": False,
     }
+
+
+def _pictures(runs: Runs, studio: Studio) -> list[Route]:
+    titles = {name: spec.title for name, spec in studio.models.items()}
+    return [picture_route(runs.folder), story_route(runs, titles), asset_route()]
 
 
 def refusals() -> list[Route]:

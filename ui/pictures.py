@@ -20,6 +20,7 @@ from backend.message import literal
 from ui.cleaning import DRAWINGS, RUN_ID
 from ui.runs import disk_may_be_full
 from ui.text import say
+from ui.theme import ASSETS
 
 _PICTURE = re.compile(r"[a-z0-9-]{1,64}\.png")
 """Names that we give to what a run makes."""
@@ -67,6 +68,24 @@ def picture_route(folder: Path) -> Route:
         return FileResponse(path, media_type="image/png", headers={"x-content-type-options": "nosniff"})
 
     return Route("/runs/{run_id}/{name}", picture)
+
+
+def asset_url(name: str) -> str:
+    """Where the browser finds the app's own picture of that name; relative as well. See `asset_route`."""
+    return f"pictures/{name}.png"
+
+
+def asset_route() -> Route:
+    """Serves the app's own pictures, by name."""
+    paths = {path.name: path for path in ASSETS.glob("*.png")}
+
+    async def picture(request: Request) -> Response:
+        path = paths.get(request.path_params["name"])
+        if path is None:
+            return PlainTextResponse("There is no such picture.", 404)
+        return FileResponse(path, media_type="image/png")
+
+    return Route("/pictures/{name}", picture)
 
 
 def save_drawing(address: str, folder: Path, locale: str = "en") -> str:

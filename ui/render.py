@@ -27,7 +27,7 @@ class Progress:
     failed: Stage | None = None
     running: bool = False
     tone: str = ""
-    """"" while all is well, "bad" after a failure."""
+    """"" while all is well, "bad" after a failure, "example" for what was painted elsewhere."""
 
 
 def seconds(value: float | None) -> str:

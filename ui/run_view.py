@@ -26,6 +26,7 @@ from ui.pictures import data_uri, file_url
 from ui.recipe import save_png
 from ui.render import Progress, cost_table, panel, seconds, size, summary
 from ui.runs import Run, Runs
+from ui.story import story_url
 from ui.text import say, say_message
 from ui.widgets import failure, shows
 
@@ -45,6 +46,7 @@ class RunWidgets:
     table: Component
     picture: Component
     latents: Component
+    story: Component
     start: Component
     stop: Component
     use: Component
@@ -118,6 +120,7 @@ class RunView:
             widgets.table: cost_table((), locale),
             widgets.picture: offer(None),
             widgets.latents: offer(None),
+            widgets.story: offer_story(None),
             widgets.use: gr.update(interactive=False),
             widgets.finish: gr.update(visible=False),
         }
@@ -194,6 +197,7 @@ class RunView:
         return changes | {
             widgets.viewer: shows(locale, after=file_url(run.picture), **self._input),
             widgets.picture: offer(run.picture),
+            widgets.story: offer_story(run.id),
             widgets.use: gr.update(interactive=True),
             widgets.ids: ids,
             widgets.gallery: history.gallery(context.runs, ids),
@@ -203,6 +207,11 @@ class RunView:
 def offer(path: Path | None) -> Any:
     """A download button's state: with a file behind it, or grey."""
     return gr.update(value=str(path) if path else None, interactive=path is not None)
+
+
+def offer_story(run_id: str | None) -> Any:
+    """The story button's state: it leads to the story of a finished run, which is drawn then, or is grey."""
+    return gr.update(link=story_url(run_id) if run_id else None, interactive=run_id is not None)
 
 
 def advance(progress: Progress, event: Event, locale: str) -> Progress:

@@ -221,15 +221,21 @@ def locals_of(page: gr.Blocks) -> dict[gr.HTML, Callable[[str], Any]]:
     }
 
 
-def viewer(elem_id: str, tab: str = "img2img") -> gr.HTML:
+def empty_viewer(elem_id: str, tab: str) -> gr.HTML:
+    """A viewer with that tab's sentences."""
+    return viewer(elem_id, lambda locale: shows(locale, tab=tab))
+
+
+def viewer(elem_id: str, render: Callable[[str], dict[str, Any]]) -> gr.HTML:
+    """`render(locale)` gives what it shows at first."""
     component = gr.HTML(
-        shows("en", tab=tab),
+        render("en"),
         html_template=_TEMPLATE,
         js_on_load=(ASSETS / "viewer.js").read_text(encoding="utf-8"),
         apply_default_css=False,
         elem_id=elem_id,
     )
-    return local(component, lambda locale: shows(locale, tab=tab))
+    return local(component, render)
 
 
 def shows(

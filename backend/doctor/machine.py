@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from backend.device.availability import hub_answers
+from backend.device.measure import processor_name
 from backend.doctor.finding import Finding
 from backend.message import Message
 from backend.settings import Settings
@@ -60,7 +61,7 @@ def processor() -> Iterator[Finding]:
     base = times["float32"]
     ratios = {name: None if value is None or not base else value / base for name, value in times.items()}
     figures = {
-        "name": _processor_name(),
+        "name": processor_name() or platform.machine(),
         "cores": psutil.cpu_count(logical=False),
         "threads": torch.get_num_threads(),
         "capability": capability,
@@ -98,16 +99,6 @@ def _convolution_seconds(dtype: str) -> float | None:
     except RuntimeError:
         return None
     return statistics.median(times[1:])
-
-
-def _processor_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass  # not Linux
-    return platform.processor() or platform.machine()
 
 
 def memory() -> Iterator[Finding]:

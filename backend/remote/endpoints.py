@@ -99,6 +99,15 @@ def require(
     return endpoint
 
 
+def own_endpoint(spec: ModelSpec, settings: Settings, self_url: str) -> UserEndpoint:
+    """This app's own endpoint for that model, for who wants no other whatever is configured or a family's default."""
+    own_routes = f"{self_url.rstrip('/')}/"
+    token = None if settings.serve_token is None else Token.bound_to(settings.serve_token, own_routes)
+    address = f"{own_routes}vae/{spec.name}/"
+    host = display_host(self_url)
+    return UserEndpoint(host, (spec.name,), f"{address}encode", f"{address}decode", token, public_only=False)
+
+
 def check_model(endpoint: UserEndpoint, spec: ModelSpec) -> None:
     """Let a model pass that the visitor's endpoint serves.
 

@@ -25,6 +25,7 @@ def open_tab(page: Any, name: str) -> None:
 def upload(page: Any, path: Path = ASSETS / "mountains.png") -> None:
     page.locator("#lr-picture input[type=file]").set_input_files(path)
     page.locator("#lr-picture img").first.wait_for()
+    page.locator("#lr-panel .lr-panel[data-state=example]").wait_for(state="detached")
 
 
 def wait_for_picture(page: Any) -> None:

@@ -1,7 +1,7 @@
-"""Pictures of every tab, as a desktop, a phone and a dark desktop show it.
+"""Pictures of every tab and of the tour, as a desktop, a phone and a projector show them, light and dark.
 
 python -m tests.browser.screenshots [FOLDER]      default tests/screenshots; add --fake for an instant Studio
-python -m tests.browser.screenshots --readme      the README's three, into docs/
+python -m tests.browser.screenshots --readme      the README's, into docs/
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.browser.doing import open_tab, tab_names
+from tests.browser.doing import open_tab, paint, tab_names
 from tests.browser.launching import browser, page_of
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -22,6 +23,8 @@ VIEWS = {
     "dark": (1280, 900, "dark"),
     "phone-dark": (390, 844, "dark"),
 }
+PROJECTOR = (1920, 1080)
+ALL_WAYS = "document.querySelectorAll('.lr-tour-ways li[data-done]').length === 4"
 
 
 def main() -> None:
@@ -29,6 +32,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent.parent / "screenshots")
     parser.add_argument("--fake", action="store_true", help="use a Studio that answers at once")
     parser.add_argument("--view", choices=VIEWS, action="append", help="only this view")
+    parser.add_argument("--locale", default="en-US", help="the browser's language, such as de-DE")
     parser.add_argument("--readme", action="store_true", help="take the README's pictures, into docs/")
     options = parser.parse_args()
     if options.readme:
@@ -43,7 +47,7 @@ def main() -> None:
             shoot_readme(chromium, url, options.folder)
             return
         for view in options.view or VIEWS:
-            shoot(chromium, url, view, options.folder)
+            shoot(chromium, url, view, options.folder, options.locale)
 
 
 def _studio(fake: bool) -> Any:
@@ -58,7 +62,7 @@ def _studio(fake: bool) -> Any:
 
 
 def shoot_readme(chromium: Any, url: str, folder: Path) -> None:
-    """A finished run and the endpoints tab on a desktop, and a finished run on a phone in the dark."""
+    """A finished run and the endpoints tab on a desktop, a finished run on a phone in the dark, and two slides."""
     for view, name in (("phone-dark", "phone"), ("desktop", "page")):
         page = _opened(chromium, url, view)
         _paint_an_example(page)
@@ -78,14 +82,33 @@ def shoot_readme(chromium: Any, url: str, folder: Path) -> None:
             page.wait_for_timeout(400)
             page.screenshot(path=str(folder / "endpoints.png"), full_page=True)
         page.context.close()
+    page = _opened(chromium, url, "desktop")
+    for number in _slides(page):
+        if number == 2:
+            page.screenshot(path=str(folder / "tour.png"))
+    with page.expect_download() as download:
+        page.locator(".lr-tour-save").click()
+    download.value.save_as(folder / "story.png")
+    page.context.close()
 
 
-def _opened(chromium: Any, url: str, view: str) -> Any:
+def _slides(page: Any) -> Iterator[int]:
+    """Take the tour: each slide's number, once it is there and all is computed."""
+    page.set_viewport_size(dict(zip(("width", "height"), PROJECTOR, strict=True)))
+    page.locator("#lr-tour-start").click()
+    page.wait_for_function(ALL_WAYS, timeout=240_000)
+    for number in range(6):
+        page.wait_for_timeout(500)
+        yield number
+        page.keyboard.press("PageDown")
+
+
+def _opened(chromium: Any, url: str, view: str, locale: str = "en-US") -> Any:
     width, height, scheme = VIEWS[view]
     context = chromium.new_context(
         viewport={"width": width, "height": height},
         color_scheme=scheme,
-        locale="en-US",
+        locale=locale,
         reduced_motion="reduce",
     )
     page = context.new_page()
@@ -97,17 +120,18 @@ def _opened(chromium: Any, url: str, view: str) -> Any:
 def _paint_an_example(page: Any) -> None:
     page.locator("#lr-examples button").first.click()
     page.locator("#lr-picture img").first.wait_for()
-    page.locator("#lr-paint").click()
-    page.locator("#lr-viewer .lr-frame[data-state=done]").wait_for(timeout=120_000)
+    paint(page)
 
 
-def shoot(chromium: Any, url: str, view: str, folder: Path) -> None:
-    page = _opened(chromium, url, view)
+def shoot(chromium: Any, url: str, view: str, folder: Path, locale: str) -> None:
+    page = _opened(chromium, url, view, locale)
+    view = f"{view}-{locale[:2]}"
 
     def take(name: str) -> None:
         page.wait_for_timeout(400)
         page.screenshot(path=str(folder / f"{view}-{name}.png"), full_page=True)
 
+    page.wait_for_function("document.querySelector('#lr-viewer img.lr-after')?.naturalWidth > 0")
     take("1-start")
     _paint_an_example(page)
     take("2-done")
@@ -116,6 +140,9 @@ def shoot(chromium: Any, url: str, view: str, folder: Path) -> None:
     for index, name in enumerate(tab_names(page)[1:]):
         open_tab(page, name)
         take(f"{4 + index}-{re.sub(r'[^a-z]+', '-', name.lower()).strip('-')}")
+    if "phone" not in view:
+        for number in _slides(page):
+            page.screenshot(path=str(folder / f"{view}-tour-{number + 1}.png"))
     page.context.close()
 
 

@@ -216,6 +216,7 @@ TAB_NAMES = ["Paint", "Encode & Decode", "Compare", "This machine", "Endpoints"]
         ("compare", "Compare", "#lr-compare"),
         ("fit", "This machine", "#lr-fit-answer table"),
         ("benchmark", "This machine", "#lr-bench"),
+        ("doctor", "This machine", "#lr-doctor-fold"),
         ("endpoints", "Endpoints", "#lr-check"),
     ],
 )
