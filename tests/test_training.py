@@ -17,14 +17,12 @@ from PIL import Image
 from backend.job import SCHEDULERS
 from backend.models import BUILTIN, BUILTIN_FOLDER
 from training import photos
-from training.data import Pictures, paint_all, paint_numbered, picture_rng
+from training.data import Pictures, heldout_paintings, paint_all, paint_numbered, picture_rng
 from training.denoiser import new_scheduler, new_unet, start_from
-from training.evaluate import Row, fill_card, prompt_for, table
-from training.judge import agreement, targets_of
-from training.measures import NEAR_IDENTICAL, closest_pair, colour_drift, psnr
 from training.painter import captions
 from training.painter.attributes import CHOICES, STYLES, TERRAINS, Attributes
-from training.painter.captions import THINGS, describe
+from training.painter.captions import SINGLE, THINGS, describe
+from training.painter.figures import FIGURES
 from training.painter.generic import KINDS, paint_generic
 from training.painter.scenes import choose, paint
 from training.photos import HELD_OUT, TRAINING_PHOTOS
@@ -33,17 +31,17 @@ from training.process_group import ProcessGroup
 from training.progress import clock
 from training.settings import Budget, DataSettings, DenoiserSettings, Recipe, Run, VaeSettings
 from training.sketches import DRAWN, sketch
-from training.skyline import READER_LESSONS, correlation, land_of, train_reader
 from training.trainer import Muon, Trainer
 from ui.looks import EXAMPLES, LOOKS
 
 TINY = Recipe(
-    data=DataSettings(scenes=6, generic=3, heldout=2, shard=4, captions=2),
+    data=DataSettings(scenes=10, generic=5, heldout=5, shard=5, captions=2),
     vae=VaeSettings(
         channels=(24, 24, 24, 24),
         crops=((0.0, 64, 1),),
         budget=Budget(0, steps=2),
         decoder_budget=Budget(0, steps=1),
+        denoised_share=1.0,
     ),
     denoiser=DenoiserSettings(
         channels=(32, 32), text_width=32, text_heads=2, budget=Budget(0, steps=3), half_batch=4, batch=4
@@ -108,6 +106,12 @@ class TestCaptions:
             thing for seed in range(60) for thing in paint(np.random.default_rng(seed)).attributes.things
         }
         assert painted <= set(THINGS)
+        assert set(FIGURES) | set(SINGLE) <= set(THINGS)
+
+    def test_a_noun_may_stand_alone(self):
+        attributes = Attributes("hills", "day", "clear", "summer", "photo", ("snowman",))
+        rng = np.random.default_rng(0)
+        assert "snowman" in {describe(attributes, rng) for _ in range(100)}
 
     def test_the_season_is_not_said_where_it_does_not_show(self):
         attributes = Attributes("sea", "day", "clear", "winter", "oil")
@@ -130,14 +134,14 @@ class TestData:
     def test_a_missing_shard_is_painted_again(self, tmp_path):
         paint_all(TINY.data, tmp_path, workers=1)
         pictures = Pictures(tmp_path, "scenes")
-        assert len(pictures) == 6
-        before = np.array(pictures[5])
-        assert np.array_equal(before, paint_numbered(TINY.data, "scenes", 5)[0])
+        assert len(pictures) == 10
+        before = np.array(pictures[7])
+        assert np.array_equal(before, paint_numbered(TINY.data, "scenes", 7)[0])
         (tmp_path / "scenes" / "00001.npy").unlink()
         paint_all(TINY.data, tmp_path, workers=1)
         again = Pictures(tmp_path, "scenes")
-        assert np.array_equal(again[5], before)
-        assert len(again.records()) == 6
+        assert np.array_equal(again[7], before)
+        assert [twin.kind for twin in again.records()] == 2 * (["painting"] * 3 + ["sketch"] * 2)
 
     def test_no_pictures_is_said(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="paint them first"):
@@ -245,7 +249,7 @@ class TestSchedule:
 
 def test_the_look_between_steps_was_fitted_to_the_shipped_weights():
     vae = AutoencoderKL.from_pretrained(BUILTIN_FOLDER / "vae").float().eval()
-    rows, explained = fit(vae, np.stack([paint_numbered(DataSettings(), "heldout", n)[0] for n in range(12)]))
+    rows, explained = fit(vae, heldout_paintings(12))
     assert explained > 0.95
     assert np.abs(rows - np.array(BUILTIN.preview)).max() < 0.08
 
@@ -259,6 +263,12 @@ class TestPhotos:
         card = (BUILTIN_FOLDER / "README.md").read_text()
         for photo in TRAINING_PHOTOS:
             assert f"| {photo.name} | {photo.licence} | {photo.author} |" in card
+
+    def test_a_view_is_a_square_part(self):
+        photo = np.random.default_rng(0).integers(0, 256, (300, 420, 3), np.uint8)
+        for seed in range(5):
+            view = photos.random_view(np.random.default_rng(seed), photo, 256)
+            assert view.shape == (256, 256, 3) and view.dtype == np.uint8
 
     def test_what_is_not_installed_is_named_and_left_out(self, tmp_path, monkeypatch):
         monkeypatch.setattr(photos, "BACKGROUNDS", tmp_path)
@@ -284,99 +294,6 @@ def test_the_page_offers_the_built_in_model_only_words_of_its_captions():
     )
     offered = [*LOOKS.values(), *(example.prompt for example in EXAMPLES.values())]
     assert not {word for text in offered for word in re.findall(r"\w+", text)} - known
-
-
-class TestMeasures:
-    def test_psnr_of_a_known_error(self):
-        dark = np.zeros((1, 8, 8, 3), np.uint8)
-        assert psnr(dark + np.uint8(255), dark)[0] == pytest.approx(0)
-        assert psnr(dark + np.uint8(51), dark)[0] == pytest.approx(13.98, abs=0.01)
-
-    def test_drift_sees_a_tint_and_not_a_blur(self):
-        picture = np.random.default_rng(0).integers(60, 190, (64, 64, 3)).astype(np.uint8)
-        blocks = picture.reshape(4, 16, 4, 16, 3).mean((1, 3)).repeat(16, 0).repeat(16, 1).astype(np.uint8)
-        assert colour_drift(blocks, picture) < 0.5
-        assert colour_drift((picture * np.array([1.2, 1, 0.8])).astype(np.uint8), picture) > 5
-
-    def test_the_painter_knows_where_its_sky_ends(self):
-        """In flat style without weather, the last row of sky and the first of land differ in colour."""
-        painting = paint(
-            np.random.default_rng(3), style="flat", terrain="mountains", weather="clear", time="day"
-        )
-        line = painting.skyline
-        assert line.shape == (256,)
-        assert 20 < line.min() < line.max() < 200
-        above, below = (painting.pixels[line + step, np.arange(256)].astype(int) for step in (-3, 3))
-        assert (np.abs(above - below).sum(1) > 20).mean() > 0.9
-
-    def test_land_lies_under_the_skyline(self):
-        land = land_of(np.full((1, 256), 128))
-        assert land.shape == (1, 64, 64)
-        assert land[0, :32].sum() == 0
-        assert land[0, 32:].min() == 1
-
-    def test_a_reader_learns_a_plain_skyline_and_is_kept(self, tmp_path, monkeypatch):
-        def plain(count, seed):
-            rng = np.random.default_rng(seed)
-            lines = 128 + rng.uniform(30, 60, (count, 1)) * np.sin(
-                np.arange(256) / 40 + rng.uniform(0, 6, (count, 1))
-            )
-            under = np.arange(256)[None, :, None] >= lines[:, None]
-            pixels = np.where(under[..., None], (90, 80, 70), (150, 200, 235)).astype(np.uint8)
-            return pixels, lines
-
-        monkeypatch.setattr("training.skyline.painted", plain)
-        settings = replace(READER_LESSONS, pictures=16, epochs=15, batch=4)
-        reader = train_reader(tmp_path, settings)
-        pictures, lines = plain(4, 99)
-        for found, true in zip(reader.read(pictures), lines.reshape(4, 64, 4).mean(2) / 4, strict=True):
-            assert correlation(found, true) > 0.9
-        assert np.allclose(train_reader(tmp_path, settings).read(pictures), reader.read(pictures))
-
-    def test_a_level_skyline_has_no_correlation(self):
-        assert correlation(np.arange(64.0), np.full(64, 30.0)) is None
-        assert correlation(np.full(64, 30.0), np.arange(64.0)) == 0
-
-    def test_twins_are_found(self):
-        pictures = [paint(np.random.default_rng(seed)).pixels for seed in range(3)]
-        assert closest_pair(np.stack(pictures)) > NEAR_IDENTICAL
-        assert closest_pair(np.stack([*pictures, pictures[1]])) == 0
-
-    def test_the_judge_is_not_asked_what_cannot_be_seen(self):
-        targets = targets_of([Attributes("sea", "day", "fog", "winter", "pencil")])
-        assert targets["season"].item() == targets["time"].item() == -100
-        assert targets["terrain"].item() == TERRAINS.index("sea")
-
-    def test_agreement_counts_what_the_judge_sees(self):
-        class Fixed(torch.nn.Module):
-            def forward(self, image):
-                return {name: torch.eye(len(o))[:1].expand(len(image), -1) for name, o in CHOICES.items()}
-
-        right = Attributes("mountains", "day", "clear", "spring", "photo")
-        wrong = replace(right, time="night")
-        shares = agreement(Fixed(), np.zeros((2, 32, 32, 3), np.uint8), [right, wrong])
-        assert shares["terrain"] == 1
-        assert shares["time"] == 0.5
-        assert shares["all"] == pytest.approx(0.9)
-
-    def test_prompts_say_everything_that_is_judged(self):
-        words = prompt_for(Attributes("forest", "dusk", "fog", "autumn", "oil"))
-        assert words == "an oil painting of a forest in autumn at dusk in the fog"
-        assert "summer" not in prompt_for(Attributes("sea", "day", "clear", "summer", "photo"))
-
-    def test_the_table_says_what_is_missed(self):
-        text = table([Row("weights", "21 MB", "≤ 40 MB", True), Row("VAE", "30 dB", "≥ 32 dB", False)])
-        assert "| weights | 21 MB | ≤ 40 MB | met |" in text
-        assert text.endswith("**missed** |")
-
-    def test_the_card_takes_the_table(self, tmp_path):
-        card = tmp_path / "README.md"
-        card.write_text("# Model\n<!-- figures -->\nold\n<!-- /figures -->\nData\n")
-        fill_card(card, "| new |")
-        assert card.read_text() == "# Model\n<!-- figures -->\n| new |\n<!-- /figures -->\nData\n"
-        card.write_text("# Model")
-        with pytest.raises(ValueError, match="no place for the figures"):
-            fill_card(card, "| new |")
 
 
 @pytest.fixture(scope="module")

@@ -25,13 +25,22 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=FOLDER.parent / "backend" / "builtin", help="the exported model"
     )
+    parser.add_argument(
+        "--data", type=Path, help="pictures and latents of another run (default: those in --work)"
+    )
     parser.add_argument("--start", type=Path, help="begin with the weights of this exported model")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
         "--workers", type=int, default=min(4, os.cpu_count() or 1), help="processes, on the CPU"
     )
     parser.add_argument("--stages", default=",".join(STAGES), help="some of " + ", ".join(STAGES))
-    parser.add_argument("--scenes", type=int, help="how many scenes to paint")
+    parser.add_argument("--scenes", type=int, help="how many pictures of scenes to paint")
+    parser.add_argument("--generic", type=int, help="how many generic pictures and photographs to paint over")
+    parser.add_argument("--twin-share", type=float, help="samples with img2img's own noise; 0 is the control")
+    parser.add_argument(
+        "--batch", type=int, help="whole pictures a process and step; crops are three times as many"
+    )
+    parser.add_argument("--denoiser-steps", type=int, help="the denoiser's budget in steps, not in minutes")
     for stage in ("vae", "denoiser", "decoder"):
         parser.add_argument(f"--{stage}-minutes", type=float, help=f"training time of the {stage}")
     return parser.parse_args()
@@ -47,8 +56,17 @@ def recipe_of(flags: argparse.Namespace) -> Recipe:
         vae = replace(vae, decoder_budget=Budget(flags.decoder_minutes))
     if flags.denoiser_minutes is not None:
         denoiser = replace(denoiser, budget=Budget(flags.denoiser_minutes))
+    if flags.denoiser_steps is not None:
+        denoiser = replace(denoiser, budget=Budget(0, steps=flags.denoiser_steps))
+    if flags.batch is not None:
+        sizes = {"batch": flags.batch, "half_batch": 3 * flags.batch, "large_batch": max(1, flags.batch // 4)}
+        denoiser = replace(denoiser, **sizes)
+    if flags.twin_share is not None:
+        denoiser = replace(denoiser, twins=replace(denoiser.twins, share=flags.twin_share))
     if flags.scenes is not None:
         data = replace(data, scenes=flags.scenes)
+    if flags.generic is not None:
+        data = replace(data, generic=flags.generic)
     return replace(recipe, data=data, vae=vae, denoiser=denoiser)
 
 
@@ -67,18 +85,19 @@ def make(run: Run, recipe: Recipe, out: Path, stages: tuple[str, ...] = STAGES) 
     run.work.mkdir(parents=True, exist_ok=True)
     work = run.work
     if "paint" in stages:
-        data.paint_all(recipe.data, work, run.workers)
-    if "vae" in stages and not (work / "latents.npy").exists():
+        data.paint_all(recipe.data, run.pictures, run.workers)
+    if "vae" in stages and not latents.are_encoded(run.pictures):
         # Once there are latents the VAE's encoder is settled; the decoder stage may still refine the rest.
         launch(vae.train_vae, run, recipe)
-    if "latents" in stages and not (work / "latents.npy").exists():
-        launch(latents.encode_scenes, run, recipe.denoiser.scenes)
-        latents.join_parts(work, run.process_count)
+    if run.start and not (work / "vae").exists():
+        shutil.copytree(run.start / "vae", work / "vae")
+    if "latents" in stages:
+        launch(latents.encode_shards, run)
     if "tokenizer" in stages and not (work / "tokenizer").exists():
         if run.start:  # its text encoder knows these tokens and no others
             shutil.copytree(run.start / "tokenizer", work / "tokenizer")
         else:
-            records = data.Pictures(work, "scenes").records()
+            records = data.Pictures(run.pictures, "scenes").records()
             captions = [words for record in records for words in record.captions]
             text.learn_tokenizer(
                 captions, recipe.denoiser.vocabulary, recipe.denoiser.tokens, work / "tokenizer"
@@ -95,7 +114,7 @@ def make(run: Run, recipe: Recipe, out: Path, stages: tuple[str, ...] = STAGES) 
 
 def main() -> None:
     flags = arguments()
-    run = Run(flags.work, flags.device, flags.workers, flags.start)
+    run = Run(flags.work, flags.device, flags.workers, flags.start, flags.data)
     make(run, recipe_of(flags), flags.out, tuple(flags.stages.split(",")))
 
 

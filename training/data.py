@@ -1,5 +1,5 @@
 """Painted pictures on disk: shards of pixels with their labels and captions, each a pure function of
-seed and number.
+seed and number (and, for some of the generic ones, of the photographs on this machine). They come in groups of twins.
 
 A shard appears under its name only when it is whole, so a killed run continues with the first one missing.
 """
@@ -7,44 +7,50 @@ A shard appears under its name only when it is whole, so a killed run continues 
 import json
 import multiprocessing
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from training.painter.attributes import Attributes
-from training.painter.captions import describe
-from training.painter.generic import paint_generic
+from training.painter.attributes import STYLES, Attributes
 from training.painter.noise import SIZE
-from training.painter.scenes import paint
+from training.photos import training_photos
 from training.progress import Progress
 from training.settings import DataSettings
+from training.twins import GROUP, PAINTINGS, Twin, original, paint_twin, picture_twin, plan
 
 # The second number of every seed: held-out pictures never share one with the training set.
 SPLITS = {"scenes": 0, "heldout": 1, "generic": 2}
-
-
-@dataclass(frozen=True)
-class Record:
-    """What is known of a painted scene."""
-
-    attributes: Attributes
-    captions: tuple[str, ...]
 
 
 def picture_rng(seed: int, split: str, number: int) -> np.random.Generator:
     return np.random.default_rng([seed, SPLITS[split], number])
 
 
-def paint_numbered(settings: DataSettings, split: str, number: int) -> tuple[np.ndarray, Record | None]:
-    """Picture `number` of a split: (256, 256, 3) uint8 and, for scenes, its record."""
-    rng = picture_rng(settings.seed, split, number)
-    if split == "generic":
-        return paint_generic(rng), None
-    painting = paint(rng)
-    words = tuple(describe(painting.attributes, rng) for _ in range(settings.captions))
-    return painting.pixels, Record(painting.attributes, words)
+def group_rng(seed: int, split: str, group: int) -> np.random.Generator:
+    return np.random.default_rng([seed, SPLITS[split], group, 1])
+
+
+@cache
+def photos_here() -> list[np.ndarray]:
+    return training_photos()
+
+
+def paint_numbered(settings: DataSettings, split: str, number: int) -> tuple[np.ndarray, Twin]:
+    """Picture `number` of a split, (256, 256, 3) uint8, and what is known of it; `GROUP` in a row are twins."""
+    group, place = divmod(number, GROUP)
+    shared, rng = group_rng(settings.seed, split, group), picture_rng(settings.seed, split, number)
+    if split != "generic":
+        return paint_twin(rng, plan(shared), place, settings.captions)
+    looks = tuple(str(style) for style in shared.permutation([s for s in STYLES if s != "photo"])[:2])
+    return picture_twin(rng, original(shared, photos_here()), looks, place, settings.captions)
+
+
+def heldout_paintings(count: int) -> np.ndarray:
+    """The first paintings (no sketches) that are held out, (count, 256, 256, 3) uint8."""
+    numbers = [n for n in range(count * 2) if n % GROUP < PAINTINGS][:count]
+    return np.stack([paint_numbered(DataSettings(), "heldout", n)[0] for n in numbers])
 
 
 def shard_paths(folder: Path, split: str, index: int) -> tuple[Path, Path]:
@@ -61,7 +67,7 @@ def write_shard(settings: DataSettings, folder: Path, split: str, count: int, in
     records = []
     for place, number in enumerate(numbers):
         pictures[place], record = paint_numbered(settings, split, number)
-        records.append(asdict(record) if record else None)
+        records.append(asdict(record))
     records_path.write_text(json.dumps(records))
     partial_path = pixels_path.with_suffix(".partial")
     with partial_path.open("wb") as stream:
@@ -95,6 +101,15 @@ def in_parallel(job: Callable[[int], int], indices: list[int], workers: int) -> 
         yield from pool.imap_unordered(job, indices)
 
 
+def read_records(path: Path) -> list[Twin]:
+    records = []
+    for entry in json.loads(path.read_text()):
+        attributes = Attributes(**dict(entry["attributes"], things=tuple(entry["attributes"]["things"])))
+        says = tuple(tuple(names) for names in entry["says"])
+        records.append(Twin(entry["kind"], attributes, tuple(entry["captions"]), says))
+    return records
+
+
 class Pictures:
     """A split read back, memory-mapped: `pictures[i]` is (256, 256, 3) uint8."""
 
@@ -113,10 +128,5 @@ class Pictures:
         shard = int(np.searchsorted(self.starts, number, side="right")) - 1
         return self.shards[shard][number - self.starts[shard]]
 
-    def records(self) -> list[Record]:
-        records = []
-        for path in self.paths:
-            for entry in json.loads(path.with_suffix(".json").read_text()):
-                attributes = dict(entry["attributes"], things=tuple(entry["attributes"]["things"]))
-                records.append(Record(Attributes(**attributes), tuple(entry["captions"])))
-        return records
+    def records(self) -> list[Twin]:
+        return [record for path in self.paths for record in read_records(path.with_suffix(".json"))]

@@ -4,6 +4,7 @@ and Ho 2022).
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,14 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from training.data import Pictures
 from training.latents import scaling_factor
+from training.precision import autocast, fastest
 from training.process_group import ProcessGroup
+from training.samples import TIMES, Lessons, starting_noise
 from training.settings import DenoiserSettings, Recipe, Run
 from training.text import new_text_encoder, token_ids
-from training.trainer import Muon, Trainer, matrices_and_rest
+from training.trainer import LossOf, Muon, Trainer, matrices_and_rest
 
-TIMES = 1000
 SNR_CAP = 5.0
 MIRROR_CHANCE = 0.5
 
@@ -128,13 +129,10 @@ def learning_rate(share: float) -> float:
 
 
 def noised(
-    latents: torch.Tensor, times: torch.Tensor, kept: torch.Tensor
+    latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor, kept: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Latents at their times and the v to predict there; `kept` is the schedule's cumulative product of
-    alphas.
-    """
+    """Latents at their times and the v to predict there; `kept` is the schedule's cumulative product of alphas."""
     alpha = kept[times].view(-1, 1, 1, 1)
-    noise = torch.randn_like(latents)
     at_time = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
     return at_time, alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
 
@@ -148,42 +146,90 @@ def random_crop(latents: torch.Tensor, rng: np.random.Generator) -> torch.Tensor
     return latents[..., top : top + side, left : left + side]
 
 
-def spread_times(count: int, device: str, until: float = 1.0, power: float = 1.0) -> torch.Tensor:
-    """One time from each of `count` equal parts of [0, 1000): less noise in the gradient than
-    independent ones. A `power` below 1 chooses late times, where a scene is composed, more often.
+def spread(count: int, rng: np.random.Generator) -> np.ndarray:
+    """One number from each of `count` equal parts of [0, 1), in any order: less noise than independent ones."""
+    return rng.permutation((np.arange(count) + rng.random(count)) / count)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`wanted` and `given` (B, 4, H, W) scaled; `captions` (B, tokens); `times` and `starts` (B,), a start of TIMES is
+    a plain sample.
     """
-    places = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
-    return (places**power * until * TIMES).long().clamp(0, TIMES - 1)
+
+    wanted: torch.Tensor
+    given: torch.Tensor
+    captions: torch.Tensor
+    times: torch.Tensor
+    starts: torch.Tensor
+
+
+class Practice:
+    """Makes batches of whole pictures, halved ones, crops and large ones, as the settings have it."""
+
+    def __init__(
+        self, lessons: Lessons, settings: DenoiserSettings, silence: torch.Tensor, factor: float, begun: bool
+    ) -> None:
+        self.lessons, self.settings, self.silence, self.factor = lessons, settings, silence, factor
+        self.begun = begun
+
+    def batch(self, share: float, rng: np.random.Generator) -> Batch:
+        """For this share of the stage."""
+        settings = self.settings
+        halved = share < settings.half_until and not self.begun
+        large = share >= settings.large_from and rng.random() < settings.large_share
+        cropped = not halved and not large and rng.random() < settings.crop_share
+        count = (
+            settings.half_batch if halved or cropped else settings.large_batch if large else settings.batch
+        )
+        twins = spread(count, rng) < settings.twins.share
+        chosen = [self.lessons.draw(rng, bool(twin), settings.twins) for twin in twins]
+        places = torch.tensor([(one.wanted, one.given) for one in chosen])
+        pair = self.lessons.latents[places].float().flatten(1, 2) * self.factor
+        if halved:
+            pair = functional.avg_pool2d(pair, 2)
+        if cropped:
+            pair = random_crop(pair, rng)
+        if large:
+            pair = functional.interpolate(pair, scale_factor=2.0, mode="bilinear", align_corners=False)
+        mirrored = torch.from_numpy(rng.random(count) < MIRROR_CHANCE)
+        pair = torch.where(mirrored[:, None, None, None], pair.flip(3), pair)
+        wanted, given = pair.chunk(2, 1)
+        captions = self.lessons.ids[places[:, 0], torch.tensor([one.caption for one in chosen])].long()
+        silent = torch.from_numpy(rng.random(count) < settings.caption_dropout)
+        captions = torch.where(silent[:, None], self.silence[None], captions)
+        starts = torch.tensor([TIMES if one.strength is None else one.strength * TIMES for one in chosen])
+        from_, until = (
+            (0.0, settings.crop_times) if cropped else settings.large_times if large else (0.0, 1.0)
+        )
+        reach = torch.from_numpy(spread(count, rng)).float() ** (1.0 if cropped else settings.time_power)
+        times = (from_ + reach * (until - from_)) * TIMES
+        # img2img never sees a time later than its start: a twin's times fill what lies before.
+        fitted = torch.minimum(times, starts * reach)
+        times = torch.where(starts < TIMES, fitted, times).long().clamp(0, TIMES - 1)
+        return Batch(wanted, given, captions, times, starts.long())
 
 
 def train_denoiser(run: Run, processes: ProcessGroup, recipe: Recipe) -> None:
-    settings: DenoiserSettings = recipe.denoiser
+    settings, device = recipe.denoiser, run.device
     torch.manual_seed(recipe.data.seed)
-    device = run.device
-    raw = np.load(run.work / "latents.npy")
-    factor = scaling_factor(raw[: min(len(raw), 4000)])
-    latents = torch.from_numpy(raw).to(device)
-    records = Pictures(run.work, "scenes").records()[: len(latents)]
     tokenizer = CLIPTokenizer.from_pretrained(run.work / "tokenizer")
-    ids = torch.stack([token_ids(tokenizer, list(record.captions), settings.tokens) for record in records])
-    ids = ids.to(torch.int16).to(device)
-    silence = token_ids(tokenizer, [""], settings.tokens)[0].to(device)
-
-    unet = new_unet(settings).to(device, memory_format=torch.channels_last).train()
-    text_encoder = new_text_encoder(settings, tokenizer).to(device).train()
-    if run.start:
-        start_from(unet, UNet2DConditionModel.from_pretrained(run.start / "unet"))
-        text_encoder.load_state_dict(CLIPTextModel.from_pretrained(run.start / "text_encoder").state_dict())
-    modules = {"unet": unet, "text_encoder": text_encoder}
-    matrices, rest = matrices_and_rest(modules.values(), ("conv_in", "conv_out", "embedding", "time_emb"))
+    lessons = Lessons(run.pictures, tokenizer, settings.tokens)
+    factor = scaling_of(run, lessons)
+    silence = token_ids(tokenizer, [""], settings.tokens)[0]
+    practice = Practice(lessons, settings, silence, factor, begun=run.start is not None)
+    modules = new_modules(run, settings, tokenizer)
+    keep_out = ("conv_in", "conv_out", "embedding", "time_emb")
+    matrices, rest = matrices_and_rest(modules.values(), keep_out)
+    rate = settings.started_rate if run.start else 1.0
     trainer = Trainer(
         stage="denoiser",
         processes=processes,
         device=device,
         modules=modules,
         optimisers=[
-            torch.optim.AdamW(rest, settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-2),
-            Muon(matrices, settings.matrix_learning_rate, processes),
+            torch.optim.AdamW(rest, rate * settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-2),
+            Muon(matrices, rate * settings.matrix_learning_rate, processes, dtype=fastest(device)),
         ],
         budget=settings.budget,
         checkpoint=run.work / "denoiser.pt",
@@ -194,52 +240,69 @@ def train_denoiser(run: Run, processes: ProcessGroup, recipe: Recipe) -> None:
     if processes.is_leader:
         sizes = {name: sum(p.numel() for p in module.parameters()) / 1e6 for name, module in modules.items()}
         words = ", ".join(f"{name} {size:.2f} M" for name, size in sizes.items())
-        print(f"denoiser: {len(latents)} latents, scaling factor {factor:.4f}, {words}", flush=True)
-    kept = new_scheduler().alphas_cumprod.to(device)
-    # For 64 tokens the CPU's flash attention is slower backwards than plain matrices: 10 % of a step,
-    # measured.
-    fast = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    attention = [SDPBackend.MATH] if device == "cpu" else fast
-
-    def loss_of(share: float, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float], int]:
-        halved = share < settings.half_until and not run.start
-        cropped = not halved and rng.random() < settings.crop_share
-        batch = settings.half_batch if halved or cropped else settings.batch
-        chosen = torch.from_numpy(rng.integers(0, len(latents), batch)).to(device)
-        clean = latents[chosen].float() * factor
-        if halved:
-            clean = functional.avg_pool2d(clean, 2)
-        if cropped:
-            clean = random_crop(clean, rng)
-        mirrored = torch.rand(batch, device=device) < MIRROR_CHANCE
-        clean = torch.where(mirrored[:, None, None, None], clean.flip(3), clean)
-        captions = ids[chosen, torch.randint(0, ids.shape[1], (batch,), device=device)].long()
-        silent = torch.rand(batch, device=device) < settings.caption_dropout
-        captions = torch.where(silent[:, None], silence[None], captions)
-        if cropped:
-            times = spread_times(batch, device, until=settings.crop_times)
-        else:
-            times = spread_times(batch, device, power=settings.time_power)
-        at_time, wanted = noised(clean, times, kept)
-        at_time = at_time.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device, torch.bfloat16), sdpa_kernel(attention):
-            said = text_encoder(captions).last_hidden_state
-            made = unet(at_time, times, encoder_hidden_states=said).sample.float()
-        errors = (made - wanted).square().mean((1, 2, 3))
-        # Min-SNR weighting (Hang et al. 2023) for v: min(snr + 1, cap) / (snr + 1), where 1 - alpha = 1
-        # / (snr + 1).
-        weights = torch.clamp(SNR_CAP * (1 - kept[times]), max=1.0)
-        figures = {
-            name: float(errors[places].mean().detach())
-            for name, places in (("low t", slice(0, batch // 3)), ("high t", slice(-(batch // 3), None)))
-        }
-        return (errors * weights).mean(), figures, batch
+        share = f"twins {settings.twins.share:.0%}, {fastest(device)}"
+        print(f"denoiser: {len(lessons)} groups, scaling factor {factor:.4f}, {words}, {share}", flush=True)
+    loss_of = denoising_loss(practice, modules, device)
 
     def review() -> str:
         save_denoiser(run.work, trainer, tokenizer, factor, settings)
         return "saved"
 
     trainer.run(loss_of, learning_rate, review, review_every=180)
+
+
+def scaling_of(run: Run, lessons: Lessons) -> float:
+    """A started model keeps its own, where its VAE is in use; else the latents are measured."""
+    if run.start:
+        old, new = (
+            json.loads((folder / "vae" / "config.json").read_text()) for folder in (run.start, run.work)
+        )
+        if old["block_out_channels"] == new["block_out_channels"]:
+            return float(old["scaling_factor"])
+    return scaling_factor(lessons.latents.numpy())
+
+
+def new_modules(run: Run, settings: DenoiserSettings, tokenizer: CLIPTokenizer) -> dict[str, nn.Module]:
+    unet, text_encoder = new_unet(settings), new_text_encoder(settings, tokenizer)
+    if run.start:
+        start_from(unet, UNet2DConditionModel.from_pretrained(run.start / "unet"))
+        text_encoder.load_state_dict(CLIPTextModel.from_pretrained(run.start / "text_encoder").state_dict())
+    return {
+        "unet": unet.to(run.device, memory_format=torch.channels_last).train(),
+        "text_encoder": text_encoder.to(run.device).train(),
+    }
+
+
+def denoising_loss(practice: Practice, modules: dict[str, nn.Module], device: str) -> LossOf:
+    kept = new_scheduler().alphas_cumprod.to(device)
+    # For 64 tokens the CPU's flash attention is slower backwards than plain matrices: 10 % of a step, measured.
+    fast = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    attention = [SDPBackend.MATH] if device == "cpu" else fast
+
+    def loss_of(share: float, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float], int]:
+        batch = practice.batch(share, rng)
+        wanted, given, captions, times, starts = (
+            tensor.to(device)
+            for tensor in (batch.wanted, batch.given, batch.captions, batch.times, batch.starts)
+        )
+        twin = starts < TIMES
+        start = torch.where(twin, kept[starts.clamp(max=TIMES - 1)], torch.zeros_like(kept[times]))
+        noise = starting_noise(torch.randn_like(wanted), given, wanted, start)
+        at_time, target = noised(wanted, noise, times, kept)
+        at_time = at_time.contiguous(memory_format=torch.channels_last)
+        with autocast(device), sdpa_kernel(attention):
+            said = modules["text_encoder"](captions).last_hidden_state
+            made = modules["unet"](at_time, times, encoder_hidden_states=said).sample.float()
+        errors = (made - target).square().mean((1, 2, 3))
+        # Min-SNR weighting (Hang et al. 2023) for v: min(snr + 1, cap) / (snr + 1), where 1 - alpha = 1 / (snr + 1).
+        weights = torch.clamp(SNR_CAP * (1 - kept[times]), max=1.0)
+        figures = {
+            name: float(errors[where].mean().detach()) if where.any() else 0.0
+            for name, where in (("twins", twin), ("plain", ~twin))
+        }
+        return (errors * weights).mean(), figures, len(times)
+
+    return loss_of
 
 
 def save_denoiser(

@@ -1,6 +1,6 @@
 """A judge of pictures: a small network that reads the painter's attributes off a picture.
 
-It learns from painted scenes and their labels, looks at 128 x 128 pixels, and is blurred at random
+It learns from scenes painted for it and their labels, looks at 128 x 128 pixels, and is blurred at random
 while it learns, so that it goes by what is shown and not by how sharp it is.
 """
 
@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
-from training.data import Pictures
 from training.painter.attributes import CHOICES, Attributes
+from training.painter.scenes import paint
+from training.progress import Progress
 from training.teaching import Lessons, blurred, teach
 
 SIDE = 128
@@ -33,14 +34,17 @@ class Judge(nn.Module):
         self.features = nn.Sequential(*layers)
         self.heads = nn.ModuleDict({name: nn.Linear(2 * WIDTHS[-1], len(o)) for name, o in CHOICES.items()})
 
+    def pooled(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, 256): what it sees in the upper and in the lower half, sky and land, roughly."""
+        upper, lower = (half.mean((2, 3)) for half in self.features(image).chunk(2, dim=2))
+        return torch.cat([upper, lower], 1)
+
     def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        maps = self.features(image)
-        upper, lower = (half.mean((2, 3)) for half in maps.chunk(2, dim=2))  # sky and land, roughly
-        pooled = torch.cat([upper, lower], 1)
+        pooled = self.pooled(image)
         return {name: head(pooled) for name, head in self.heads.items()}
 
 
-JUDGE_LESSONS = Lessons(9_000, epochs=4, batch=32, learning_rate=2e-3, weight_decay=0.05, seed=11)
+JUDGE_LESSONS = Lessons(6_000, epochs=6, batch=32, learning_rate=2e-3, weight_decay=0.05, seed=11)
 
 
 def to_view(pictures: np.ndarray) -> torch.Tensor:
@@ -75,16 +79,20 @@ def softened(views: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def train_judge(work: Path, lessons: Lessons) -> Judge:
-    """Read from work/judge.pt, or trained on the painted scenes there and kept."""
+    """Read from work/judge.pt, or trained on freshly painted scenes and kept."""
     torch.manual_seed(lessons.seed)
     judge, kept = Judge(), work / "judge.pt"
     if kept.exists():
         judge.load_state_dict(torch.load(kept, weights_only=True))
         return judge.eval()
-    scenes = Pictures(work, "scenes")
-    count = min(lessons.pictures, len(scenes))
-    targets = targets_of([record.attributes for record in scenes.records()[:count]])
-    views = torch.cat([to_view(scenes[i][None]).half() for i in range(count)])
+    count, attributes, seen = lessons.pictures, [], []
+    progress = Progress("painting for the judge")
+    for number in range(count):
+        painting = paint(np.random.default_rng([lessons.seed, 9, number]))
+        attributes.append(painting.attributes)
+        seen.append(to_view(painting.pixels[None]).half())
+        progress.show((number + 1) / count)
+    targets, views = targets_of(attributes), torch.cat(seen)
 
     def loss_of(chosen: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         scores = judge(softened(views[chosen].float(), rng))
@@ -95,6 +103,7 @@ def train_judge(work: Path, lessons: Lessons) -> Judge:
         )
 
     teach("judge", judge, loss_of, count, lessons)
+    work.mkdir(parents=True, exist_ok=True)
     torch.save(judge.state_dict(), kept)
     return judge.eval()
 

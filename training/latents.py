@@ -1,4 +1,4 @@
-"""The scenes as latents, encoded once: what the denoiser trains on."""
+"""The pictures as latents, encoded once, a file for each shard: what the denoiser trains on."""
 
 from pathlib import Path
 
@@ -6,57 +6,58 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from training.data import Pictures
+from training.data import shard_paths
+from training.precision import autocast
 from training.process_group import ProcessGroup
 from training.progress import Progress
 from training.settings import Run
 from training.vae import to_tensor
 
 BATCH = 4
+SPLITS = ("scenes", "generic")
 
 
-def part_path(folder: Path, rank: int) -> Path:
-    return folder / f"latents-{rank}.npy"
+def latents_path(folder: Path, split: str, index: int) -> Path:
+    return folder / "latents" / split / f"{index:05}.npy"
 
 
-def encode_scenes(run: Run, processes: ProcessGroup, count: int) -> None:
-    """Write this process's share of the first `count` scenes as (N, 4, 64, 64) float16, unscaled; every
-    size-th batch is its own.
-    """
+def shards_of(folder: Path, split: str) -> list[int]:
+    """The painted shards' numbers."""
+    return sorted(int(path.stem) for path in (folder / split).glob("*.npy"))
+
+
+def encode_shards(run: Run, processes: ProcessGroup) -> None:
+    """Write this process's share of the shards that have no latents yet, each (N, 4, 64, 64) float16, unscaled."""
+    missing = [
+        (split, index)
+        for split in SPLITS
+        for index in shards_of(run.pictures, split)
+        if not latents_path(run.pictures, split, index).exists()
+    ][processes.rank :: processes.size]
+    if not missing:
+        return
     vae = AutoencoderKL.from_pretrained(run.work / "vae")
     vae = vae.to(run.device, memory_format=torch.channels_last).eval()
-    scenes = Pictures(run.work, "scenes")
-    count = min(count, len(scenes))
-    batches = range(processes.rank * BATCH, count, BATCH * processes.size)
-    progress, encoded = Progress("latents", silent=not processes.is_leader), []
-    for done, start in enumerate(batches):
-        pictures = np.stack([scenes[i] for i in range(start, min(start + BATCH, count))])
-        with torch.inference_mode(), torch.autocast(run.device, torch.bfloat16):
-            mean = vae.encode(to_tensor(pictures, run.device)).latent_dist.mode()
-        encoded.append(mean.half().cpu().numpy())
-        progress.show((done + 1) / len(batches))
-    path = part_path(run.work, processes.rank)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as stream:
-        np.save(stream, np.concatenate(encoded))
-    partial.rename(path)
+    progress = Progress("latents", silent=not processes.is_leader)
+    for done, (split, index) in enumerate(missing):
+        pictures = np.load(shard_paths(run.pictures, split, index)[0], mmap_mode="r")
+        encoded = []
+        for start in range(0, len(pictures), BATCH):
+            with torch.inference_mode(), autocast(run.device):
+                image = to_tensor(pictures[start : start + BATCH], run.device)
+                encoded.append(vae.encode(image).latent_dist.mode().half().cpu().numpy())
+            progress.show((done + (start + 1) / len(pictures)) / len(missing))
+        path = latents_path(run.pictures, split, index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as stream:
+            np.save(stream, np.concatenate(encoded))
+        partial.rename(path)
 
 
-def parts(folder: Path, workers: int) -> list[Path]:
-    return [part_path(folder, rank) for rank in range(workers)]
-
-
-def join_parts(folder: Path, workers: int) -> None:
-    """Interleave the processes' shares into latents.npy, in the order of the scenes."""
-    shares = [np.load(path) for path in parts(folder, workers)]
-    total = sum(len(share) for share in shares)
-    joined = np.empty((total, *shares[0].shape[1:]), np.float16)
-    for rank, share in enumerate(shares):
-        numbers = np.arange(total)
-        joined[numbers[(numbers // BATCH) % workers == rank]] = share
-    np.save(folder / "latents.npy", joined)
-    for path in parts(folder, workers):
-        path.unlink()
+def are_encoded(folder: Path) -> bool:
+    """Whether any latents exist: then the VAE's encoder is settled."""
+    return any((folder / "latents").glob("*/*.npy"))
 
 
 def scaling_factor(latents: np.ndarray) -> float:

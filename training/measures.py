@@ -3,7 +3,7 @@
 from itertools import combinations
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 BLOCK = 16
 NEAR_IDENTICAL = 0.04
@@ -28,6 +28,32 @@ def colour_drift(made: np.ndarray, wanted: np.ndarray) -> float:
         return rgb2lab(cut.mean((1, 3)) / 255)
 
     return float(deltaE_ciede2000(blocks(wanted), blocks(made)).mean())
+
+
+def blotches(picture: np.ndarray, skyline: np.ndarray) -> float | None:
+    """How strong the middle frequencies (about 4 to 24 pixels) are in the sky of (256, 256, 3) uint8, as a standard
+    deviation of grey values; `skyline` (64,) in rows of 64. None where there is too little sky to tell.
+    """
+    grey = Image.fromarray(picture).convert("L")
+    fine, broad = (np.asarray(grey.filter(ImageFilter.GaussianBlur(r)), np.float32) for r in (2, 10))
+    rows = np.arange(256)[:, None]
+    inside = (rows < np.repeat(skyline * 4, 4)[None] - 14) & (rows > 8)
+    return float((fine - broad)[inside].std()) if inside.sum() > 2000 else None
+
+
+def kernel_distance(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """The squared maximum mean discrepancy of two sets of features (N, D) under the kernel (x y / D + 1)^3, unbiased
+    (Bińkowski et al. 2018, "Demystifying MMD GANs"). It can be a little below 0 for two sets from one distribution.
+    """
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    def among(a: np.ndarray) -> float:
+        products = kernel(a, a)
+        return float((products.sum() - np.trace(products)) / (len(a) * (len(a) - 1)))
+
+    return among(ours) + among(theirs) - 2 * float(kernel(ours, theirs).mean())
 
 
 def closest_pair(pictures: np.ndarray) -> float:

@@ -73,6 +73,18 @@ def missing_photos() -> list[str]:
     return [photo.name for photo in TRAINING_PHOTOS if photo.file is not None and not photo.file.exists()]
 
 
+def random_view(rng: np.random.Generator, photo: np.ndarray, size: int) -> np.ndarray:
+    """A part of a photograph, mirrored by chance, as (size, size, 3) uint8."""
+    largest = min(photo.shape[:2])
+    side = int(rng.uniform(min(size, largest), largest))
+    top, left = (int(rng.integers(0, whole - side + 1)) for whole in photo.shape[:2])
+    part = Image.fromarray(photo[top : top + side, left : left + side])
+    view = np.asarray(
+        part.resize((size, size), Image.Resampling.BOX if side > size else Image.Resampling.BICUBIC)
+    )
+    return view[:, ::-1] if rng.random() < 0.5 else view
+
+
 def test_photos(size: int = 256) -> dict[str, np.ndarray]:
     """The held-out photographs that can be found on this machine, square, (size, size, 3) uint8.
 

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from training.data import paint_numbered
-from training.settings import DataSettings
+from training.data import heldout_paintings
 from training.vae import to_tensor
 
 
@@ -45,8 +44,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=64, help="how many held-out scenes to fit to")
     flags = parser.parse_args()
     vae = AutoencoderKL.from_pretrained(flags.model / "vae").float().eval()
-    scenes = [paint_numbered(DataSettings(), "heldout", number)[0] for number in range(flags.pictures)]
-    rows, explained = fit(vae, np.stack(scenes))
+    rows, explained = fit(vae, heldout_paintings(flags.pictures))
     print(f"scaling_factor={vae.config.scaling_factor}  R² = {explained:.3f}")
     for row in rows:
         print("(" + ", ".join(f"{value:.4f}" for value in row) + "),")

@@ -8,10 +8,11 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from PIL import Image
 
+from backend.models import BUILTIN
 from training.progress import Progress
 from training.sketches import sketch
 
-STEPS, GUIDANCE = 20, 4.0
+STEPS = 20
 TEXT_PROMPTS = (
     "a fantasy landscape at sunset",
     "an oil painting of snowy mountains with a lake",
@@ -47,10 +48,10 @@ SHOWN = (
 
 
 class Painter:
-    """A loaded model with both its pipelines, called by prompt."""
+    """A loaded model with both its pipelines, called by prompt, with the app's guidance unless another is given."""
 
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
-        self.device = device
+    def __init__(self, folder: Path, device: str = "cpu", guidance: float = BUILTIN.guidance_scale) -> None:
+        self.device, self.guidance = device, guidance
         self.image = StableDiffusionImg2ImgPipeline.from_pretrained(folder, dtype=torch.float32).to(device)
         self.text = StableDiffusionPipeline(**self.image.components, requires_safety_checker=False)
         for pipeline in (self.image, self.text):
@@ -61,13 +62,18 @@ class Painter:
 
     def from_text(self, prompts: Sequence[str], seeds: Sequence[int], size: int = 256, steps: int = STEPS):
         """One picture for each prompt and seed, PIL."""
-        settings = {"num_inference_steps": steps, "guidance_scale": GUIDANCE, "height": size, "width": size}
+        settings = {
+            "num_inference_steps": steps,
+            "guidance_scale": self.guidance,
+            "height": size,
+            "width": size,
+        }
         return self.text(list(prompts), generator=self.generators(seeds), **settings).images
 
     def from_image(
         self, image: Image.Image, prompts: Sequence[str], seeds: Sequence[int], strength=0.6, steps=STEPS
     ):
-        settings = {"num_inference_steps": steps, "guidance_scale": GUIDANCE, "strength": strength}
+        settings = {"num_inference_steps": steps, "guidance_scale": self.guidance, "strength": strength}
         images = [image] * len(prompts)
         return self.image(list(prompts), image=images, generator=self.generators(seeds), **settings).images
 
@@ -112,7 +118,7 @@ def page(seconds: float) -> str:
     strengths = ", ".join(f"{strength:g}" for strength in STRENGTHS)
     return f"""# What the model paints
 
-{STEPS} steps, guidance {GUIDANCE:g}; all sheets together took {seconds:.0f} s.
+{STEPS} steps, guidance {BUILTIN.guidance_scale:g}; all sheets together took {seconds:.0f} s.
 
 ## From words
 ![](text.png)

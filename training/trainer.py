@@ -13,6 +13,8 @@ from training.process_group import ProcessGroup
 from training.progress import Progress
 from training.settings import Budget
 
+LossOf = Callable[[float, np.random.Generator], tuple[torch.Tensor, dict[str, float], int]]
+
 
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is made orthogonal by five Newton-Schulz steps (Jordan et al. 2024, "Muon").
@@ -31,9 +33,11 @@ class Muon(torch.optim.Optimizer):
         processes: ProcessGroup,
         momentum=0.95,
         decay=0.01,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(list(parameters), {"lr": lr, "momentum": momentum, "decay": decay})
         self.processes = processes
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # noqa: ARG002 (the base class names it)
@@ -54,7 +58,7 @@ class Muon(torch.optim.Optimizer):
     def orthogonal(self, gradient: torch.Tensor) -> torch.Tensor:
         """The update in float32, flat."""
         a, b, c = self.COEFFICIENTS
-        matrix = gradient.reshape(len(gradient), -1).bfloat16()
+        matrix = gradient.reshape(len(gradient), -1).to(self.dtype)
         tall = matrix.shape[0] > matrix.shape[1]
         matrix = matrix.T if tall else matrix
         matrix = matrix / (matrix.norm() + 1e-7)
@@ -136,7 +140,7 @@ class Trainer:
 
     def run(
         self,
-        loss_of: Callable[[float, np.random.Generator], tuple[torch.Tensor, dict[str, float], int]],
+        loss_of: LossOf,
         rate_of: Callable[[float], float],
         review: Callable[[], str] | None = None,
         review_every: float = 240.0,

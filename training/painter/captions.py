@@ -131,7 +131,30 @@ THINGS = {
     "cactus": ["a cactus", "cactus plants"],
     "wheat": ["wheat fields", "a golden field"],
     "lavender": ["lavender fields", "purple flowers"],
+    "snowman": ["a snowman", "a snowman", "a snowman with a hat"],
+    "person": ["a person", "a man", "a woman", "a child", "a walker", "people"],
+    "car": ["a car", "a car", "a red car", "a car on the road"],
+    "road": ["a road", "a street", "a country road"],
+    "balloon": ["a hot air balloon", "a hot-air balloon", "a balloon"],
+    "birds": ["birds", "birds in the sky", "flying birds"],
+    "windmill": ["a windmill", "a windmill", "a mill"],
+    "bridge": ["a bridge", "a stone bridge"],
+    "fence": ["a fence", "a wooden fence"],
+    "rainbow": ["a rainbow", "a rainbow"],
+    "palm": ["a palm tree", "a palm", "palm trees"],
+    "island": ["an island", "a small island", "a desert island with a palm", "a tropical island"],
+    "tree": ["a tree", "a tree", "a big tree", "a lonely tree"],
 }
+# What may be typed alone: "snowman", "house".
+SINGLE = {
+    "castle": ["castle"], "house": ["house", "cottage"], "boat": ["boat", "ship", "sailboat"], "snowman": ["snowman"],
+    "person": ["person", "man", "woman"], "car": ["car"], "balloon": ["balloon", "hot air balloon"], "birds": ["birds"],
+    "windmill": ["windmill"], "bridge": ["bridge"], "rainbow": ["rainbow"], "palm": ["palm", "palm tree"],
+    "island": ["island"], "tree": ["tree"], "flowers": ["flowers"], "village": ["village"],
+    "lighthouse": ["lighthouse"],
+    "sun": ["sun"], "moon": ["moon"], "lake": ["lake"], "river": ["river"], "pyramids": ["pyramid"], "road": ["road"],
+    "cactus": ["cactus"], "fence": ["fence"],
+}  # fmt: skip
 PRAISE = [
     "highly detailed", "trending on artstation", "beautiful", "8k", "4k", "masterpiece", "best quality",
     "sharp focus", "stunning", "award winning", "cinematic", "scenic", "peaceful", "wallpaper",
@@ -157,6 +180,25 @@ def words_for(attributes: Attributes) -> dict[str, list[str]]:
     return words
 
 
+def strange_words(rng: np.random.Generator) -> str:
+    """Two words that mean nothing, to be read past."""
+    return " ".join("".join(SYLLABLES[k] for k in rng.integers(0, len(SYLLABLES), 2)) for _ in range(2))
+
+
+def describe_style(style: str, rng: np.random.Generator) -> str:
+    """A caption that names a picture's style and nothing that it shows."""
+    roll, after = rng.random(), STYLE_AFTER[style]
+    before = [words for words in STYLE_BEFORE[style] if "landscape" not in words]
+    if roll < 0.4:
+        caption = after[rng.integers(len(after))]
+    else:
+        caption = before[rng.integers(len(before))]
+        caption = caption.removesuffix(" of") if roll < 0.75 else f"{caption} {strange_words(rng)}"
+    if rng.random() < 0.25:
+        caption += ", " + PRAISE[rng.integers(len(PRAISE))]
+    return caption if rng.random() < 0.5 else caption[0].upper() + caption[1:]
+
+
 def describe(attributes: Attributes, rng: np.random.Generator) -> str:
     """One caption, in lower case or with a capital."""
 
@@ -166,9 +208,13 @@ def describe(attributes: Attributes, rng: np.random.Generator) -> str:
     def chance(probability: float) -> bool:
         return rng.random() < probability
 
-    things = (
-        [pick(THINGS[thing]) for thing in rng.permutation(attributes.things)] if attributes.things else []
-    )
+    nouns = [thing for thing in attributes.things if thing in SINGLE]
+    if nouns and chance(0.06):
+        return pick(SINGLE[nouns[rng.integers(len(nouns))]])
+    order = [attributes.things[k] for k in rng.permutation(len(attributes.things))]
+    if order and chance(0.4):  # what was painted last stands in front
+        order = [attributes.things[-1], *(thing for thing in order if thing != attributes.things[-1])]
+    things = [pick(THINGS[thing]) for thing in order]
     things = things[: int(rng.choice(4, p=[0.25, 0.35, 0.25, 0.15]))]
     style_said = chance(0.8)
     if chance(0.25):
@@ -176,7 +222,7 @@ def describe(attributes: Attributes, rng: np.random.Generator) -> str:
         things = [pick(TERRAIN[attributes.terrain]), *things] if chance(0.5) else things
     else:
         subject = pick(TERRAIN[attributes.terrain])
-        if things and chance(0.3):  # the thing first: "a castle in the mountains"
+        if things and chance(0.35):  # the thing first: "a castle in the mountains"
             subject, things[0] = things[0], subject
         caption = f"{pick(STYLE_BEFORE[attributes.style])} {subject}" if style_said else subject
     if things:
@@ -199,6 +245,5 @@ def describe(attributes: Attributes, rng: np.random.Generator) -> str:
     while chance(0.22):
         caption += ", " + pick(PRAISE)
     if chance(0.12):  # words it cannot know, to be read past
-        caption += pick([", ", " by ", " "])
-        caption += " ".join(pick(SYLLABLES) + pick(SYLLABLES) for _ in range(2))
+        caption += pick([", ", " by ", " "]) + strange_words(rng)
     return caption if chance(0.5) else caption[0].upper() + caption[1:]

@@ -4,47 +4,116 @@ are painted.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
-from training.painter import sky, styles, terrain, things
+from training.painter import figures, sky, styles, terrain, things
 from training.painter.attributes import CHOICES, WEIGHTS, Attributes
 from training.painter.canvas import Canvas
 from training.painter.noise import SIZE, curve
 
+C = TypeVar("C", bound=Canvas)
+LEAST_SHOWN = 25  # pixels that a thing must show to be named
+
 
 @dataclass(frozen=True)
 class Painting:
-    """`pixels`: (256, 256, 3) uint8; `skyline`: (256,), the row where each column's sky ends."""
+    """`pixels`: (256, 256, 3) uint8; `skyline`: (256,), the row where each column's sky ends; `places`: the box (left,
+    top, right, bottom) in which a thing can be seen, for things that are somewhere.
+    """
 
     pixels: np.ndarray
     attributes: Attributes
     skyline: np.ndarray
+    places: dict[str, tuple[int, int, int, int]]
+    composition: "Composition"
 
 
-def paint(rng: np.random.Generator, **requested: str) -> Painting:
+@dataclass(frozen=True)
+class Composition:
+    """What is where in a scene: one composition has the same contours at every hour, in every season, weather and
+    style. `low_sun`: the sun or moon stands just above the horizon. `subject`: a thing of `figures` that must be in it.
+    """
+
+    seed: int
+    terrain: str
+    low_sun: bool
+    subject: str = ""
+
+
+def compose(rng: np.random.Generator, attributes: Attributes, subject: str = "") -> Composition:
+    """A composition by chance for this terrain; the sun stands low where the hour wants it."""
+    low_sun = attributes.time in ("sunset", "sunrise")
+    subject = subject or figures.subject_for(rng, attributes.terrain, attributes.season)
+    return Composition(int(rng.integers(2**63)), attributes.terrain, low_sun, subject)
+
+
+def paint(rng: np.random.Generator, subject: str = "", **requested: str) -> Painting:
     """Paint one scene; `requested` fixes any of terrain, time, weather, season, style, the rest is drawn by
     chance.
     """
     attributes = choose(rng, **requested)
-    enchanted = attributes.style == "fantasy"
-    light = sky.light_of(rng, attributes.time, attributes.weather, enchanted)
-    canvas = Canvas(
+    return paint_composition(compose(rng, attributes, subject), attributes, rng)
+
+
+def prepare(
+    kind: type[C], composition: Composition, attributes: Attributes, look: np.random.Generator, **more: Any
+) -> C:
+    """An empty canvas for this composition, lit for this look."""
+    rng = np.random.default_rng(composition.seed)
+    low, high = HORIZONS.get(composition.terrain, (0.44, 0.66))
+    return kind(
         rng=rng,
-        light=light,
-        horizon=rng.uniform(*HORIZONS.get(attributes.terrain, (0.44, 0.66))) * SIZE,
+        look=look,
+        light=sky.light_of(look, attributes.time, attributes.weather, attributes.style == "fantasy"),
+        horizon=rng.uniform(low, high) * SIZE,
         texture=0.0 if attributes.style == "flat" else 1.0,
         lamps=attributes.time in ("dusk", "night") or attributes.weather == "storm",
         lit_from=1 if rng.random() < 0.5 else -1,
+        **more,
     )
-    sky.paint_sky(canvas, attributes.time, attributes.weather)
+
+
+def put_together(canvas: Canvas, composition: Composition, attributes: Attributes) -> np.ndarray:
+    """Paint sky, land and things; returns the skyline. Afterwards `canvas.land` is what is not sky."""
+    sky.paint_sky(canvas, attributes.time, attributes.weather, composition.low_sun)
     canvas.land[:] = 0  # the sun and the clouds are not land
-    COMPOSITIONS[attributes.terrain](canvas, attributes)
-    skyline = canvas.skyline()
-    sky.paint_mist(canvas, attributes.weather)
-    sky.paint_rain(canvas, attributes.weather)
+    COMPOSITIONS[composition.terrain](canvas, attributes, composition.subject)
+    land = canvas.land.copy()
+    if composition.subject:
+        figures.add_figure(canvas, composition.subject, attributes.season)
+    if composition.subject in figures.IN_THE_SKY:
+        canvas.land = land
+    return canvas.skyline()
+
+
+def paint_composition(
+    composition: Composition, attributes: Attributes, look: np.random.Generator
+) -> Painting:
+    """Paint a composition in the look that `attributes` names; chance in `look` decides only the look.
+
+    Raises ValueError where the terrains differ.
+    """
+    if composition.terrain != attributes.terrain:
+        raise ValueError(f"This composition is of {composition.terrain}, not of {attributes.terrain}")
+    canvas = prepare(Canvas, composition, attributes, look)
+    skyline = put_together(canvas, composition, attributes)
+    with canvas.by_look():
+        sky.paint_mist(canvas, attributes.weather)
+        sky.paint_rain(canvas, attributes.weather)
     pixels = styles.finish(canvas, attributes.style)
-    return Painting(pixels, replace(attributes, things=tuple(canvas.things)), skyline)
+    places = {
+        thing: box_of(mask) for thing in canvas.parts if (mask := canvas.shown(thing)).sum() >= LEAST_SHOWN
+    }
+    seen = tuple(thing for thing in canvas.things if thing in places or thing not in canvas.parts)
+    return Painting(pixels, replace(attributes, things=seen), skyline, places, composition)
+
+
+def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """The smallest box around a mask's true pixels."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def choose(rng: np.random.Generator, **requested: str) -> Attributes:
@@ -64,17 +133,16 @@ def choose(rng: np.random.Generator, **requested: str) -> Attributes:
     return Attributes(**{**drawn, **requested})
 
 
-def mountains(canvas: Canvas, attributes: Attributes) -> None:
+def mountains(canvas: Canvas, attributes: Attributes, subject: str) -> None:
     season, horizon = attributes.season, canvas.horizon
-    snow = canvas.between(0.55, 0.9) if season == "winter" else 0.0
-    if season != "winter" and canvas.chance(0.5):
-        snow = canvas.between(0.2, 0.45)
+    deep, caps = canvas.between(0.55, 0.9), canvas.between(0.2, 0.45) * canvas.chance(0.5)
+    snow = deep if season == "winter" else caps
     if snow:
         canvas.note("snow")
     rock = canvas.vary(canvas.pick(terrain.ROCKS), 0.03)
     if attributes.style == "fantasy":
         rock = rock * 0.7 + np.array((0.42, 0.30, 0.56), np.float32) * 0.3
-    ranges = int(canvas.rng.integers(1, 4 if not canvas.flat else 3))
+    ranges = int(canvas.rng.integers(1, 4))
     for i in range(ranges):
         far = 0.60 * (1 - (i + 0.5) / ranges) + 0.05
         height = horizon * canvas.between(0.48, 0.80) * (1 - 0.24 * i)
@@ -83,6 +151,7 @@ def mountains(canvas: Canvas, attributes: Attributes) -> None:
     foreground = canvas.rng.choice(
         ["lake", "river", "meadow", "wood", "castle", "village"], p=[0.28, 0.15, 0.15, 0.14, 0.18, 0.10]
     )
+    foreground = WANTED_FRONT.get(subject, foreground)
     needles = canvas.chance(0.6)
     grass = canvas.vary(terrain.GRASS[season], 0.03)
     if foreground in ("lake", "meadow", "river") and canvas.chance(0.5):
@@ -158,6 +227,8 @@ def village_front(canvas: Canvas, season: str, grass: np.ndarray, needles: bool)
         things.grove(canvas, ground, int(canvas.rng.integers(2, 7)), (20, 46), season, needles)
 
 
+# What the land in front of mountains must be for a thing of `figures`.
+WANTED_FRONT = dict.fromkeys(figures.ON_LAND, "meadow") | {"bridge": "river", "boat": "lake"}
 FOREGROUNDS = {
     "lake": lake_front,
     "river": river_front,
@@ -170,31 +241,33 @@ FOREGROUNDS = {
 
 def blooming(canvas: Canvas, season: str) -> bool:
     """Flowers: mostly in spring, which is then told by them."""
-    if canvas.chance({"spring": 0.8, "summer": 0.15}.get(season, 0.0)):
+    chance = {"spring": 0.8, "summer": 0.15}.get(season, 0.0)
+    if canvas.rng.random() < chance:
         canvas.note("flowers")
         return True
     return False
 
 
-def hills(canvas: Canvas, attributes: Attributes) -> None:
+def hills(canvas: Canvas, attributes: Attributes, _: str) -> None:
     season, horizon = attributes.season, canvas.horizon
     if canvas.chance(0.3):
         rock = canvas.vary(canvas.pick(terrain.ROCKS), 0.03)
         snow = 0.5 if season == "winter" else 0.0
         terrain.mountain(canvas, horizon, horizon * canvas.between(0.18, 0.32), 0.6, snow, rock, 2.4)
     grass = canvas.vary(terrain.GRASS[season], 0.03)
-    wheat = season in ("summer", "autumn") and canvas.chance(0.2)
-    lavender = season == "summer" and not wheat and canvas.chance(0.15)
+    straw, lilac = canvas.vary((0.86, 0.68, 0.28), 0.03), canvas.vary((0.52, 0.34, 0.72), 0.02)
+    wheat = canvas.chance(0.2) and season in ("summer", "autumn")
+    lavender = canvas.chance(0.15) and season == "summer" and not wheat
     if wheat:
-        grass = canvas.vary((0.86, 0.68, 0.28), 0.03)
+        grass = straw
         canvas.note("wheat")
     count = int(canvas.rng.integers(2, 5))
-    flowers = not wheat and not lavender and blooming(canvas, season)
+    flowers = blooming(canvas, season if not wheat and not lavender else "winter")
     for i in range(count):
         share = i / count
         albedo = grass * (0.85 + 0.15 * share)
         if lavender and i >= count - 2:
-            albedo = canvas.vary((0.52, 0.34, 0.72), 0.02)
+            albedo = lilac
             canvas.note("lavender")
         row = horizon + (SIZE - horizon) * share * 0.8
         ground = terrain.hill(
@@ -219,7 +292,7 @@ def hills(canvas: Canvas, attributes: Attributes) -> None:
         things.grove(canvas, ground - 14, int(canvas.rng.integers(1, 7)), (30, tallest), season, needles)
 
 
-def sea(canvas: Canvas, attributes: Attributes) -> None:
+def sea(canvas: Canvas, attributes: Attributes, subject: str) -> None:
     horizon = canvas.horizon
     if canvas.chance(0.35):
         rock = canvas.vary(canvas.pick(terrain.ROCKS), 0.03)
@@ -227,7 +300,7 @@ def sea(canvas: Canvas, attributes: Attributes) -> None:
         canvas.note("islands")
     canvas.pixels[int(horizon) :] = canvas.light.middle
     terrain.sea(canvas, attributes.weather == "storm")
-    roll = canvas.rng.random()
+    roll = canvas.rng.random() if subject not in ("island", "boat") else 1.0
     water = (0.22, 0.78)
     if roll < 0.3:
         edge = terrain.beach(canvas)
@@ -246,7 +319,7 @@ def sea(canvas: Canvas, attributes: Attributes) -> None:
         things.boat(canvas, canvas.between(*water) * SIZE, row, canvas.between(28, 64))
 
 
-def desert(canvas: Canvas, _: Attributes) -> None:
+def desert(canvas: Canvas, _: Attributes, __: str) -> None:
     horizon = canvas.horizon
     sand = canvas.vary(canvas.pick(terrain.SANDS), 0.03)
     roll = canvas.rng.random()
@@ -268,7 +341,7 @@ def desert(canvas: Canvas, _: Attributes) -> None:
             things.cactus(canvas, canvas.between(0.06, 0.94) * SIZE, foot, canvas.between(30, 62))
 
 
-def forest(canvas: Canvas, attributes: Attributes) -> None:
+def forest(canvas: Canvas, attributes: Attributes, _: str) -> None:
     season, horizon = attributes.season, canvas.horizon
     needles = canvas.chance(0.45)
     count = int(canvas.rng.integers(2, 4))
@@ -291,13 +364,12 @@ def forest(canvas: Canvas, attributes: Attributes) -> None:
     things.grove(canvas, ground, int(canvas.rng.integers(4, 11)), (70, 160), season, needles)
 
 
-def city(canvas: Canvas, _: Attributes) -> None:
+def city(canvas: Canvas, _: Attributes, subject: str) -> None:
     horizon = canvas.horizon
-    rows = 2 if canvas.flat else 3
-    for i in range(rows):
+    for i in range(3):
         far = 0.55 - 0.25 * i
         things.city_blocks(canvas, horizon, horizon * 0.66 * (1 - 0.24 * i), far)
-    if canvas.chance(0.6):
+    if subject == "bridge" or (subject not in figures.ON_LAND and canvas.chance(0.6)):
         canvas.pixels[int(horizon) :] = canvas.pixels[int(horizon) - 1]
         terrain.lake(canvas, horizon, SIZE + 20)
         canvas.note("river")
@@ -308,7 +380,7 @@ def city(canvas: Canvas, _: Attributes) -> None:
 
 
 HORIZONS = {"forest": (0.60, 0.78), "city": (0.60, 0.78)}
-COMPOSITIONS: dict[str, Callable[[Canvas, Attributes], None]] = {
+COMPOSITIONS: dict[str, Callable[[Canvas, Attributes, str], None]] = {
     "mountains": mountains,
     "hills": hills,
     "sea": sea,

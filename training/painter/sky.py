@@ -28,9 +28,9 @@ SKIES = {
         ((0.10, 0.16, 0.38), (0.24, 0.32, 0.58), (0.58, 0.52, 0.66)),
     ],
     "night": [
-        ((0.02, 0.03, 0.10), (0.05, 0.08, 0.22), (0.12, 0.19, 0.36)),
-        ((0.01, 0.02, 0.07), (0.04, 0.07, 0.16), (0.10, 0.14, 0.26)),
-        ((0.04, 0.03, 0.14), (0.09, 0.08, 0.26), (0.18, 0.17, 0.38)),
+        ((0.03, 0.04, 0.14), (0.07, 0.12, 0.30), (0.17, 0.26, 0.46)),
+        ((0.02, 0.04, 0.11), (0.06, 0.10, 0.24), (0.14, 0.21, 0.38)),
+        ((0.05, 0.04, 0.18), (0.13, 0.12, 0.34), (0.24, 0.24, 0.48)),
     ],
 }
 ENCHANTED = {
@@ -48,8 +48,8 @@ ENCHANTED = {
         ((0.06, 0.12, 0.40), (0.16, 0.34, 0.62), (0.42, 0.62, 0.80)),
     ],
     "night": [
-        ((0.03, 0.02, 0.14), (0.10, 0.07, 0.30), (0.24, 0.20, 0.48)),
-        ((0.01, 0.05, 0.12), (0.03, 0.14, 0.24), (0.10, 0.34, 0.40)),
+        ((0.05, 0.03, 0.18), (0.14, 0.10, 0.38), (0.30, 0.26, 0.56)),
+        ((0.02, 0.07, 0.16), (0.05, 0.19, 0.32), (0.14, 0.40, 0.48)),
     ],
 }
 # Ambient light, then what the sun or moon adds on lit slopes.
@@ -58,13 +58,14 @@ LIGHTS = {
     "sunset": ((0.42, 0.32, 0.38), (0.85, 0.46, 0.22)),
     "sunrise": ((0.54, 0.50, 0.54), (0.62, 0.48, 0.38)),
     "dusk": ((0.26, 0.27, 0.42), (0.28, 0.22, 0.28)),
-    "night": ((0.17, 0.21, 0.36), (0.22, 0.26, 0.36)),
+    "night": ((0.25, 0.31, 0.50), (0.26, 0.31, 0.42)),
 }
 GREY_OF_STORM = ((0.15, 0.17, 0.22), (0.30, 0.33, 0.38), (0.55, 0.57, 0.58))
 GREY_OF_FOG = ((0.64, 0.68, 0.72), (0.76, 0.79, 0.81), (0.87, 0.88, 0.87))
 BRIGHTNESS_OF_WEATHER = {"day": 1.0, "sunset": 0.85, "sunrise": 0.95, "dusk": 0.55, "night": 0.36}
 
-CHANCE_OF_BODY = {"day": 0.35, "sunset": 0.8, "sunrise": 0.7, "dusk": 0.2, "night": 0.7}
+CHANCE_OF_BODY = 0.55
+CHANCE_OF_RAYS = 0.5  # in a flat drawing
 BODY_COLOURS = {
     "day": (1.0, 0.98, 0.86),
     "sunset": (1.0, 0.88, 0.55),
@@ -91,22 +92,24 @@ def light_of(rng: np.random.Generator, time: str, weather: str, enchanted: bool)
     return Light(sky[0], sky[1], sky[2], ambient, direct)
 
 
-def paint_sky(canvas: Canvas, time: str, weather: str) -> None:
-    light, horizon = canvas.light, canvas.horizon
-    height = np.clip(ROWS[:, :1] / horizon, 0, 1)[..., None]
-    upper = light.zenith + (light.middle - light.zenith) * np.minimum(height / 0.6, 1)
-    canvas.pixels[:] = upper + (light.horizon - light.middle) * np.maximum(height - 0.6, 0) / 0.4
+def paint_sky(canvas: Canvas, time: str, weather: str, low_sun: bool) -> None:
+    canvas.fill_sky()
     clear_enough = weather in ("clear", "cloudy")
-    if time == "night" and clear_enough:
-        paint_stars(canvas)
-        if canvas.chance(0.3):
-            paint_aurora(canvas)
-    if clear_enough and canvas.chance(CHANCE_OF_BODY[time]):
-        paint_body(canvas, time)
-    if weather == "storm" or weather == "cloudy" or (weather == "clear" and canvas.chance(0.3)):
-        paint_clouds(canvas, time, weather)
-    if weather == "storm" and canvas.chance(0.45):
-        paint_lightning(canvas)
+    body, fair_clouds = canvas.chance(CHANCE_OF_BODY), canvas.chance(0.35)
+    with canvas.by_look():
+        if time == "night" and clear_enough:
+            paint_stars(canvas)
+            if canvas.chance(0.3):
+                paint_aurora(canvas)
+    with canvas.part():
+        if body and clear_enough:
+            paint_body(canvas, time, low_sun)
+    with canvas.part():
+        if weather in ("storm", "cloudy") or (weather == "clear" and fair_clouds):
+            paint_clouds(canvas, time, weather)
+    with canvas.by_look():
+        if weather == "storm" and canvas.chance(0.45):
+            paint_lightning(canvas)
 
 
 def paint_stars(canvas: Canvas) -> None:
@@ -136,11 +139,11 @@ def paint_aurora(canvas: Canvas) -> None:
     canvas.note("aurora")
 
 
-def paint_body(canvas: Canvas, time: str) -> None:
-    low = time in ("sunset", "sunrise")
+def paint_body(canvas: Canvas, time: str, low: bool) -> None:
+    """The sun, or by night the moon; `low` above the horizon, or high up."""
     x = canvas.between(0.12, 0.88) * SIZE
     y = canvas.horizon * (canvas.between(0.55, 0.9) if low else canvas.between(0.14, 0.5))
-    radius = canvas.between(9, 18) if low else canvas.between(8, 14)
+    radius = canvas.between(9, 18)
     colour = np.array(BODY_COLOURS[time], np.float32)
     moon = time in ("dusk", "night")
     distance = np.hypot(COLUMNS - x, ROWS - y)
@@ -148,68 +151,84 @@ def paint_body(canvas: Canvas, time: str) -> None:
         glow = np.exp(-distance / (radius * (2.2 if moon else 4.0))) * (0.4 if moon else 0.7)
         canvas.pixels += (colour - canvas.pixels * 0.3) * glow[..., None]
     disc = smoothstep(radius - distance, -1, 1)
-    if moon and canvas.chance(0.3):
+    crescent = canvas.chance(0.3) and moon
+    if crescent:
         offset = radius * canvas.between(0.4, 0.7)
         disc = disc * (
             1 - smoothstep(radius - np.hypot(COLUMNS - x - offset, ROWS - y + offset * 0.3), -1, 1)
         )
-        canvas.note("crescent")
-    else:
-        canvas.note("moon" if moon else "sun")
-    if canvas.flat and not moon:
-        colour = np.array((1.0, 0.88, 0.32), np.float32)
-    canvas.lay(colour, disc)
+    with canvas.part("crescent" if crescent else "moon" if moon else "sun"):
+        if canvas.flat and not moon:
+            colour = np.array((1.0, 0.88, 0.32), np.float32)
+            if canvas.chance(CHANCE_OF_RAYS):
+                canvas.lay(colour, rays(canvas, x, y, radius))
+        canvas.lay(colour, disc)
     canvas.body = Body(x, y, radius, colour)
     canvas.lit_from = 1 if x > SIZE / 2 else -1
 
 
-def paint_clouds(canvas: Canvas, time: str, weather: str) -> None:
+def rays(canvas: Canvas, x: float, y: float, radius: float) -> np.ndarray:
+    """The strokes that a child puts around the sun, as a mask."""
+    count, turn, reach = int(canvas.rng.integers(8, 15)), canvas.between(0, 1), canvas.between(1.7, 2.6)
+    strokes = []
+    for angle in (np.arange(count) + turn) / count * 2 * np.pi:
+        across, down = np.cos(angle) * radius, np.sin(angle) * radius
+        strokes.append([(x + across * 1.3, y + down * 1.3), (x + across * reach, y + down * reach)])
+    return canvas.lines(strokes, max(2, int(radius / 4)))
+
+
+def cloud_colours(canvas: Canvas, time: str, weather: str) -> tuple[np.ndarray, np.ndarray]:
+    """The lit and the shaded side."""
     light = canvas.light
     if weather == "storm":
-        lit, dark = light.horizon * 0.95, light.zenith * 0.75
-    elif time == "night":
-        lit, dark = light.horizon * 1.35, light.middle * 0.8
-    elif time == "day":
-        lit, dark = np.ones(3, np.float32), light.middle * 0.5 + 0.36
-    else:
-        lit, dark = np.clip(light.horizon * 1.08 + 0.05, 0, 1), light.middle * 0.55 + light.zenith * 0.35
-    if canvas.flat:
-        return paint_flat_clouds(canvas, lit if weather != "storm" else dark, weather)
-    heavy = weather != "clear"
-    field = patch(canvas.rng, "cloud") if canvas.chance(0.5) else patch(canvas.rng, "soft")
+        return light.horizon * 0.95, light.zenith * 0.75
+    if time == "night":
+        return light.horizon * 1.35, light.middle * 0.8
+    if time == "day":
+        return np.ones(3, np.float32), light.middle * 0.5 + 0.36
+    return np.clip(light.horizon * 1.08 + 0.05, 0, 1), light.middle * 0.55 + light.zenith * 0.35
+
+
+def paint_clouds(canvas: Canvas, time: str, weather: str) -> None:
+    """Heaps here and there, or a cover of cloud; fair weather has heaps, a storm is covered."""
+    lit, dark = cloud_colours(canvas, time, weather)
+    heaps, field = canvas.chance(0.5), patch(canvas.rng, "cloud" if canvas.chance(0.5) else "soft")
     field = field * 0.9 + patch(canvas.rng, "rough") * 0.25
-    threshold = {"storm": -0.7, "cloudy": canvas.between(-0.15, 0.2), "clear": canvas.between(0.8, 1.2)}[
-        weather
-    ]
-    cover = smoothstep(field, threshold, threshold + canvas.between(0.5, 0.9))
-    cover = cover * smoothstep(canvas.horizon + 6 - ROWS, 0, 60)
-    # Clouds are lit from the sun's side, and from below when it stands low.
-    down = -5 if time in ("sunset", "sunrise") else 5
-    facing = np.zeros_like(field)
-    side = 3 * canvas.lit_from
-    facing[5:-5, 5:-5] = field[5:-5, 5:-5] - field[5 - down : SIZE - 5 - down, 5 + side : SIZE - 5 + side]
-    facing = np.clip(0.55 + facing * 0.6, 0, 1)[..., None]
-    canvas.lay(dark + (lit - dark) * facing, cover * (0.95 if heavy else 0.85))
+    softness, edge = canvas.between(0.5, 0.9), canvas.between(-0.15, 0.2)
+    if (heaps and weather == "cloudy") or weather == "clear":
+        field = heaped(canvas, weather)
+        cover = smoothstep(field, 0.0, 0.25 * canvas.texture + 0.05)
+    elif canvas.flat:
+        field = heaped(canvas, weather)
+        cover = smoothstep(field, -0.05, 0.05)
+    else:
+        threshold = -0.7 if weather == "storm" else edge
+        cover = smoothstep(field, threshold, threshold + softness)
+        cover = cover * smoothstep(canvas.horizon + 6 - ROWS, 0, 60)
+    if canvas.flat:
+        canvas.lay(lit if weather != "storm" else dark, cover)
+    else:
+        # Clouds are lit from the sun's side, and from below when it stands low.
+        down = -5 if time in ("sunset", "sunrise") else 5
+        facing = np.zeros_like(field)
+        side = 3 * canvas.lit_from
+        facing[5:-5, 5:-5] = field[5:-5, 5:-5] - field[5 - down : SIZE - 5 - down, 5 + side : SIZE - 5 + side]
+        facing = np.clip(0.55 + facing * 0.6, 0, 1)[..., None]
+        canvas.lay(dark + (lit - dark) * facing, cover * 0.95)
     canvas.note("clouds")
-    return None
 
 
-def paint_flat_clouds(canvas: Canvas, colour: np.ndarray, weather: str) -> None:
+def heaped(canvas: Canvas, weather: str) -> np.ndarray:
+    """Heaps of cloud as a field, above 0 where one is."""
+    field = np.full((SIZE, SIZE), -1.0, np.float32)
     for _ in range(canvas.rng.integers(1, 3) if weather == "clear" else canvas.rng.integers(4, 7)):
-        x, y, width = (
-            canvas.between(0, SIZE),
-            canvas.between(0.1, 0.55) * canvas.horizon,
-            canvas.between(20, 40),
-        )
-        cover = np.zeros((SIZE, SIZE), np.float32)
+        x, width = canvas.between(0, SIZE), canvas.between(20, 40)
+        y = canvas.between(0.1, 0.55) * canvas.horizon
         for k in (-1.2, -0.4, 0.4, 1.2):
-            middle = y + canvas.between(-4, 4)
-            ellipse = ((COLUMNS - x - k * width * 0.5) / (width * 0.45)) ** 2 + (
-                (ROWS - middle) / (width * 0.32)
-            ) ** 2
-            cover = np.maximum(cover, smoothstep(1 - ellipse, -0.05, 0.05))
-        canvas.lay(colour, cover)
-    canvas.note("clouds")
+            across = (COLUMNS - x - k * width * 0.5) / (width * 0.45)
+            down = (ROWS - y - canvas.between(-4, 4)) / (width * 0.32)
+            field = np.maximum(field, 1 - across**2 - down**2)
+    return field + canvas.noise("rough") * 0.22
 
 
 def paint_lightning(canvas: Canvas) -> None:
@@ -238,7 +257,7 @@ def paint_mist(canvas: Canvas, weather: str) -> None:
 
 
 def paint_rain(canvas: Canvas, weather: str) -> None:
-    if weather == "storm" and not canvas.flat and canvas.chance(0.5):
+    if canvas.chance(0.5) and weather == "storm" and not canvas.flat:
         slant = canvas.between(-0.35, 0.35)
         drops = []
         for _ in range(130):

@@ -4,14 +4,16 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from training.painter.canvas import Canvas
-from training.painter.noise import COLUMNS, ROWS, SIZE, smoothstep, strokes, unit
+from training.painter.noise import COLUMNS, ROWS, SIZE, patch, smoothstep, strokes, unit
 
 STROKE_SHEETS = 6
+FINEST_BRUSH = 1
 
 
 def finish(canvas: Canvas, style: str) -> np.ndarray:
     """(256, 256, 3) uint8."""
-    pixels = STYLES[style](canvas, np.clip(canvas.pixels, 0, 1))
+    with canvas.by_look():
+        pixels = STYLES[style](canvas, np.clip(canvas.pixels, 0, 1))
     return (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
@@ -66,18 +68,19 @@ def pencil(canvas: Canvas, pixels: np.ndarray) -> np.ndarray:
 def flat(canvas: Canvas, pixels: np.ndarray) -> np.ndarray:
     """Plain colour fields; most with the wobble of a hand, some with outlines."""
     if canvas.chance(0.6):
-        reach = canvas.between(0.5, 2.5)
-        # The canvas is untextured in this style, so the wobble draws on the pool directly.
-        canvas.texture = 1.0
-        row = np.clip(ROWS + canvas.noise("soft") * reach, 0, SIZE - 1).astype(np.int32)
-        column = np.clip(COLUMNS + canvas.noise("soft") * reach, 0, SIZE - 1).astype(np.int32)
-        canvas.texture = 0.0
-        pixels = pixels[row, column]
+        pixels = wobbled(pixels, canvas.rng, canvas.between(0.3, 1.2))
     if canvas.chance(0.2):
         ink = (edges(pixels) > 0.05).astype(np.float32)
         ink = filtered(np.repeat(ink[..., None], 3, -1), ImageFilter.MaxFilter(3))
         pixels = pixels * (1 - 0.8 * blur(ink, 0.7))
     return pixels
+
+
+def wobbled(pixels: np.ndarray, rng: np.random.Generator, reach: float) -> np.ndarray:
+    """Every contour strays by about `reach` pixels, as a hand's does."""
+    row = np.clip(ROWS + patch(rng, "soft") * reach, 0, SIZE - 1).astype(np.int32)
+    column = np.clip(COLUMNS + patch(rng, "soft") * reach, 0, SIZE - 1).astype(np.int32)
+    return pixels[row, column]
 
 
 STYLES = {
@@ -102,13 +105,21 @@ def contrast(pixels: np.ndarray, amount: float) -> np.ndarray:
 
 
 def brush(canvas: Canvas, pixels: np.ndarray, width: int, strength: float) -> np.ndarray:
+    """Laid on with a brush of this width, and with the finest where things are small."""
+    variant, turned = int(canvas.rng.integers(STROKE_SHEETS)), canvas.chance(0.5)
+    broad, fine = (stroked(pixels, size, variant, turned) for size in (width, FINEST_BRUSH))
+    detail = np.clip(blur(np.repeat(edges(pixels)[..., None], 3, -1), 2.5) * 14 - 0.5, 0, 1)
+    painted = broad + (fine - broad) * detail
+    return pixels + (painted - pixels) * (strength * (1 - 0.35 * detail))
+
+
+def stroked(pixels: np.ndarray, width: int, variant: int, turned: bool) -> np.ndarray:
     """Every pixel takes the colour where its brush stroke began; strokes have a faint raised edge."""
-    sheet = strokes(width, int(canvas.rng.integers(STROKE_SHEETS)))
-    turn = slice(None, None, -1) if canvas.chance(0.5) else slice(None)
+    sheet = strokes(width, variant)
+    turn = slice(None, None, -1) if turned else slice(None)
     column = sheet.column[:, turn] if turn.step is None else SIZE - 1 - sheet.column[:, turn]
     painted = pixels[sheet.row[:, turn], column] * (1 + 0.03 * sheet.lift[:, turn, None])
-    painted = painted - sheet.edge[:, turn, None] * 0.02
-    return pixels + (painted - pixels) * strength
+    return painted - sheet.edge[:, turn, None] * 0.02
 
 
 def edges(pixels: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ stand on it.
 
 import numpy as np
 
-from training.painter.canvas import Canvas
+from training.painter.canvas import Canvas, part
 from training.painter.noise import ACROSS, COLUMNS, ROWS, SIZE, curve, patch, smoothstep, unit
 
 ROCKS = [(0.42, 0.40, 0.42), (0.50, 0.44, 0.40), (0.36, 0.38, 0.44), (0.46, 0.37, 0.34)]
@@ -21,6 +21,7 @@ SANDS = [(0.90, 0.70, 0.42), (0.84, 0.56, 0.34), (0.92, 0.78, 0.56)]
 SNOW = np.array((1.0, 1.02, 1.06), np.float32)
 
 
+@part()
 def mountain(
     canvas: Canvas, base: float, height: float, far: float, snow: float, rock: np.ndarray, waves: float
 ):
@@ -51,6 +52,7 @@ def mountain(
     return ridge
 
 
+@part()
 def hill(canvas: Canvas, base: float, swell: float, far: float, albedo: np.ndarray, waves=1.5, flowers=False):
     """Rolling ground under a smooth line; `swell` in pixels."""
     ridge = (base + swell * curve(canvas.rng, waves, 3, 0.42)).astype(np.float32)
@@ -72,6 +74,7 @@ def hill(canvas: Canvas, base: float, swell: float, far: float, albedo: np.ndarr
     return ridge
 
 
+@part()
 def dune(canvas: Canvas, base: float, swell: float, far: float, sand: np.ndarray) -> np.ndarray:
     """A dune: a sharp crest with a lit and a shaded side."""
     ridge = (base + swell * curve(canvas.rng, canvas.between(0.8, 2.0), 2, 0.3)).astype(np.float32)
@@ -85,6 +88,7 @@ def dune(canvas: Canvas, base: float, swell: float, far: float, sand: np.ndarray
     return ridge
 
 
+@part("canyon")
 def mesas(canvas: Canvas) -> None:
     """Flat-topped red rocks on the horizon."""
     steps = np.clip(curve(canvas.rng, 2.5, 2, 0.4) * 3, -0.6, 1)
@@ -92,7 +96,6 @@ def mesas(canvas: Canvas) -> None:
     strata = canvas.noise("wave")
     rock = canvas.vary((0.68, 0.36, 0.23), 0.03) * (1 + 0.10 * strata[..., None])
     canvas.lay(canvas.into_haze(canvas.shade(rock, 0.6), 0.25), canvas.below(ridge.astype(np.float32)))
-    canvas.note("canyon")
 
 
 def water_colour(canvas: Canvas) -> np.ndarray:
@@ -109,6 +112,7 @@ def glitter(canvas: Canvas, colour: np.ndarray, waves: np.ndarray, depth: np.nda
     return colour + (body.colour - colour) * path[..., None]
 
 
+@part()
 def lake(canvas: Canvas, far_shore: float, near_shore: float) -> None:
     """Still water between two rows, mirroring what has been painted above it."""
     shore = (far_shore + curve(canvas.rng, 1.5, 3) * 2).astype(np.float32)
@@ -134,6 +138,7 @@ def lake(canvas: Canvas, far_shore: float, near_shore: float) -> None:
     canvas.lay(glitter(canvas, colour, waves, share), mask)
 
 
+@part()
 def sea(canvas: Canvas, stormy: bool) -> None:
     """Open water from the horizon down, waves growing towards the viewer."""
     top = np.full(SIZE, canvas.horizon, np.float32)
@@ -164,6 +169,7 @@ def winding_band(canvas: Canvas, start: float, widest: float) -> tuple[np.ndarra
     return inside * (start <= ROWS), np.broadcast_to(way[:, None], inside.shape)
 
 
+@part("river")
 def river(canvas: Canvas, start: float) -> None:
     mask, way = winding_band(canvas, start, canvas.between(24, 48))
     waves = canvas.noise("wave")
@@ -173,16 +179,16 @@ def river(canvas: Canvas, start: float) -> None:
     if canvas.flat:
         colour = np.clip(canvas.light.middle * 0.5 + np.array((0.08, 0.28, 0.55), np.float32) * 0.5, 0, 1)
     canvas.lay(colour, mask)
-    canvas.note("river")
 
 
+@part("path")
 def path(canvas: Canvas, start: float) -> None:
     mask, _ = winding_band(canvas, start, canvas.between(14, 28))
     earth = np.array((0.66, 0.54, 0.38), np.float32) * (1 + 0.05 * canvas.noise("grain")[..., None])
     canvas.lay(canvas.shade(earth, 0.6), mask * 0.95)
-    canvas.note("path")
 
 
+@part("beach")
 def beach(canvas: Canvas) -> np.ndarray:
     """Sand along the lower edge, with a line of foam."""
     tilt = (ACROSS / SIZE - 0.5) * canvas.between(-60, 60)
@@ -192,10 +198,10 @@ def beach(canvas: Canvas) -> np.ndarray:
     grain = canvas.noise("grain")[..., None]
     sand = np.array((0.86, 0.76, 0.56), np.float32) * (1 + 0.03 * grain)
     canvas.lay(canvas.shade(sand, 0.6), canvas.below(edge))
-    canvas.note("beach")
     return edge
 
 
+@part("cliffs")
 def cliff(canvas: Canvas, season: str) -> tuple[np.ndarray, bool]:
     """A grassy cliff falling into the sea; returns its edge and whether it stands on the left."""
     left = canvas.chance(0.5)
@@ -209,5 +215,4 @@ def cliff(canvas: Canvas, season: str) -> tuple[np.ndarray, bool]:
     canvas.lay(canvas.shade(rock, np.clip(0.5 + 0.2 * rough, 0, 1)), mask)
     turf = smoothstep(11 - (ROWS - edge[None]) + rough * 3, 0, 4) * mask
     canvas.lay(canvas.shade(canvas.vary(GRASS[season]), 0.7), turf)
-    canvas.note("cliffs")
     return edge, left

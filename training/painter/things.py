@@ -5,8 +5,8 @@ row it stands on.
 import numpy as np
 from PIL import Image, ImageDraw
 
-from training.painter.canvas import Canvas
-from training.painter.noise import COLUMNS, ROWS, SIZE, smoothstep
+from training.painter.canvas import Canvas, part
+from training.painter.noise import COLUMNS, ROWS, SIZE, patch, smoothstep
 from training.painter.terrain import SNOW
 
 CROWNS = {
@@ -34,9 +34,12 @@ def crown_colour(canvas: Canvas, season: str, conifer: bool) -> np.ndarray:
     return canvas.vary(NEEDLES if conifer else canvas.pick(CROWNS[season]), 0.03)
 
 
+@part()
 def conifer(canvas: Canvas, x: float, foot: float, height: float, far: float, season: str) -> None:
     """A fir: tiers of branches narrowing upwards, white-edged in winter."""
     half = height * canvas.between(0.22, 0.30)
+    if canvas.symbol("fir", x, foot, height):
+        return
     window = window_around(x, foot - height, foot, half)
     if window is None:
         return
@@ -55,9 +58,12 @@ def conifer(canvas: Canvas, x: float, foot: float, height: float, far: float, se
     canvas.lay(canvas.into_haze(colour, far), mask, window)
 
 
+@part()
 def broadleaf(canvas: Canvas, x: float, foot: float, height: float, far: float, season: str) -> None:
     """A round tree: trunk and a ragged crown lit from above and from the sun's side."""
     half = height * canvas.between(0.36, 0.52)
+    if canvas.symbol("tree", x, foot, height):
+        return
     middle = foot - height * 0.62
     window = window_around(x, foot - height * 1.12, foot, half * 1.3)
     if window is None:
@@ -67,9 +73,10 @@ def broadleaf(canvas: Canvas, x: float, foot: float, height: float, far: float, 
     bark = canvas.shade(np.array((0.30, 0.21, 0.14), np.float32), 0.4)
     canvas.lay(canvas.into_haze(bark, far), trunk, window)
     rows, columns = window[0].stop - window[0].start, window[1].stop - window[1].start
-    rough = canvas.noise("rough")[:rows, :columns]
+    ragged = patch(canvas.rng, "rough")[:rows, :columns]
+    rough = ragged * canvas.texture
     out = np.hypot(across / half, (y - middle) / (height * 0.42))
-    mask = smoothstep(1.03 - out + rough * 0.16, 0, 0.12)
+    mask = smoothstep(1.03 - out + ragged * 0.12, 0, 0.12)
     light = 0.5 + canvas.texture * (
         0.32 * across / half * canvas.lit_from - 0.34 * (y - middle) / (height * 0.42)
     )
@@ -77,6 +84,7 @@ def broadleaf(canvas: Canvas, x: float, foot: float, height: float, far: float, 
     canvas.lay(canvas.into_haze(colour, far), mask, window)
 
 
+@part("trees")
 def treeline(canvas: Canvas, foot: np.ndarray, height: float, far: float, season: str, needles: bool) -> None:
     """A distant wood as one serrated band along `foot`, (256,) rows."""
     count = int(900 / max(height, 6)) + 6
@@ -97,9 +105,9 @@ def treeline(canvas: Canvas, foot: np.ndarray, height: float, far: float, season
     if season == "winter" and needles:
         colour = colour * 0.6 + canvas.shade(SNOW, 0.6) * 0.4
     canvas.lay(canvas.into_haze(colour, far), mask)
-    canvas.note("trees")
 
 
+@part("trees")
 def grove(
     canvas: Canvas,
     ground: np.ndarray,
@@ -121,7 +129,6 @@ def grove(
             + near * (SIZE - canvas.horizon) * 0.5 * canvas.between(0.5, 1.2)
         )
         plant(canvas, x, foot, height, 0.14 * (1 - near), season)
-    canvas.note("trees")
 
 
 class Pen:
@@ -147,15 +154,37 @@ class Pen:
     def polygon(self, points, ink) -> None:
         self.draw.polygon([(x * self.scale, y * self.scale) for x, y in points], fill=ink)
 
+    def ellipse(self, x: float, y: float, across: float, down: float, ink) -> None:
+        """`across` and `down` are its radii."""
+        corners = (x - across, y - down, x + across, y + down)
+        self.draw.ellipse([value * self.scale for value in corners], fill=ink)
+
+    def ball(self, x: float, y: float, across: float, down: float, albedo) -> None:
+        """A round body, lit from the sun's side and from above."""
+        steps = 1 if self.canvas.flat else 7
+        for k in range(steps):
+            share = k / steps
+            size, shift = 1 - 0.85 * share, 0.34 * share
+            ink = self.ink(albedo, 0.6 if self.canvas.flat else 0.25 + 0.75 * share)
+            side = self.canvas.lit_from * shift * across
+            self.ellipse(x + side, y - shift * down, across * size, down * size, ink)
+
+    def line(self, points, width: float, ink) -> None:
+        scaled = [(x * self.scale, y * self.scale) for x, y in points]
+        self.draw.line(scaled, fill=ink, width=max(1, round(width * self.scale)), joint="curve")
+
     def box(self, left: float, top: float, right: float, bottom: float, ink) -> None:
         self.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], ink)
 
     def finish(self) -> None:
         small = np.asarray(self.sheet.resize((SIZE, SIZE), Image.Resampling.BOX), np.float32) / 255
-        self.canvas.lay(small[..., :3], small[..., 3])
+        self.canvas.lay_drawn(small[..., :3], small[..., 3])
 
 
+@part("castle")
 def castle(canvas: Canvas, x: float, foot: float, height: float, far: float) -> None:
+    if canvas.symbol("castle", x, foot, height):
+        return
     pen = Pen(canvas, far)
     stone, roof = canvas.pick(STONES), canvas.pick(TOWER_ROOFS)
     width = height * canvas.between(0.85, 1.2)
@@ -186,13 +215,16 @@ def castle(canvas: Canvas, x: float, foot: float, height: float, far: float) -> 
         x - height * 0.06, foot - height * 0.17, x + height * 0.06, foot + 3, pen.ink((0.2, 0.15, 0.12), 0.4)
     )
     pen.finish()
-    canvas.note("castle")
 
 
+@part()
 def house(canvas: Canvas, x: float, foot: float, height: float, far: float, season: str) -> None:
+    if canvas.symbol("house", x, foot, height):
+        return
     pen = Pen(canvas, far)
-    wall = canvas.pick(WALLS)
-    roof = (0.95, 0.97, 1.0) if season == "winter" else canvas.pick(ROOFS)
+    wall, roof = canvas.pick(WALLS), canvas.pick(ROOFS)
+    if season == "winter":
+        roof = (0.95, 0.97, 1.0)
     w = height * canvas.between(0.75, 1.0)
     eave = foot - height * 0.55
     pen.box(x - w, eave, x + w * 0.1, foot, pen.ink(wall, pen.light))
@@ -206,6 +238,7 @@ def house(canvas: Canvas, x: float, foot: float, height: float, far: float, seas
     pen.finish()
 
 
+@part("lighthouse")
 def lighthouse(canvas: Canvas, x: float, foot: float, height: float) -> None:
     pen = Pen(canvas, 0.02)
     half = height * 0.12
@@ -222,11 +255,13 @@ def lighthouse(canvas: Canvas, x: float, foot: float, height: float) -> None:
         pen.ink((0.5, 0.15, 0.15), 0.6),
     )
     pen.finish()
-    canvas.note("lighthouse")
 
 
+@part("boat")
 def boat(canvas: Canvas, x: float, foot: float, height: float) -> None:
     """A sailing boat; `foot` is its waterline."""
+    if canvas.symbol("boat", x, foot, height):
+        return
     pen = Pen(canvas, 0.03)
     deck, keel = foot - height * 0.14, foot + height * 0.06
     hull = [
@@ -247,18 +282,18 @@ def boat(canvas: Canvas, x: float, foot: float, height: float) -> None:
         pen.ink(sail, max(pen.light, 0.5)),
     )
     pen.finish()
-    canvas.note("boat")
 
 
+@part("pyramids")
 def pyramid(canvas: Canvas, x: float, foot: float, height: float) -> None:
     pen = Pen(canvas, 0.15)
     stone, peak = (0.85, 0.66, 0.42), (x, foot - height)
     pen.polygon([(x - height, foot), peak, (x + height * 0.3, foot)], pen.ink(stone, pen.light))
     pen.polygon([(x + height * 0.3, foot), peak, (x + height, foot)], pen.ink(stone, pen.dark * 0.7))
     pen.finish()
-    canvas.note("pyramids")
 
 
+@part("cactus")
 def cactus(canvas: Canvas, x: float, foot: float, height: float) -> None:
     arm = height * 0.25
     limbs = [
@@ -268,9 +303,9 @@ def cactus(canvas: Canvas, x: float, foot: float, height: float) -> None:
     ]
     colour = canvas.shade(np.array((0.20, 0.42, 0.20), np.float32), 0.6)
     canvas.lay(colour, canvas.lines(limbs, int(height * 0.11 + 2)))
-    canvas.note("cactus")
 
 
+@part()
 def city_blocks(canvas: Canvas, foot: float, tall: float, far: float) -> None:
     """One row of towers across the picture."""
     pen = Pen(canvas, far)
@@ -283,11 +318,12 @@ def city_blocks(canvas: Canvas, foot: float, tall: float, far: float) -> None:
             pen.box(
                 x + width * 0.45, foot - height * 1.18, x + width * 0.55, foot - height, pen.ink(wall, 0.5)
             )
-        if far < 0.4 and not canvas.flat:
+        if far < 0.4:
             pane = pen.glow if canvas.lamps else pen.ink(wall * 0.62, 0.5)
-            for row in np.arange(foot - height + 5, foot - 4, 8):
-                for column in np.arange(x + 3, x + width - 4, 6):
-                    if canvas.chance(0.5 if canvas.lamps else 0.9):
-                        pen.box(column, row, column + 3, row + 4, pane)
+            with canvas.part():
+                for row in np.arange(foot - height + 5, foot - 4, 8):
+                    for column in np.arange(x + 3, x + width - 4, 6):
+                        if canvas.chance(0.5 if canvas.lamps else 0.9):
+                            pen.box(column, row, column + 3, row + 4, pane)
         x += width + canvas.between(0, 5)
     pen.finish()

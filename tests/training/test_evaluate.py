@@ -1,0 +1,96 @@
+"""What the evaluation asks of img2img, and the network that recognises things."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from training.evaluate_img2img import Contradiction, contradiction, layout_cases, prompt_for, seen
+from training.painter.attributes import CHOICES, Attributes
+from training.recogniser import (
+    LABELS,
+    NOTHING,
+    RECOGNISER_LESSONS,
+    SIDE,
+    cut_out,
+    examples,
+    overlap,
+    scene_with,
+    train_recogniser,
+)
+
+
+def test_a_contradiction_is_of_a_summer_s_day():
+    cases = [contradiction(number, drawn=number % 2 == 0) for number in range(6)]
+    assert {name for case in cases for name in case.differs} == {"time", "season", "style"}
+    for case in cases:
+        assert case.given.shape == (256, 256, 3)
+        for name, plain in (("time", "day"), ("season", "summer")):
+            assert (getattr(case.wanted, name) != plain) == (name in case.differs)
+
+
+def test_only_what_is_contradicted_counts():
+    wanted = Attributes("hills", "night", "clear", "summer", "oil")
+    given = np.zeros((256, 256, 3), np.uint8)
+
+    class Fixed(torch.nn.Module):
+        def forward(self, image):
+            night = {name: torch.zeros(len(image), len(options)) for name, options in CHOICES.items()}
+            night["time"][:, CHOICES["time"].index("night")] = 1.0
+            return night
+
+    cases = [
+        Contradiction(given, wanted, ("time",)),
+        Contradiction(given, replace(wanted, time="dusk"), ("time",)),
+    ]
+    assert seen(Fixed(), np.stack([given, given]), cases) == 0.5
+
+
+def test_a_thing_is_named_in_the_prompt():
+    wanted = Attributes("hills", "day", "clear", "winter", "oil")
+    assert prompt_for(wanted, "snowman").startswith(
+        "an oil painting of rolling hills with a snowman in winter"
+    )
+
+
+def test_layout_is_measured_on_all_drawn_sketches():
+    assert len(layout_cases(2)) == 8
+
+
+def test_the_box_is_around_the_thing():
+    painting = scene_with(np.random.default_rng(3), "windmill", style="flat", time="day", weather="clear")
+    left, top, right, bottom = painting.places["windmill"]
+    assert 0 <= left < right <= 256
+    assert 40 < bottom - top <= 200
+    view = cut_out(painting.pixels, (left, top, right, bottom))
+    assert view.shape == (3, SIDE, SIDE)
+    assert view.abs().max() <= 1
+
+
+def test_examples_are_of_things_and_of_nothing():
+    pictures, boxes, labels = examples(24, 5)
+    assert len(pictures) == len(boxes) == len(labels) == 24
+    assert NOTHING in labels
+    assert len(set(labels)) > 10
+
+
+def test_overlap():
+    assert overlap((0, 0, 10, 10), (5, 5, 15, 15)) == 0.25
+    assert overlap((0, 0, 5, 5), (5, 5, 15, 15)) == 0
+
+
+def test_the_recogniser_learns_and_is_kept(tmp_path, monkeypatch):
+    """Two colours for two labels: more than this a tiny lesson cannot show."""
+
+    def coloured(count, seed):
+        rng = np.random.default_rng(seed)
+        labels = [LABELS[int(k)] for k in rng.integers(0, 2, count)]
+        pictures = [np.full((64, 64, 3), 60 if label == LABELS[0] else 200, np.uint8) for label in labels]
+        return pictures, [(0, 0, 64, 64)] * count, labels
+
+    monkeypatch.setattr("training.recogniser.examples", coloured)
+    lessons = replace(RECOGNISER_LESSONS, pictures=16, epochs=12, batch=8)
+    network = train_recogniser(tmp_path, lessons)
+    pictures, boxes, labels = coloured(8, 99)
+    assert network.names(pictures, boxes) == labels
+    assert train_recogniser(tmp_path, lessons).names(pictures, boxes) == labels
