@@ -5,7 +5,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -20,6 +20,7 @@ from training.painter.signs import SIGNS, Crayons, Ink, Sign, crayons
 # How readily a careless hand leaves a part out.
 SPARED = {"trees": 0.4, "birds": 0.4, "fence": 0.3, "path": 0.3, "flowers": 0.3, "road": 0.2, "clouds": 0.5}
 PAPER = 0.97
+LEAST_OUTLINED = 40  # pixels
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class SketchCanvas(Canvas):
     draws: np.random.Generator
     box: Crayons
     muted: int = 0
+    regions: np.ndarray = field(default_factory=lambda: np.zeros((SIZE, SIZE), np.int32))
+    """What was laid last at each pixel, counted from 1: a felt pen goes around it, also on white paper."""
 
     @contextmanager
     def part(self, thing: str = "") -> Iterator[None]:
@@ -118,6 +121,12 @@ class SketchCanvas(Canvas):
         sharp = np.clip((mask - 0.5) * 4 + 0.5, 0, 1)
         paint = np.asarray(colour, np.float32)
         super().lay(self.flattened(paint, solid) if paint.ndim == 3 else self.crayon(paint), sharp, window)
+        self.mark(solid, window)
+
+    def mark(self, solid: np.ndarray, window: tuple[slice, slice] | None = None) -> None:
+        if solid.sum() >= LEAST_OUTLINED:
+            region = self.regions if window is None else self.regions[window]
+            region[solid] = self.regions.max() + 1
 
     def flattened(self, picture: np.ndarray, solid: np.ndarray) -> np.ndarray:
         """One crayon for a picture, or two where it has a bright and a dark part, as snow on rock."""
@@ -133,6 +142,7 @@ class SketchCanvas(Canvas):
         if not self.muted:
             grey = colour.mean(-1, keepdims=True)
             super().lay(np.clip(grey + (colour - grey) * self.hand.saturation, 0, 1), mask)
+            self.mark(mask > 0.5)
 
     def symbol(self, kind: str, x: float, foot: float, height: float) -> bool:
         if self.muted:
@@ -143,7 +153,7 @@ class SketchCanvas(Canvas):
         SIGNS[kind](Sign(ImageDraw.Draw(sheet), self.box, x, foot, height))
         drawn = np.asarray(sheet.resize((SIZE, SIZE), Image.Resampling.BOX), np.float32) / 255
         Canvas.lay(self, drawn[..., :3] / np.maximum(drawn[..., 3:], 1e-3), drawn[..., 3])
-        return True
+        return True  # a sign has its own outlines
 
 
 def simplified(line: np.ndarray, tolerance: float) -> np.ndarray:
@@ -169,16 +179,20 @@ def draw(
     plain = replace(attributes, style="flat")
     canvas = prepare(SketchCanvas, composition, plain, rng, hand=hand, draws=rng, box=box)
     skyline = put_together(canvas, composition, plain)
-    return by_hand(np.clip(canvas.pixels, 0, 1), hand, rng), skyline
+    regions = np.repeat(canvas.regions[..., None], 3, -1)
+    return by_hand(np.clip(canvas.pixels, 0, 1), regions, hand, rng), skyline
 
 
-def by_hand(pixels: np.ndarray, hand: Hand, rng: np.random.Generator) -> np.ndarray:
-    """What a hand does to flat colours as a whole: wobble, few colours, an outline, uneven strokes."""
-    image = styles.to_image(styles.wobbled(pixels, rng, hand.wobble))
+def by_hand(pixels: np.ndarray, regions: np.ndarray, hand: Hand, rng: np.random.Generator) -> np.ndarray:
+    """What a hand does to flat colours as a whole: wobble, few colours, uneven strokes, and outlines around `regions`,
+    (256, 256, 3) of numbers or colours.
+    """
+    both = styles.wobbled(np.concatenate([pixels, regions], -1), rng, hand.wobble)
+    image = styles.to_image(both[..., :3])
     if hand.few:
         image = image.quantize(hand.few, method=Image.Quantize.MEDIANCUT).convert("RGB")
     if hand.outline:
-        line = Image.fromarray(styles.edges(np.asarray(image, np.float32) / 255) > 0.04).convert("L")
+        line = Image.fromarray(styles.edges(both[..., 3:]) > 0.04).convert("L")
         image.paste(
             hand.ink, mask=line.filter(ImageFilter.MaxFilter(hand.outline)) if hand.outline > 1 else line
         )
@@ -195,4 +209,5 @@ def posterised(pixels: np.ndarray, rng: np.random.Generator, hand: Hand | None =
     image = Image.fromarray(pixels).filter(ImageFilter.MedianFilter(int(rng.choice([5, 7, 9]))))
     image = image.quantize(int(rng.integers(5, 10)), method=Image.Quantize.MEDIANCUT).convert("RGB")
     image = image.filter(ImageFilter.ModeFilter(int(rng.choice([7, 11]))))
-    return by_hand(np.asarray(image, np.float32) / 255, hand or some_hand(rng), rng)
+    flat = np.asarray(image, np.float32) / 255
+    return by_hand(flat, flat, hand or some_hand(rng), rng)

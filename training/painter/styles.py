@@ -71,6 +71,8 @@ def flat(canvas: Canvas, pixels: np.ndarray) -> np.ndarray:
         pixels = wobbled(pixels, canvas.rng, canvas.between(0.3, 1.2))
     if canvas.chance(0.2):
         ink = (edges(pixels) > 0.05).astype(np.float32)
+        if canvas.lamps:  # nobody draws a line around every star
+            ink *= canvas.land > 0.5
         ink = filtered(np.repeat(ink[..., None], 3, -1), ImageFilter.MaxFilter(3))
         pixels = pixels * (1 - 0.8 * blur(ink, 0.7))
     return pixels
