@@ -4,9 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from PIL import Image
 
+from training.compare import guided_rows, sketches, text_rows
 from training.evaluate_img2img import Contradiction, contradiction, layout_cases, prompt_for, seen
 from training.painter.attributes import CHOICES, Attributes
+from training.progress import Progress
 from training.recogniser import (
     LABELS,
     NOTHING,
@@ -94,3 +97,24 @@ def test_the_recogniser_learns_and_is_kept(tmp_path, monkeypatch):
     pictures, boxes, labels = coloured(8, 99)
     assert network.names(pictures, boxes) == labels
     assert train_recogniser(tmp_path, lessons).names(pictures, boxes) == labels
+
+
+def test_two_models_are_compared_row_by_row():
+    class Still:
+        """Returns its own colour."""
+
+        def __init__(self, colour):
+            self.colour = colour
+
+        def from_image(self, image, prompts, seeds, strength):
+            return [Image.new("RGB", image.size, self.colour)]
+
+        def from_text(self, prompts, seeds):
+            return [Image.new("RGB", (8, 8), self.colour)] * len(prompts)
+
+    starts = sketches()
+    assert len(starts) == 12
+    rows = guided_rows([Still("red"), Still("blue")], starts[:2], Progress("compare", silent=True))
+    assert [row[1].getpixel((0, 0)) for row in rows] == [(255, 0, 0), (0, 0, 255)] * 2
+    assert [len(row) for row in rows] == [7] * 4
+    assert [len(row) for row in text_rows([Still("red"), Still("blue")])] == [6] * 4
