@@ -38,7 +38,7 @@ class Observation:
     pause: float = 0.0
     """Seconds of the event loop's longest pause, by the clock: other processes of a busy machine can lengthen it."""
     busy_pause: float = 0.0
-    """Of the pauses the one in which this process itself computed longest, and for how many seconds."""
+    """Seconds that the loop's own thread computed in one go, at most."""
     cpu: float = 0.0
     """Seconds of computing, of all threads."""
     seconds: float = 0.0
@@ -61,12 +61,12 @@ class Watch:
     async def watch(self) -> None:
         """On the loop that is watched, as long as that runs."""
         while True:
-            clock, cpu = time.monotonic(), time.process_time()
+            clock, cpu = time.monotonic(), time.thread_time()
             await asyncio.sleep(_TICK)
-            pause, busy = time.monotonic() - clock - _TICK, time.process_time() - cpu
+            pause, busy = time.monotonic() - clock - _TICK, time.thread_time() - cpu
             with self._lock:
                 self._now.pause = max(self._now.pause, pause)
-                self._now.busy_pause = max(self._now.busy_pause, min(pause, busy))
+                self._now.busy_pause = max(self._now.busy_pause, busy)
 
     def take(self, *, types: bool) -> Observation:
         """The observation up to now; the next begins."""

@@ -53,8 +53,10 @@ TOGETHER = {
     "tests/browser/": "browser, journeys",
     "tests/test_app.py": "app",
     "tests/test_readme.py": "app",
+    "tests/ui/test_body_limits.py": "app",
     "tests/ui/test_crowd.py": "app",
     "tests/ui/test_hostile.py": "app",
+    "tests/ui/test_page_fuzz.py": "app",
     "tests/ui/test_two_visitors.py": "app",
 }
 """Files that share an expensive session fixture (a browser, the app in a process of its own) and so a process."""
@@ -143,13 +145,21 @@ def studio() -> Iterator[Studio]:
 
 
 @pytest.fixture(scope="session")
-def app_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The real app in a process of its own, as `python app.py` starts it; gives its URL once the page answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def app_url(watched_app: tuple[str, int]) -> str:
+    """The real app in a process of its own, as `python app.py` starts it; its URL once the page answers."""
+    return watched_app[0]
+
+
+@pytest.fixture(scope="session")
+def watched_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """The URL of the real app, and the port at which `benchmarks.watch.observe` asks for its event loop's pauses."""
+    with socket.socket() as one, socket.socket() as other:
+        for probe in (one, other):
+            probe.bind(("127.0.0.1", 0))
+        port, watch = (probe.getsockname()[1] for probe in (one, other))
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "app.py", "--port", str(port), "--device", "cpu", "--model", "builtin"]
+    command = [sys.executable, "-m", "benchmarks.watch", str(watch), "app.py"]
+    command += ["--port", str(port), "--device", "cpu", "--model", "builtin"]
     command += ["--folder", str(tmp_path_factory.mktemp("app"))]
     with tempfile.TemporaryFile("w+") as log:
         app = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
@@ -163,7 +173,7 @@ def app_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 if app.poll() is not None:
                     log.seek(0)
                     pytest.fail(f"app.py ended by itself:\n{log.read()}")
-            yield url
+            yield url, watch
         finally:
             app.terminate()
             app.wait(30)

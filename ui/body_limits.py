@@ -5,15 +5,19 @@ Gradio limits single uploaded files only, and parses any JSON on its event loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.endpoint.body import body_parts, declared_size, read_body
 from backend.endpoint.responses import error_response
-from backend.errors import BusyError, LatentRelayError
+from backend.errors import BusyError, LatentRelayError, WireError
 from backend.wire import check_json
+
+_log = logging.getLogger(__name__)
 
 MAX_JSON = 2 * 2**20
 """Bytes: the sketch pad's drawing, 512 by 512 pixels of noise as a PNG in base64, has 1.4 million."""
@@ -21,6 +25,12 @@ MAX_UPLOAD = 2**30
 """Bytes of one upload with all its files; Gradio has a lower limit for each."""
 MAX_UPLOADING = 4 * 2**30
 """Bytes that all the uploads under way may have sent."""
+_LINES = 100
+"""Line ends in a part of an upload, above which it is taken in slices: a file with its headers has some five."""
+_SLICE = 2_048
+"""Bytes: some thirty headers."""
+_ENVELOPES = ("/queue/", "/run/", "/api/", "/call/", "/cancel", "/reset", "/component_server")
+"""Where the page's events and calls of its API come in."""
 _FORMS = ("multipart/", "application/x-www-form-urlencoded")
 
 
@@ -55,6 +65,13 @@ class BodyLimits:
                 await error_response(request, error)(scope, receive, send)
         except ClientDisconnect:
             pass
+        except Exception as error:
+            # Gradio's own code takes these requests apart, and nothing of ours runs in it.
+            if answering or not path.startswith(_ENVELOPES):
+                raise
+            _log.warning("nothing could be made of a request to %s: %r", path, error)
+            refused = WireError("Nothing could be made of this request.", "Send it as the page does.")
+            await error_response(request, refused)(scope, receive, send)
 
     async def _small(self, request: Request, send: Send) -> None:
         """Read the whole body, look at it, and hand it on."""
@@ -79,7 +96,7 @@ class BodyLimits:
     async def _upload(self, request: Request, send: Send) -> None:
         """Hand the body on part by part, as long as there is room for it."""
         declared_size({key.lower(): value for key, value in request.headers.items()}, MAX_UPLOAD)
-        parts = body_parts(request, MAX_UPLOAD)
+        slices = _in_slices(body_parts(request, MAX_UPLOAD))
         received = 0
         ended = False
 
@@ -87,7 +104,7 @@ class BodyLimits:
             nonlocal received, ended
             if ended:
                 return await request.receive()
-            part = await anext(parts, b"")  # no part is empty
+            part = await anext(slices, b"")  # none is empty
             ended = not part
             received += len(part)
             self._uploading += len(part)
@@ -102,6 +119,21 @@ class BodyLimits:
             await self.app(request.scope, receive, send)
         finally:
             self._uploading -= received
+
+
+async def _in_slices(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes; where many lines end, little at a time, with everybody else's turn in between.
+
+    Gradio's parser opens a file for each header that it finds: a part of 64 kB may have a thousand, which took more
+    than a second of the event loop. Pictures have next to no line ends.
+    """
+    async for part in parts:
+        if part.count(b"\r\n") <= _LINES:
+            yield part
+            continue
+        for start in range(0, len(part), _SLICE):
+            yield part[start : start + _SLICE]
+            await asyncio.sleep(0)
 
 
 def _path(scope: Scope) -> str:

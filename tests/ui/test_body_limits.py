@@ -112,3 +112,45 @@ def test_uploads_are_counted_as_they_come() -> None:
     with serve(BodyLimits(app, seen.append)) as url:
         requests.post(f"{url}/upload", data=bytes(2**20), timeout=20)
     assert sum(seen) == 2**20
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"data": [], "fn_index": 9_999, "session_hash": "x"},
+        {"data": [1, 2, 3], "fn_index": None, "session_hash": "x"},
+        {"data": [], "fn_index": 0, "session_hash": ""},
+        {"data": [], "fn_index": -1, "session_hash": "x"},
+    ],
+)
+@pytest.mark.parametrize("route", ["queue/join", "run/predict", "call/decode"])
+def test_an_event_that_does_not_exist_is_refused_in_words(app_url: str, route: str, body: object) -> None:
+    """Gradio raised what it stumbled over: a 500, a traceback in the log, and the connection was gone."""
+    with requests.Session() as session:
+        for _ in range(2):
+            reply = session.post(f"{app_url}/gradio_api/{route}", json=body, timeout=60)
+            assert reply.status_code < 500 or reply.text.startswith('{"error":'), reply.text
+        assert session.get(app_url, timeout=60).ok
+
+
+@pytest.mark.parametrize(
+    ("body", "at_most"),
+    [
+        (b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n\r\n' * 5_000, 2_048),
+        (b"\r\n--" * 100_000, 2_048),
+        (bytes(range(256)) * 2_000, 2**20),
+    ],
+)
+def test_many_small_files_are_parsed_little_at_a_time(body: bytes, at_most: int) -> None:
+    """Gradio's parser makes a file of each on the event loop, a thousand of them in one part of the body."""
+    taken: list[int] = []
+
+    async def take(request: Request) -> PlainTextResponse:
+        taken.extend([len(part) async for part in request.stream()])
+        return PlainTextResponse("")
+
+    route = Route("/gradio_api/upload", take, methods=["POST"])
+    with serve(Starlette(routes=[route], middleware=[Middleware(BodyLimits)])) as found:
+        assert requests.post(f"{found}/gradio_api/upload", data=body, timeout=60).ok
+    assert sum(taken) == len(body) and max(taken) <= at_most
+    assert at_most == 2_048 or len(taken) < 200, "a picture is not cut up"

@@ -14,10 +14,13 @@ import pytest
 import requests
 from PIL import Image
 
+from backend.errors import BadImageError
 from backend.models import MODELS
+from benchmarks.visitor import Visitor
 from tests.serving import Scripted, scripted
 from ui import history
 from ui.form import Values, clean
+from ui.pictures import save_drawing
 from ui.recipe import read_metadata, save_png, settings_in
 from ui.runs import Runs
 from ui.theme import ASSETS
@@ -138,6 +141,34 @@ def test_the_app_fetches_no_address_for_a_visitor(app_url: str, bait: tuple[Scri
         for route in ("gradio_api/file=", "gradio_api/proxy=", "file=", "proxy="):
             reply = requests.get(f"{app_url}/{route}{target}", timeout=30, allow_redirects=False)
             assert reply.status_code in (403, 404), route
+    assert script.requests == []
+
+
+def test_no_event_of_the_page_fetches_an_address(app_url: str, bait: tuple[Scripted, str]) -> None:
+    """Every event, not the API's alone: the drawing, Compare, bulk encode, latents, and what looks for settings."""
+    script, address = bait
+    visitor = Visitor.open(f"{app_url}/")
+    files = {
+        number for number, part in visitor.components.items() if part["type"] in ("image", "file", "gallery")
+    }
+    events = [fn for fn in visitor.config["dependencies"] if files & set(fn["inputs"])]
+    assert len(events) > 12 and {fn["api_name"] for fn in events} >= {"img2img", "decode"}
+    forged = file_data(f"{address}/x.png", url=f"{address}/x.png", orig_name="x.png")
+    for fn in events:
+        page = Visitor(visitor.url, visitor.config)
+        data = [
+            forged if number in files else visitor.components[number]["props"].get("value")
+            for number in fn["inputs"]
+        ]
+        for wrapped in (forged, [forged], [{"image": forged, "caption": None}]):
+            values = [wrapped if value is forged else value for value in data]
+            asked = page.post("queue/join", data=values, fn_index=fn["id"], session_hash=page.session)
+            assert asked.status_code < 500
+            if asked.status_code == 200:
+                assert any(message["msg"] == "process_completed" for message in page.messages())
+    for drawing in (f"{address}/x.png", f"data:image/png;base64,{address}", f"file:///etc/passwd,{address}"):
+        with pytest.raises(BadImageError):
+            save_drawing(drawing, ROOT)
     assert script.requests == []
 
 

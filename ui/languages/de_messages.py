@@ -71,6 +71,8 @@ DE_MESSAGES: dict[str, str] = {
     "The VAE's encode in the mode “{mode}” overflowed in {dtype}.": "Der VAE lief beim Kodieren in der Art „{mode}“ in {dtype} über.",
     "The VAE's decode in the mode “{mode}” overflowed in {dtype}.": "Der VAE lief beim Dekodieren in der Art „{mode}“ in {dtype} über.",
     "{model} overflowed in {dtype}.": "{model} lief in {dtype} über.",
+    "Nothing could be made of this request.": "Mit dieser Anfrage lässt sich nichts anfangen.",
+    "Send it as the page does.": "Bitte so senden, wie die Seite es tut.",
     "A wider number format cures this.": "Ein breiteres Zahlenformat hilft.",
     "The numbers that it was given are too large for any number format.": "Die Zahlen, die hineingingen, sind für jedes Zahlenformat zu groß.",
     "The disk of the computer that runs this app is full, so nothing new can be kept there.": "Die Festplatte des Rechners, auf dem diese App läuft, ist voll; dort kann nichts Neues aufgehoben werden.",

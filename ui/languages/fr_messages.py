@@ -71,6 +71,8 @@ FR_MESSAGES: dict[str, str] = {
     "The VAE's encode in the mode “{mode}” overflowed in {dtype}.": "Le VAE a débordé en {dtype} pour encoder dans le mode « {mode} ».",
     "The VAE's decode in the mode “{mode}” overflowed in {dtype}.": "Le VAE a débordé en {dtype} pour décoder dans le mode « {mode} ».",
     "{model} overflowed in {dtype}.": "{model} a débordé en {dtype}.",
+    "Nothing could be made of this request.": "Cette requête est incompréhensible.",
+    "Send it as the page does.": "Envoyez-la comme la page le fait.",
     "A wider number format cures this.": "Un format de nombres plus large y remédie.",
     "The numbers that it was given are too large for any number format.": "Les nombres fournis sont trop grands pour tout format de nombres.",
     "The disk of the computer that runs this app is full, so nothing new can be kept there.": "Le disque de l’ordinateur qui fait tourner cette application est plein ; rien de nouveau ne peut y être gardé.",
