@@ -1,19 +1,26 @@
 """While one client does its worst to the real app, another is answered: each attack goes on until the other is done.
 
-The bounds are generous, since the machine is shared; before the limits were there, the other waited for 9 s to hours.
+The rule: `GET /` of another within a second, and a job whose model is loaded within twice its time. What the event loop
+itself computes in one go is bounded on any machine. The clock is asked only where nothing else wants the processor, and
+what takes too long is looked at again while the attack goes on: other processes lengthen it now and then.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import inspect
 import io
 import json
 import secrets
 import socket
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,13 +30,24 @@ import requests
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from tests.ui.test_hostile import EXAMPLE, USUAL, call, file_data, upload
+from backend.endpoint.body import STALL_SECONDS
+from benchmarks.watch import Observation, observe
+from tests.contention import Contention
+from tests.ui.test_hostile import EXAMPLE, USUAL, file_data, upload
+from ui.api import Api
 from ui.recipe import CHUNK
 
 JOIN = "/gradio_api/queue/join"
 DECODE = "/gradio_api/vae/builtin/decode?shape=1&shape=4&shape=64&shape=64&dtype=float32"
-LONGEST = 6.0
-"""Seconds that `GET /` of another may take on a shared machine; on a quiet one the rule is one."""
+LONGEST = 1.0
+"""Seconds that `GET /` of another may take, and that the event loop may be away."""
+PARAMETERS = tuple(inspect.signature(Api.img2img).parameters)[1:]
+SLOWER = 2.0
+"""How many times as long a job may take."""
+BUSY = 1.5
+"""How many times as long computing takes on a machine where the clock says nothing of this app."""
+LOOKS = 4
+"""How often what takes too long is looked at."""
 
 
 # -- attacks: each is one round, repeated until the other visitor is done --------------------------------------
@@ -66,9 +84,14 @@ def deep_json_in_a_chunk(url: str, _: threading.Event) -> None:
     restore(url, png_with(**{CHUNK: "[" * 60_000}))
 
 
+@cache
+def bombs() -> tuple[bytes, ...]:
+    return b"[" + b"[]," * 20_000_000 + b"[]]", b"[" + b"[]," * 600_000 + b"[]]", b"[" * 2_000_000
+
+
 def bombs_of_json(url: str, _: threading.Event) -> None:
     kind = {"content-type": "application/json"}
-    for body in (b"[" + b"[]," * 20_000_000 + b"[]]", b"[" + b"[]," * 600_000 + b"[]]", b"[" * 2_000_000):
+    for body in bombs():
         for path in (JOIN, "/gradio_api/run/encode", "/gradio_api/component_server"):
             with contextlib.suppress(requests.ConnectionError):
                 assert requests.post(url + path, data=body, headers=kind, timeout=60).status_code in (
@@ -77,9 +100,14 @@ def bombs_of_json(url: str, _: threading.Event) -> None:
                 )
 
 
-def base64_bodies(url: str, _: threading.Event) -> None:
+@cache
+def large_json() -> tuple[bytes, ...]:
     inside = base64.b64encode(bytes(40_000_000)).decode()
-    for body in (json.dumps({"inputs": inside}).encode(), b'{"inputs": [' + b"[]," * 10_000_000 + b"[]]}"):
+    return json.dumps({"inputs": inside}).encode(), b'{"inputs": [' + b"[]," * 10_000_000 + b"[]]}"
+
+
+def base64_bodies(url: str, _: threading.Event) -> None:
+    for body in large_json():
         reply = requests.post(
             url + DECODE, data=body, headers={"content-type": "application/json"}, timeout=60
         )
@@ -185,14 +213,12 @@ class Attack:
 
     def __init__(self, url: str, attack: Callable[[str, threading.Event], None]) -> None:
         self.rounds = 0
-        self.begun = threading.Event()
         self.error: BaseException | None = None
         self._over = threading.Event()
 
         def repeat() -> None:
             try:
                 while not self._over.is_set():
-                    self.begun.set()
                     attack(url, self._over)
                     self.rounds += 1
             except BaseException as error:  # noqa: BLE001 - for the test, which is in another thread
@@ -202,7 +228,6 @@ class Attack:
 
     def __enter__(self) -> Attack:
         self._thread.start()
-        assert self.begun.wait(10)
         return self
 
     @property
@@ -217,42 +242,119 @@ class Attack:
             raise self.error
 
 
+# -- the other visitor -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What another visitor met, and what the app's event loop did meanwhile; all in seconds."""
+
+    page: float
+    """The longest of several `GET /`."""
+    job: float
+    loop: Observation
+
+
+class Other:
+    """A visitor whose model is loaded."""
+
+    def __init__(self, url: str, watch: int) -> None:
+        self.url, self._watch = url, watch
+        config = requests.get(f"{url}/config", timeout=60).json()
+        self._fn_index = next(fn["id"] for fn in config["dependencies"] if fn["api_name"] == "img2img")
+        picture = file_data(upload(url, "a.png", Path(EXAMPLE).read_bytes()))
+        values = dict(zip(PARAMETERS, USUAL["img2img"], strict=True))
+        self._data = list(
+            (values | {"image": picture, "strength": 0.5, "width": 128, "height": 128}).values()
+        )
+        self.job()
+        self.measure()
+
+    def measure(self) -> None:
+        """How long a job takes without an attack, and whether the clock means anything here and now."""
+        with Contention() as contention:
+            looks, times = zip(*(contention.during(self.look) for _ in range(3)), strict=True)
+        self.usual = statistics.median(seen.job for seen in looks)
+        self.has_the_machine = statistics.median(times) < BUSY
+
+    def is_held_up(self, seen: Seen) -> bool:
+        return max(seen.page, seen.loop.pause) > LONGEST or seen.job > SLOWER * self.usual
+
+    def job(self) -> float:
+        """Image to image, from asking to having."""
+        session = secrets.token_hex(8)
+        body = {"data": self._data, "fn_index": self._fn_index, "session_hash": session}
+        started = time.monotonic()
+        assert requests.post(self.url + JOIN, json=body, timeout=60).status_code == 200
+        query = {"session_hash": session}
+        with requests.get(
+            f"{self.url}/gradio_api/queue/data", params=query, timeout=60, stream=True
+        ) as stream:
+            for line in stream.iter_lines():
+                if b"process_completed" in line:
+                    assert json.loads(line.removeprefix(b"data: "))["success"], line
+                    return time.monotonic() - started
+        raise AssertionError("the stream ended without an answer")
+
+    def look(self) -> Seen:
+        """A job, and the page again and again meanwhile."""
+        observe(self._watch)
+        pages = []
+        with ThreadPoolExecutor(1) as pool:
+            job = pool.submit(self.job)
+            while not job.done() or len(pages) < 3:
+                started = time.monotonic()
+                assert requests.get(self.url, timeout=60).status_code == 200
+                pages.append(time.monotonic() - started)
+                time.sleep(0.1)
+        return Seen(max(pages), job.result(), observe(self._watch))
+
+
 @pytest.fixture(scope="module")
-def warm(app_url: str) -> dict[str, Any]:
-    """The picture of a job that was done once, so that the model is loaded."""
-    picture = file_data(upload(app_url, "a.png", Path(EXAMPLE).read_bytes()))
-    worked, answer = call(app_url, "img2img", picture)
-    assert worked, answer
-    return picture
+def other(watched_app: tuple[str, int]) -> Other:
+    return Other(*watched_app)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 def test_another_visitor_is_answered_meanwhile(
-    app_url: str, warm: dict[str, Any], attack: Callable[[str, threading.Event], None]
+    other: Other, attack: Callable[[str, threading.Event], None]
 ) -> None:
-    waits = []
-    with Attack(app_url, attack) as attacking:
-        for _ in range(12):
-            started = time.monotonic()
-            assert requests.get(app_url, timeout=60).status_code == 200
-            waits.append(time.monotonic() - started)
-            time.sleep(0.1)
-        worked, answer = call(app_url, "img2img", warm)
-        assert worked, answer
-        assert attacking.goes_on or attacking.error, "it was over before anybody else was answered"
-    assert max(waits) < LONGEST
+    looks: list[Seen] = []
+    with Attack(other.url, attack) as attacking:
+        while len(looks) < LOOKS:
+            looks.append(seen := other.look())
+            assert attacking.goes_on or attacking.error, "it was over before anybody else was answered"
+            assert seen.loop.busy_pause < LONGEST, seen
+            if not other.has_the_machine or not other.is_held_up(seen):
+                return
+    other.measure()
+    assert not other.has_the_machine, f"always held up, where a job takes {other.usual:.2f} s: {looks}"
 
 
 def test_places_of_stalled_posts_are_free_again_soon(app_url: str) -> None:
-    """Long before the deadline of 300 s."""
-    body = bytes(64 * 64 * 4 * 4)
+    """Long before the deadline of 300 s, and although the connections stay and drip."""
+    head = f"POST {DECODE} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    with connections(app_url, [head] * 10) as opened:
+        answers = [connection.makefile("rb") for connection in opened]
+        begun = time.monotonic()
+        over = threading.Event()
 
-    def wait_for(status: int) -> None:
-        deadline = time.monotonic() + 60
-        while requests.post(app_url + DECODE, data=body, timeout=60).status_code != status:
-            assert time.monotonic() < deadline, f"never {status}"
-            time.sleep(0.2)
+        def drip() -> None:
+            while not over.wait(0.2):
+                for connection in opened:
+                    with contextlib.suppress(OSError):
+                        connection.sendall(b"1\r\n[\r\n")
 
-    with Attack(app_url, stalled_posts):
-        wait_for(503)
-        wait_for(200)
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        try:
+            statuses = [answer.readline().split()[1] for answer in answers]
+        finally:
+            over.set()
+            dripping.join()
+            for answer in answers:
+                answer.close()
+        assert set(statuses) == {b"503"}, "no room for so many large bodies, or too slow"
+        assert time.monotonic() - begun > STALL_SECONDS / 2, "none of them had a place"
+        body = bytes(64 * 64 * 4 * 4)
+        assert requests.post(app_url + DECODE, data=body, timeout=60).status_code == 200
