@@ -22,12 +22,19 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from backend import images
-from backend.errors import BadImageError, BadLatentsError, BadSettingError, LatentRelayError
+from backend.errors import (
+    BadImageError,
+    BadLatentsError,
+    BadSettingError,
+    LatentRelayError,
+    OutOfMemoryError,
+)
 from backend.job import MAX_SIDE, VaeOptions
 from backend.latents import SHARD_FORMAT, check_meaning, meaning
 from backend.message import Message
 from backend.models import MODELS, ModelSpec
 from backend.request import encode_request
+from backend.run.batch_size import BatchSize
 from backend.settings import Settings, merge_endpoints
 from backend.studio import Studio
 
@@ -173,8 +180,7 @@ class BulkEncoder:
     ) -> None:
         """`side`: of the square whose area pictures are resized to (the model's native size if None).
 
-        `batch` and `shard`: pictures in one. A batch of None is one picture on a CPU, where the maps of several no
-        longer fit its caches (eight at once: 15 pictures a second instead of 24, two cores), and eight on a GPU.
+        `batch` and `shard`: pictures in one. A batch of None is as many as turn out to be fastest here.
 
         Raises:
             BadSettingError: a number out of range.
@@ -183,9 +189,10 @@ class BulkEncoder:
         self.spec = spec
         self.options = options.checked()
         self.side = side or spec.native_size
-        self.batch = (1 if studio.loader.device.type == "cpu" else 8) if batch is None else batch
+        self.batch = batch
+        self._fastest = BatchSize()
         self.shard = shard
-        if not 64 <= self.side <= MAX_SIDE or self.batch < 1 or shard < 1:
+        if not 64 <= self.side <= MAX_SIDE or (batch is not None and batch < 1) or shard < 1:
             raise BadSettingError(
                 "--size must be between 64 and {high}, --batch and --shard at least 1.", high=MAX_SIDE
             )
@@ -263,7 +270,7 @@ class BulkEncoder:
             size = bucket(rgb.size, self.side, self.spec.size_multiple)
             group = waiting.setdefault(size, [])
             group.append((name, images.resize(rgb, *size), rgb.size))
-            if len(group) == self.batch:
+            if len(group) >= (self.batch or self._fastest.current):
                 yield waiting.pop(size)
         yield from waiting.values()
 
@@ -275,7 +282,17 @@ class BulkEncoder:
         pictures = [images.to_tensor(picture) for _, picture, _ in group]
         # Concatenating one would start OpenMP workers on this thread, beside those of the thread that computes.
         image = pictures[0] if len(pictures) == 1 else torch.cat(pictures)
-        latents, _ = self.studio.executor.stage(encode_request(self.spec, image, self.options), stop)
+        request = encode_request(self.spec, image, self.options)
+        try:
+            latents, report = self.studio.executor.stage(request, stop)
+        except OutOfMemoryError:
+            if self.batch is not None or len(group) == 1:
+                raise
+            self._fastest.too_large()
+            for alone in group:
+                yield from self._encode([alone], stop)
+            return
+        self._fastest.took(len(group), len(group) * request.width * request.height, report.cost.seconds)
         for (name, _, size), one in zip(group, latents, strict=True):
             yield name, one, size
 
@@ -358,7 +375,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--vae-mode", default="auto", help="as on the page (default %(default)s)")
     parser.add_argument("--size", type=int, help="side of the square whose area pictures are brought to")
     parser.add_argument(
-        "--batch", type=int, help="pictures of equal size at once (default: 1 on a processor, 8 on a card)"
+        "--batch", type=int, help="pictures of equal size at once (default: as many as turn out fastest)"
     )
     parser.add_argument("--shard", type=int, default=1000, help="pictures a shard (default 1000)")
     parser.add_argument("--tile-size", type=int, default=512)

@@ -19,9 +19,10 @@ from safetensors.torch import load_file, save_file
 
 from backend import encode, images
 from backend.encode import BulkEncoder, Progress, bucket, finished, main
-from backend.errors import BadSettingError, Cancelled
+from backend.errors import BadSettingError, Cancelled, OutOfMemoryError
 from backend.job import VaeOptions
 from backend.models import BUILTIN, ModelSpec
+from backend.request import StageRequest
 from backend.studio import Studio
 
 
@@ -69,6 +70,24 @@ def test_every_picture_once_with_its_meaning(studio: Studio, folder: Path, tmp_p
         metadata["model"] == "builtin" and float(metadata["scaling_factor"]) == BUILTIN.latents.scaling_factor
     )
     assert all(tuple(sizes[name]) in ((64, 64), (48, 96), (100, 50)) for name in sizes)
+
+
+def test_a_batch_that_does_not_fit_is_taken_apart(
+    studio: Studio, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, tried = studio.executor.stage, []
+
+    def small(request: StageRequest, *arguments: Any) -> Any:
+        assert request.tensor is not None
+        tried.append(len(request.tensor))
+        if tried[-1] > 1:
+            raise OutOfMemoryError("There was not enough memory.")
+        return stage(request, *arguments)
+
+    monkeypatch.setattr(studio.executor, "stage", small)
+    summary = encoder(studio, batch=None).run(folder, tmp_path)
+    assert summary.encoded == 7 == len(contents(tmp_path))
+    assert tried.count(2) == 1 and max(tried) == 2, "two at once were tried, and not again"
 
 
 def test_a_picture_comes_out_as_if_encoded_alone(studio: Studio, folder: Path, tmp_path: Path) -> None:
