@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from backend import images, quality
+from backend.device.measure import SAFE_SHARE
 from backend.errors import Cancelled, LatentRelayError
 from backend.job import MAX_SIDE, VaeOptions
 from backend.message import Message, literal, mode_name
-from backend.placement.choose import SAFE_SHARE
 from backend.report import StageReport
 
 if TYPE_CHECKING:

@@ -114,7 +114,18 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
 
 
+def to_pixels(image: torch.Tensor) -> torch.Tensor:
+    """(B, 3, H, W) in [-1, 1] to uint8 (B, H, W, 3) on the same device, rounded as `to_image` does; for the thread that
+    computes."""
+    import torch
+
+    pixels = (image.float() / 2 + 0.5).clamp_(0, 1).mul_(255).round_()
+    return pixels.permute(0, 2, 3, 1).to(torch.uint8, memory_format=torch.contiguous_format)
+
+
 def to_image(tensor: torch.Tensor) -> Image.Image:
-    """(1, 3, H, W) in [-1, 1] as an RGB picture, rounded as diffusers' VaeImageProcessor does."""
+    """(1, 3, H, W) in [-1, 1] as an RGB picture, rounded as diffusers' VaeImageProcessor does; or `to_pixels` of it."""
+    if not tensor.is_floating_point():
+        return Image.fromarray(tensor[0].numpy())
     pixels = np.clip(tensor[0].float().cpu().numpy() / 2 + 0.5, 0, 1).transpose(1, 2, 0)
     return Image.fromarray((pixels * 255).round().astype(np.uint8))

@@ -184,7 +184,7 @@ class Studio:
         notify: Notify = ignore,
     ) -> tuple[Image.Image, StageReport]:
         """Scaled latents (1, C, h, w) to an RGB picture."""
-        request = decode_request(self.find_model(model), latents, options)
+        request = decode_request(self.find_model(model), latents, options, as_picture=True)
         pixels, report = self.executor.stage(request, stop, notify)
         return images.to_image(pixels), report
 

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -119,3 +120,14 @@ def test_tensor_and_back_is_the_same_picture(width: int, height: int, random: ob
     assert tuple(tensor.shape) == (1, 3, height, width)
     assert float(tensor.min()) >= -1 and float(tensor.max()) <= 1
     assert images.to_image(tensor).tobytes() == image.tobytes()
+
+
+def test_eight_bit_made_on_the_device_is_the_picture() -> None:
+    """Rounded alike for every value near a boundary between two of the 256."""
+    edges = torch.arange(-0.75, 257, 0.25) / 127.5 - 1
+    image = torch.stack([edges, edges.nextafter(torch.tensor(9.0)), edges.nextafter(torch.tensor(-9.0))])[
+        None, :, None
+    ].clamp(-1, 1)
+    pixels = images.to_pixels(image)
+    assert pixels.dtype == torch.uint8 and pixels.shape == (1, 1, edges.numel(), 3) and pixels.is_contiguous()
+    assert images.to_image(pixels).tobytes() == images.to_image(image).tobytes()

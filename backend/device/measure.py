@@ -8,13 +8,10 @@ same quantity, so they are never mixed in one column.
 from __future__ import annotations
 
 import ctypes
-import platform
-import subprocess
 import sys
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -26,6 +23,8 @@ from backend.report import Cost, MemoryKind
 if TYPE_CHECKING:
     import torch
 
+SAFE_SHARE = 0.85
+"""Of the free memory: a forecast from shapes does not know the library's workspace."""
 _SAMPLE_SECONDS = 0.005
 
 
@@ -73,6 +72,11 @@ class DeviceState:
     """What the model in question computes in there, such as float16."""
     free_bytes: int
 
+    @property
+    def budget_bytes(self) -> int:
+        """What a stage may be planned to take of them."""
+        return round(self.free_bytes * SAFE_SHARE)
+
 
 def synchronise(device: torch.device) -> None:
     """Wait until the device has done all queued work, so that the time read next includes it."""
@@ -106,9 +110,6 @@ def free_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-PROCESSOR = Message("this computer’s processor")
-
-
 def device_name(device: torch.device) -> Message:
     """A device as a person would call it; a GPU by its product name."""
     if device.type == "cuda":
@@ -116,28 +117,10 @@ def device_name(device: torch.device) -> Message:
 
         return literal(str(torch.cuda.get_device_name(device)))
     names = {
-        "cpu": PROCESSOR,
+        "cpu": Message("this computer’s processor"),
         "mps": Message("this Mac’s graphics chip"),
     }
     return names.get(device.type, literal(device.type))
-
-
-def processor_name() -> str | None:
-    """The processor as its maker calls it; None where the system does not say."""
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
-            names = (line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-            if name := next(names, ""):
-                return name
-    except OSError:
-        pass  # no Linux
-    if platform.system() == "Darwin":
-        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
-        try:
-            return subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.strip() or None
-        except (OSError, subprocess.SubprocessError):
-            return None
-    return platform.processor() or None
 
 
 def empty_device_cache(device: torch.device) -> None:

@@ -10,8 +10,6 @@ from backend.message import Message
 from backend.placement.learned import ExpectedCost
 from backend.request import StageRequest
 
-SAFE_SHARE = 0.85
-"""Of the free memory: a forecast from shapes does not know the library's workspace."""
 _STREAMED_MIN_PIXELS = 512 * 512
 """Smaller pictures stay whole, so that what is learned does not move everyday jobs from one rounding to another."""
 
@@ -37,7 +35,7 @@ def choose(
     if request.options.mode != "auto":
         return [Candidate(request.options.mode, Message("You chose it."))]
     whole, streamed, tiled = (expect(mode) for mode in ("whole", "streamed", "tiled"))
-    budget = device.free_bytes * SAFE_SHARE
+    budget = device.budget_bytes
     sizes = {
         "whole": _size(whole.peak_bytes),
         "streamed": _size(streamed.peak_bytes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -37,7 +38,7 @@ def denoise(
     stop: threading.Event,
     notify: Notify,
 ) -> tuple[torch.Tensor, StageReport]:
-    """Scaled latents (1, C, h, w) through the model's pipeline, on the CPU again, with a report.
+    """Scaled latents (1, C, h, w) through the model's pipeline, left on its device, with a report.
 
     A run that overflows is started again in a wider dtype, one that runs out of memory with less of the model on the
     device, and the report says so. The seed drives a CPU generator, so that the same job gives the same noise on
@@ -130,7 +131,7 @@ def _denoise_here(
 def _run_pipeline(
     pipeline: Any, job: ResolvedJob, latents: torch.Tensor, stop: threading.Event, notify: Notify
 ) -> tuple[torch.Tensor, int]:
-    """One run of the pipeline: scaled latents (1, C, h, w) in and, on the CPU, out; and the steps that it took.
+    """One run of the pipeline: scaled latents (1, C, h, w) in and out, and the steps that it took.
 
     Raises:
         OutOfMemoryError: did not fit. NonFiniteError: some step gave NaN or infinite values.
@@ -166,13 +167,15 @@ def _run_pipeline(
     finally:
         pipeline.scheduler = original_scheduler
     # The scheduler's own count: PNDM's first steps are several, and some take one more than was asked for.
-    return families.unpack(output, latents.shape, job.spec.latents).cpu(), pipeline.num_timesteps
+    return families.unpack(output, latents.shape, job.spec.latents), pipeline.num_timesteps
 
 
 def _step_callback(
     job: ResolvedJob, shape: torch.Size, stop: threading.Event, notify: Notify
 ) -> Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]:
     """The pipeline's callback: counts steps, guesses the time left, and now and then previews the latents."""
+    from backend.vae.base import is_finite
+
     begin = time.monotonic()
     last_preview = 0.0
 
@@ -180,7 +183,8 @@ def _step_callback(
         nonlocal last_preview
         raise_if_stopped(stop)
         latents = tensors["latents"]
-        if not bool(latents.isfinite().all()):
+        # Without a preview, the one value in a step that the host waits for.
+        if not is_finite(latents):
             raise NonFiniteError(
                 "{model} overflowed in {dtype}.",
                 overflow_hint(latents.dtype),
@@ -204,4 +208,41 @@ def _scheduler(original: Any, name: str) -> Any:
     kind = (
         type(original) if name == "default" else getattr(import_module_locked("diffusers"), SCHEDULERS[name])
     )
-    return kind.from_config(original.config)
+    return _with_timesteps_on_the_host(kind.from_config(original.config))
+
+
+def _with_timesteps_on_the_host(scheduler: Any) -> Any:
+    """`scheduler`, which keeps all that it looks up on the host; only what a pipeline sees of `timesteps` is elsewhere.
+
+    Several of diffusers' schedulers index a table in host memory with a timestep, and compare it, which makes the host
+    wait for the device at each step. Timesteps are known beforehand, and a pipeline passes views of `timesteps`, so
+    where such a view begins says which one it is.
+    """
+    set_timesteps, step = scheduler.set_timesteps, scheduler.step
+    host: list[torch.Tensor] = []
+
+    @functools.wraps(set_timesteps)
+    def set_on_host(*args: Any, device: Any = None, **kwargs: Any) -> None:
+        set_timesteps(*args, device="cpu", **kwargs)
+        host[:] = [scheduler.timesteps]
+        if device is not None:
+            scheduler.timesteps = scheduler.timesteps.to(device)
+
+    @functools.wraps(step)
+    def step_on_host(model_output: torch.Tensor, timestep: Any, *args: Any, **kwargs: Any) -> Any:
+        seen = scheduler.timesteps
+        if getattr(timestep, "ndim", None) == 0 and _storage(timestep) == _storage(seen):
+            timestep = host[0][timestep.storage_offset() - seen.storage_offset()]
+        scheduler.timesteps = host[0]
+        try:
+            return step(model_output, timestep, *args, **kwargs)
+        finally:
+            scheduler.timesteps = seen
+
+    scheduler.set_timesteps, scheduler.step = set_on_host, step_on_host
+    return scheduler
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    """Which memory the tensor is a view of."""
+    return tensor.untyped_storage()._cdata

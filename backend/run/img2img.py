@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Denoised:
-    """A job's latents (1, C, h, w) after denoising, and the reports so far."""
+    """A job's latents (1, C, h, w) after denoising, where they were computed, and the reports so far."""
 
     latents: torch.Tensor
     reports: tuple[StageReport, StageReport]
@@ -62,9 +62,9 @@ def encode_and_denoise(
     """The first two stages."""
     # 1. The picture at the size it is worked on, (1, 3, H, W) in [-1, 1], becomes latents (1, C, H/f, W/f).
     picture = images.resize(images.to_rgb(job.image), job.width, job.height)
-    request = encode_request(job.spec, images.to_tensor(picture), job.encode, job.run_id)
+    request = encode_request(job.spec, images.to_tensor(picture), job.encode, job.run_id, stays=True)
     latents, encoded = run_stage(request, context, stop, notify)
-    notify(StageDone(encoded, latents))
+    notify(StageDone(encoded, latents.cpu()))
 
     # 2. Before minutes of denoising: would the chosen endpoint decode the result?
     if job.decode.mode == "remote" and job.steps_to_run:
@@ -72,16 +72,16 @@ def encode_and_denoise(
 
     # 3. Noise is added for the job's strength and taken away again step by step.
     latents, denoised = denoise(job, latents, context, stop, notify)
-    notify(StageDone(denoised, latents))
+    notify(StageDone(denoised, latents.cpu()))
     return Denoised(latents, (encoded, denoised))
 
 
 def decode(
     job: ResolvedJob, denoised: Denoised, context: ExecutionContext, stop: threading.Event, notify: Notify
 ) -> tuple[torch.Tensor, StageReport]:
-    """The last stage: an image (1, 3, H, W) in [-1, 1], and its report."""
+    """The last stage: an image (1, 3, H, W) in [-1, 1] or its uint8 pixels, and its report."""
     # 4. The latents become pixels.
-    request = decode_request(job.spec, denoised.latents, job.decode, job.run_id)
+    request = decode_request(job.spec, denoised.latents, job.decode, job.run_id, as_picture=True)
     return run_stage(request, context, stop, notify)
 
 
@@ -92,7 +92,7 @@ def finish(
     # 5. The picture, its latents, what each stage cost, and how to do it again.
     notify(StageDone(decoded))
     reports = (*denoised.reports, decoded)
-    notify(Result(images.to_image(pixels), denoised.latents, reports, job.recipe()))
+    notify(Result(images.to_image(pixels), denoised.latents.cpu(), reports, job.recipe()))
     seconds = {report.stage: round(report.cost.seconds, 3) for report in reports}
     log.info("img2img done", extra={**_log_fields(job), "code": "done", "seconds": seconds})
 

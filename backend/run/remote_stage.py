@@ -56,7 +56,8 @@ def run_remote(
     where = literal(endpoints.display_host(endpoint.url))
     notify(StageStarted(request.direction, "remote", candidate.reason, where))
     started = time.perf_counter()
-    output = vae.encode(request.tensor) if request.direction == "encode" else vae.decode(request.tensor)
+    given = request.tensor.cpu()
+    output = vae.encode(given) if request.direction == "encode" else vae.decode(given)
     seconds = time.perf_counter() - started
     dtype, overflowed = vae.computed or (None, ())
     report = StageReport(

@@ -6,14 +6,15 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
+from backend import images
 from backend.device.interrupt import interruptible, raise_if_stopped
 from backend.device.loading import Part
-from backend.device.measure import Meter, device_name, empty_device_cache, free_bytes
+from backend.device.measure import SAFE_SHARE, Meter, device_name, empty_device_cache, free_bytes
 from backend.device.precision import copy_in_dtype, overflow_message, retry_with_upcast
 from backend.errors import LatentRelayError, OutOfMemoryError, RemoteError
 from backend.events import StageStarted, Waiting
 from backend.message import Message, join, mode_name
-from backend.placement.choose import SAFE_SHARE, Candidate
+from backend.placement.choose import Candidate
 from backend.placement.planner import Planner
 from backend.report import StageReport
 from backend.request import StageRequest
@@ -34,7 +35,8 @@ def run_stage(
     stop: threading.Event | None = None,
     notify: Notify = ignore,
 ) -> tuple[torch.Tensor, StageReport]:
-    """The stage's output (decode: float32 image; encode: scaled latents) on the CPU, and its report.
+    """The stage's output (decode: float32 image or uint8 picture; encode: scaled latents) and its report. The output is
+    on the CPU, unless the request says that it `stays`.
 
     Only "auto" falls back, to its next candidate after an out-of-memory error or a failed endpoint, and the report
     says so.
@@ -176,4 +178,6 @@ def _compute(vae: LocalVAE, request: StageRequest, stop: threading.Event | None)
     assert request.tensor is not None, "a forecast is not run"
     with interruptible(vae.module, stop):
         output = vae.encode(request.tensor) if request.direction == "encode" else vae.decode(request.tensor)
-        return output.cpu()
+        if request.as_picture:
+            output = images.to_pixels(output)
+        return output if request.stays else output.cpu()
