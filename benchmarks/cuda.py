@@ -2,14 +2,16 @@
 
     python -m benchmarks.cuda [--sizes 256 512 1024 2048] [--runs 5] [--no-save]
 
-Random weights do the same work and take the same memory as trained ones; nothing is downloaded. Each VAE cell also
-says how far the forecast was off, and the whole mode is timed in pairs with channels_last, which is not switched on
-in the app as long as no such pair has shown that it pays.
+Random weights do the same work and take the same memory as trained ones; nothing is downloaded. Each VAE cell also has
+the forecast of its memory and the kernels that really started, to be held against `benchmarks.launches`. The whole mode
+and the denoiser are timed in pairs with channels_last, the denoiser also with torch.compile: neither is switched on in
+the app as long as no such pair has shown that it pays.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -40,6 +42,7 @@ def main() -> None:
         "vae": list(vae_cells(device, options.sizes, options.runs)),
         "channels_last": list(channels_last_pairs(device, options.runs)),
         "denoiser": list(denoiser_steps(device, options.runs)),
+        "denoiser_variants": list(denoiser_variants(device, options.runs)),
     }
     publish("cuda", result, save=not options.no_save)
 
@@ -73,7 +76,7 @@ def vae_cells(device: Any, sizes: list[int], runs: int) -> Iterator[dict[str, An
                     request = StageRequest(direction, spec, size, size, VaeOptions(mode))  # type: ignore[arg-type]
                     cell = {"model": spec.name, "stage": direction, "size": size, "mode": mode}
                     try:
-                        cell |= measured(run, device, runs)
+                        cell |= measured(run, device, runs) | {"kernels": kernels(run)}
                     except OutOfMemoryError:
                         empty_device_cache(device)
                         cell["error"] = "OOM"
@@ -107,6 +110,53 @@ def channels_last_pairs(device: Any, runs: int) -> Iterator[dict[str, Any]]:
 def denoiser_steps(device: Any, runs: int) -> Iterator[dict[str, Any]]:
     """One guided step (two passes at once) of the full SD v1.5 and SDXL networks at their native size."""
     import torch
+
+    for name, size, unet, arguments in denoisers(device):
+        yield {"model": name, "size": size} | measured(step_of(unet, arguments), device, runs)
+        del unet, arguments
+        torch.cuda.empty_cache()
+
+
+def denoiser_variants(device: Any, runs: int) -> Iterator[dict[str, Any]]:
+    """Seconds of such a step with channels_last, compiled, and both, as ratios to one without, in pairs."""
+    import torch
+
+    for name, size, unet, arguments in denoisers(device):
+        plain, begin = step_of(unet, arguments), {"model": name, "size": size}
+        for compiled in (False, True):
+            for memory_format in ("contiguous_format", "channels_last"):
+                if not compiled and memory_format == "contiguous_format":
+                    continue
+                other: Any = copy.deepcopy(unet).to(memory_format=getattr(torch, memory_format))
+                step = step_of(torch.compile(other) if compiled else other, arguments)
+                row = begin | {"compiled": compiled, "memory_format": memory_format}
+                try:
+                    first = seconds(step, device)
+                    step()
+                    pairs = [(seconds(plain, device), seconds(step, device)) for _ in range(runs + 1)][1:]
+                except Exception as error:  # noqa: BLE001 - compilers fail in many ways, and the next variant may not
+                    yield row | {"error": f"{type(error).__name__}: {error}"[:200]}
+                else:
+                    ratio = statistics.median(with_it / without for without, with_it in pairs)
+                    yield row | {"ratio": ratio, "seconds_first": first}
+                del other, step
+        del unet, arguments, plain
+        torch.cuda.empty_cache()
+
+
+def step_of(unet: Any, arguments: dict[str, Any]) -> Callable[[], None]:
+    import torch
+
+    def step() -> None:
+        with torch.inference_mode():
+            unet(**arguments)
+
+    return step
+
+
+def denoisers(device: Any) -> Iterator[tuple[str, int, Any, dict[str, Any]]]:
+    """(model, size, network with random weights, arguments of a guided step), one after the other."""
+    import torch
     from diffusers import UNet2DConditionModel
 
     shapes: dict[str, tuple[int, dict[str, Any]]] = {
@@ -133,17 +183,11 @@ def denoiser_steps(device: Any, runs: int) -> Iterator[dict[str, Any]]:
             sample = torch.randn(2, 4, side, side).half()
             text = torch.randn(2, 77, config["cross_attention_dim"]).half()
             extra = {"text_embeds": torch.randn(2, 1280).half(), "time_ids": torch.zeros(2, 6).half()}
-        arguments = {"added_cond_kwargs": extra} if name == "sdxl" else {}
-
-        def step(
-            unet: Any = unet, sample: Any = sample, text: Any = text, arguments: Any = arguments
-        ) -> None:
-            with torch.inference_mode():
-                unet(sample, 500, encoder_hidden_states=text, **arguments)
-
-        yield {"model": name, "size": side * 8} | measured(step, device, runs)
-        del unet, step
-        torch.cuda.empty_cache()
+        arguments: dict[str, Any] = {"sample": sample, "timestep": 500, "encoder_hidden_states": text}
+        if name == "sdxl":
+            arguments["added_cond_kwargs"] = extra
+        yield name, side * 8, unet, arguments
+        del unet
 
 
 def measured(work: Callable[[], object], device: Any, runs: int) -> dict[str, Any]:
@@ -161,6 +205,16 @@ def measured(work: Callable[[], object], device: Any, runs: int) -> dict[str, An
         "added_bytes": max(cost.added_bytes or 0 for cost in costs) or None,
         "peak_bytes": max(cost.peak_bytes or 0 for cost in costs) or None,
     }
+
+
+def kernels(work: Callable[[], object]) -> int:
+    """How many kernels, copies and fills start on the card, by torch's profiler."""
+    from torch.autograd import DeviceType
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        work()
+    return sum(event.device_type == DeviceType.CUDA for event in profiler.events() or ())
 
 
 def seconds(work: Callable[[], object], device: Any) -> float:

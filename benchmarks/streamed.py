@@ -141,7 +141,7 @@ def arguments() -> argparse.Namespace:
         "--variants",
         nargs="+",
         default=["untiled", "tiled", "streamed", *(["streamed, maps in host memory"] if cuda else [])],
-        choices=["untiled", "tiled", *OPTIONS],
+        choices=["untiled", "tiled", "tiled by diffusers", *OPTIONS],
     )
     parser.add_argument("--tile", type=int, help="tile size (default: the model's, a half picture at most)")
     parser.add_argument("--runs", type=int, default=3, help="measured runs of each variant")
@@ -260,7 +260,18 @@ def make(variant: str, module: Any, spec: LatentSpec, tile: int) -> LocalVAE:
         return Whole(module, spec)
     if variant == "tiled":
         return Tiled(module, spec, tile_size=tile, tile_overlap=tile // 4)
+    if variant == "tiled by diffusers":
+        return tiled_by_diffusers(module, spec, tile, tile // 4)
     return Streamed(module, spec, **OPTIONS[variant])
+
+
+def tiled_by_diffusers(module: Any, spec: LatentSpec, tile: int, overlap: int) -> Whole:
+    """diffusers' own tiling of the same weights, for what ours is measured against."""
+    module = copy.copy(module)
+    module.enable_tiling()
+    module.tile_sample_min_size, module.tile_latent_min_size = tile, tile // spec.downscale
+    module.tile_overlap_factor = overlap / tile
+    return Whole(module, spec)
 
 
 def run_in_float32(module: Any, spec: LatentSpec, direction: str, given: Tensor) -> Tensor:

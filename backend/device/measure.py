@@ -8,10 +8,13 @@ same quantity, so they are never mixed in one column.
 from __future__ import annotations
 
 import ctypes
+import platform
+import subprocess
 import sys
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -110,6 +113,9 @@ def free_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
+PROCESSOR = Message("this computer’s processor")
+
+
 def device_name(device: torch.device) -> Message:
     """A device as a person would call it; a GPU by its product name."""
     if device.type == "cuda":
@@ -117,10 +123,28 @@ def device_name(device: torch.device) -> Message:
 
         return literal(str(torch.cuda.get_device_name(device)))
     names = {
-        "cpu": Message("this computer’s processor"),
+        "cpu": PROCESSOR,
         "mps": Message("this Mac’s graphics chip"),
     }
     return names.get(device.type, literal(device.type))
+
+
+def processor_name() -> str | None:
+    """The processor as its maker calls it; None where the system does not say."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
+            names = (line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+            if name := next(names, ""):
+                return name
+    except OSError:
+        pass  # no Linux
+    if platform.system() == "Darwin":
+        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.strip() or None
+        except (OSError, subprocess.SubprocessError):
+            return None
+    return platform.processor() or None
 
 
 def empty_device_cache(device: torch.device) -> None:

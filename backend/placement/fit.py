@@ -62,9 +62,15 @@ class Fit:
 
 
 def streamed_forecast(
-    model: ModelSpec, direction: Direction, width: int, height: int, element_bytes: int = 2
+    model: ModelSpec,
+    direction: Direction,
+    width: int,
+    height: int,
+    element_bytes: int = 2,
+    card_bytes: int | None = None,
 ) -> int:
-    """Bytes of the streamed mode on a card: its plan, which is exact, and the weights."""
+    """Bytes of the streamed mode on a card of `card_bytes`, where nothing else is: its plan, which is exact, and the
+    weights."""
     import torch
 
     from backend.vae.architecture import weightless_vae
@@ -73,7 +79,8 @@ def streamed_forecast(
     module = weightless_vae(model)
     weights = sum(p.numel() for p in module.parameters()) * element_bytes
     dtype = torch.float32 if element_bytes == 4 else torch.float16
-    chosen = plan(module, height, width, direction=direction, dtype=dtype, device="cuda")
+    limit = None if card_bytes is None else round(card_bytes * _COMFORTABLE) - weights
+    chosen = plan(module, height, width, direction=direction, dtype=dtype, device="cuda", max_memory=limit)
     return int(weights + chosen.peak_bytes)
 
 
@@ -97,7 +104,7 @@ def will_it_fit(
     for direction in DIRECTIONS:
         for mode in ("whole", "streamed", "tiled"):
             if mode == "streamed":
-                forecast = streamed_forecast(model, direction, width, height, element_bytes)
+                forecast = streamed_forecast(model, direction, width, height, element_bytes, card_bytes)
                 fits.append(Fit(direction, mode, forecast, forecast, card_bytes))
                 continue
             tiles = tile if mode == "tiled" else None

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -158,22 +158,26 @@ def peak_bytes(request: StageRequest, mode: str, device: DeviceState) -> int | N
     element_bytes = 4 if device.dtype == "float32" else 2
     tile = request.options.tile_size if mode == "tiled" else None
     if mode == "streamed":
-        return _streamed_peak_bytes(request, device)
+        return _streamed_peak_bytes(request, device, device.budget_bytes)
     if mode == "tiny":
         return shapes.tiny_peak_bytes(*size, element_bytes, _probe(device))
     if mode not in ("whole", "tiled"):
         return 0
     if device.type == "cuda":
         return _gpu_memory(request, mode, device).full
-    return shapes.cpu_peak_bytes(
-        channels,
-        request.direction,
-        *size,
-        element_bytes,
-        _probe(device),
-        tile,
-        request.options.tile_overlap,
-        _layers_per_block(request.spec),
+    kept = 0
+    if tile is not None and max(size) > tile:
+        kept = shapes.tiled_kept_bytes(
+            request.direction, *size, element_bytes, tile, request.options.tile_overlap
+        )
+        size = (min(tile, request.width), min(tile, request.height))
+        if device.type == "cpu":  # where tiles are computed in strips, if they can be
+            one = _streamed_peak_bytes(replace(request, width=size[0], height=size[1]), device, None)
+            if one is not None:
+                return kept + one
+    layers = _layers_per_block(request.spec)
+    return kept + shapes.cpu_peak_bytes(
+        channels, request.direction, *size, element_bytes, _probe(device), layers
     )
 
 
@@ -196,8 +200,8 @@ def _layers_per_block(spec: ModelSpec) -> int:
     return int(weightless_vae(spec).config.layers_per_block)
 
 
-def _streamed_peak_bytes(request: StageRequest, device: DeviceState) -> int | None:
-    """The streamed mode plans its run to the byte."""
+def _streamed_peak_bytes(request: StageRequest, device: DeviceState, max_memory: int | None) -> int | None:
+    """The streamed mode plans its run to the byte. None if it cannot run this VAE."""
     import torch
 
     from backend.vae.architecture import weightless_vae
@@ -211,6 +215,7 @@ def _streamed_peak_bytes(request: StageRequest, device: DeviceState) -> int | No
             direction=request.direction,
             dtype=getattr(torch, device.dtype),
             device=device.type,
+            max_memory=max_memory,
         ).peak_bytes
     except UnsupportedVAEError:
         return None

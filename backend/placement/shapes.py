@@ -40,8 +40,6 @@ def cpu_peak_bytes(
     height: int,
     element_bytes: int,
     convolution: Probe,
-    tile_size: int | None = None,
-    tile_overlap: int = 0,
     layers_per_block: int = 2,
 ) -> int:
     """Bytes at the peak on a CPU: the maps alive at the full-resolution level and what `convolution` says it adds.
@@ -52,12 +50,19 @@ def cpu_peak_bytes(
         moments = list(_encoder_maps(block_out_channels, convolution, layers_per_block))
     else:
         moments = list(_decoder_maps(block_out_channels, convolution))
-    peak = kept = 0.0
-    for pixels in _tiles(width, height, tile_size or max(width, height), tile_overlap):
-        peak = max(peak, kept + max(alive * pixels + added.elements(pixels) for alive, added in moments))
-        if direction == "decode":
-            kept += 3 * pixels  # finished tiles wait to be blended when the last is there
-    return round(peak * element_bytes)
+    pixels = width * height
+    return round(max(alive * pixels + added.elements(pixels) for alive, added in moments) * element_bytes)
+
+
+def tiled_kept_bytes(
+    direction: Direction, width: int, height: int, element_bytes: int, tile_size: int, tile_overlap: int
+) -> int:
+    """Bytes that tiling holds beside the tile that is computed: the picture that tiles are put into, and what is left
+    of a row of them and of the one before to blend with. Latents are too small to count."""
+    if direction == "encode" or max(width, height) <= tile_size:
+        return 0
+    edges = sum(_sides(width, tile_size, tile_overlap)) + min(tile_size, height)
+    return 3 * (width * height + tile_overlap * edges) * element_bytes
 
 
 Moment = tuple[float, ConvolutionMemory]
@@ -128,16 +133,18 @@ def vae_parameters(block_out_channels: tuple[int, ...]) -> int:
 
 
 def tiled_pixels(width: int, height: int, tile_size: int, tile_overlap: int) -> int:
-    """Pixels that diffusers' tiling computes, overlaps counted as often as they are."""
+    """Pixels that tiling computes, overlaps counted as often as they are."""
     return sum(_tiles(width, height, tile_size, tile_overlap))
 
 
 def _tiles(width: int, height: int, tile_size: int, tile_overlap: int) -> list[int]:
-    """The pixels of each tile, in the order in which diffusers computes them."""
+    """The pixels of each tile, in the order in which they are computed."""
     if max(width, height) <= tile_size:
         return [width * height]
+    rows, columns = (_sides(side, tile_size, tile_overlap) for side in (height, width))
+    return [row * column for row in rows for column in columns]
 
-    def sides(side: int) -> list[int]:
-        return [min(tile_size, side - start) for start in range(0, side, tile_size - tile_overlap)]
 
-    return [rows * columns for rows in sides(height) for columns in sides(width)]
+def _sides(side: int, tile_size: int, tile_overlap: int) -> list[int]:
+    """Of the tiles that a side is cut into."""
+    return [min(tile_size, side - start) for start in range(0, side, tile_size - tile_overlap)]

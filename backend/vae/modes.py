@@ -33,7 +33,7 @@ LOCAL_MODES: dict[str, Callable[[Any, LatentSpec, ModeOptions], LocalVAE]] = {
         module, spec, stop=options.stop, max_memory=options.max_memory
     ),
     "tiled": lambda module, spec, options: Tiled(
-        module, spec, tile_size=options.tile_size, tile_overlap=options.tile_overlap
+        module, spec, tile_size=options.tile_size, tile_overlap=options.tile_overlap, stop=options.stop
     ),
     "tiny": lambda module, spec, _: Tiny(module, spec),
 }

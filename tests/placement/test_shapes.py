@@ -18,7 +18,13 @@ from backend.device.allocations import measure_allocations
 from backend.device.convolution import convolution_probe
 from backend.dtypes import dtype_name
 from backend.models import BUILTIN, SD_V1
-from backend.placement.shapes import cpu_peak_bytes, multiply_adds, tiled_pixels, tiny_peak_bytes
+from backend.placement.shapes import (
+    cpu_peak_bytes,
+    multiply_adds,
+    tiled_kept_bytes,
+    tiled_pixels,
+    tiny_peak_bytes,
+)
 from backend.vae.streamed import Streamed
 from backend.vae.streamed import plan as streamed_plan
 from backend.vae.tiled import Tiled
@@ -113,12 +119,16 @@ def test_a_whole_picture_on_a_processor(
 @pytest.mark.parametrize(("tile", "overlap"), [(64, 32), (64, 16)])
 @pytest.mark.parametrize("size", [(96, 80)])
 def test_tiles_on_a_processor(size: tuple[int, int], tile: int, overlap: int, dtype: torch.dtype) -> None:
+    if convolution_probe(dtype_name(dtype))(16, 16, 3).per_pixel > 4 * 16:
+        pytest.skip(
+            "this processor has no such products and writes out neighbourhoods; nothing picks the dtype there"
+        )
     vae = Tiled(blank_vae(SMALL, dtype), SD_V1.latents, tile_size=tile, tile_overlap=overlap)
     image, latents = tensors(*size, dtype)
-    probe = convolution_probe(dtype_name(dtype))
     for direction, work in (("encode", lambda: vae.encode(image)), ("decode", lambda: vae.decode(latents))):
-        expected = cpu_peak_bytes(SMALL, direction, *size, dtype.itemsize, probe, tile, overlap)  # type: ignore[arg-type]
-        assert expected == pytest.approx(peak_of(work), rel=TOLERANCE), direction
+        one = streamed_plan(vae.module, tile, tile, direction=direction).peak_bytes  # type: ignore[arg-type]
+        kept = tiled_kept_bytes(direction, *size, dtype.itemsize, tile, overlap)  # type: ignore[arg-type]
+        assert one + kept == pytest.approx(peak_of(work), rel=TOLERANCE), direction
 
 
 def test_the_tiny_vae_on_a_processor(dtype: torch.dtype) -> None:

@@ -16,12 +16,12 @@ from PIL import Image
 
 from backend import images
 from backend.device.loading import Loader
+from backend.device.measure import SAFE_SHARE
 from backend.device.queue import DeviceQueue
 from backend.errors import BadSettingError, Cancelled, LatentRelayError, OutOfMemoryError, RemoteError
 from backend.events import Event, Result, StageDone, StageStarted, Step, Waiting
 from backend.job import Job, VaeOptions, vae_modes
 from backend.models import BUILTIN
-from backend.placement.choose import SAFE_SHARE
 from backend.quality import psnr
 from backend.remote.vae import RemoteVae
 from backend.report import avoided_bytes

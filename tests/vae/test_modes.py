@@ -44,24 +44,46 @@ def test_whole_is_plain_diffusers_with_the_mean_and_the_scaling_applied(module: 
     assert torch.equal(vae.encode(image), latents), "encode never samples"
 
 
-def test_tiled_is_diffusers_tiling_at_the_size_asked_for_and_leaves_no_trace(module: Any) -> None:
-    image = torch.rand(1, 3, 64, 96) * 2 - 1
-    before = dict(vars(module))
-    latents = Tiled(module, SPEC, tile_size=32, tile_overlap=8).encode(image)
-    pixels = Tiled(module, SPEC, tile_size=32, tile_overlap=8).decode(latents)
-    assert {k: v for k, v in vars(module).items() if k in before} == before
+def tiled_by_diffusers(module: Any, tile: int, overlap: int, given: torch.Tensor) -> torch.Tensor:
+    """diffusers' own tiling, encode's mean or decode, by the channels of `given`."""
+    before = {name: getattr(module, name) for name in vars(module) if name.startswith(("use_til", "tile_"))}
     module.enable_tiling()
-    module.tile_sample_min_size, module.tile_latent_min_size, module.tile_overlap_factor = 32, 8, 0.25
+    module.tile_sample_min_size, module.tile_latent_min_size = tile, tile // SPEC.downscale
+    module.tile_overlap_factor = overlap / tile
     try:
         with torch.no_grad():
-            expected = module.encode(image).latent_dist.mean
-            assert torch.equal(latents, scale(expected, SPEC))
-            decoded = module.decode(unscale(latents, SPEC)).sample.clamp(-1, 1)
+            if given.shape[1] == 3:
+                return module.encode(given).latent_dist.mean
+            return module.decode(given).sample
     finally:
-        module.disable_tiling()
-        module.tile_sample_min_size, module.tile_latent_min_size = 32, 8
-    assert torch.equal(pixels, decoded)
-    assert not torch.equal(latents, Whole(module, SPEC).encode(image)), "tiles do not know of each other"
+        for name, value in before.items():
+            setattr(module, name, value)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (40, 100), (68, 33), (24, 60), (36, 36), (100, 132)])
+@pytest.mark.parametrize(("tile", "overlap"), [(32, 8), (32, 16), (32, 0), (48, 12), (32, 4)])
+def test_tiled_is_diffusers_tiling_at_the_size_asked_for(
+    module: Any, size: tuple[int, int], tile: int, overlap: int
+) -> None:
+    """Also where what is left for the last tiles is less than an overlap."""
+    height, width = size
+    vae = Tiled(module, SPEC, tile_size=tile, tile_overlap=overlap)
+    image = torch.rand(2, 3, height, width // 4 * 4) * 2 - 1
+    latents = vae.encode(image)
+    torch.testing.assert_close(latents, scale(tiled_by_diffusers(module, tile, overlap, image), SPEC))
+    codes = torch.randn(2, 4, height // 4, width // 4)
+    expected = tiled_by_diffusers(module, tile, overlap, unscale(codes, SPEC)).clamp(-1, 1)
+    torch.testing.assert_close(vae.decode(codes), expected)
+    if max(size) > 2 * tile:
+        assert not torch.allclose(latents, Whole(module, SPEC).encode(image), atol=1e-3)
+
+
+def test_tiled_leaves_no_trace_and_takes_what_is_left_of_a_picture(module: Any) -> None:
+    before = dict(vars(module))
+    image = torch.rand(1, 3, 50, 75) * 2 - 1  # the last tiles' sides are no multiple of four, or below it
+    latents = Tiled(module, SPEC, tile_size=32, tile_overlap=8).encode(image)
+    assert latents.shape == Whole(module, SPEC).encode(image).shape == (1, 4, 12, 18)
+    assert dict(vars(module)) == before
 
 
 def test_a_picture_smaller_than_a_tile_is_not_tiled(module: Any) -> None:

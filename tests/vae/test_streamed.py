@@ -17,7 +17,7 @@ from backend.errors import OutOfMemoryError, UnsupportedVAEError
 from backend.models import LatentSpec
 from backend.vae.streamed import Streamed, plan
 from backend.vae.streamed.kernels import blocked_attention, phase_conv, upsampling_conv, winograd_conv
-from backend.vae.streamed.strips import Statistics
+from backend.vae.streamed.statistics import RunConstants, Statistics
 from backend.vae.whole import Whole
 from benchmarks.streamed import allocated_peak
 
@@ -206,7 +206,7 @@ def test_fewer_multiplications_give_the_same_convolution(rows: int) -> None:
 
 def test_statistics_of_strips_are_those_of_the_map_even_far_from_zero() -> None:
     x = torch.randn(1, 8, 31, 17) * 0.01 + 1000
-    gathered = Statistics()
+    gathered = Statistics(RunConstants(x.device, [nn.GroupNorm(4, 8)]))
     for strip in x.split([1, 13, 2, 15], dim=2):
         gathered.update(strip.contiguous(memory_format=torch.channels_last))
     mean, variance = gathered.groups(4)
@@ -351,3 +351,21 @@ def test_on_a_gpu_the_result_and_the_peak_hold(direction: str, host: bool) -> No
         peak = allocated_peak(lambda: getattr(vae, "_" + direction)(given), device)
     assert peak is not None
     assert peak < 1.5 * vae.plan(direction, 1, 256, 192).peak_bytes  # type: ignore[arg-type]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("direction", ["encode", "decode"])
+def test_on_a_gpu_the_host_waits_for_nothing_between_the_strips(direction: str) -> None:
+    device = torch.device("cuda")
+    module = build((64, 128, 128), 32, 2).to(device, torch.float16)
+    vae = Streamed(module, spec_of(module), strip_bytes=1 << 20)
+    given = (picture(256, 192) if direction == "encode" else codes(module, 64, 48)).to(device, torch.float16)
+    run = getattr(vae, "_" + direction)
+    with torch.inference_mode():
+        run(given)  # libraries are loaded
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            run(given)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

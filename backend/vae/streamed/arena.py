@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from backend.vae.streamed.statistics import RunConstants
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,23 @@ class Arena:
     tested without a GPU.
     """
 
-    def __init__(self, size: int, dtype: torch.dtype, device: torch.device, *, host: bool = False) -> None:
+    def __init__(
+        self,
+        size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        host: bool = False,
+        norms: Sequence[nn.GroupNorm] = (),
+    ) -> None:
+        """`norms` are those that will be applied to its maps."""
         pinned = host and device.type == "cuda"
         buffer_device = torch.device("cpu") if host else device
         self.buffer = torch.empty(size, dtype=dtype, device=buffer_device, pin_memory=pinned)
         self._device = device
         self._host = host
         self._copies = HostCopies(device) if pinned else None
+        self.constants = RunConstants(device, norms)
 
     def view(self, slot: Slot) -> Tensor:
         """The map (1, C, H, W) at `slot`."""
@@ -52,9 +64,13 @@ class Arena:
         row = slot.pitch * slot.width
         return self.buffer.as_strided(shape, (row * slot.height, 1, row, slot.pitch), slot.offset)
 
+    def is_here(self, view: Tensor) -> bool:
+        """Whether `view` lies on the computing device, or at least where its values are used as they lie."""
+        return not self._host or view.device.type != "cpu"
+
     def load(self, view: Tensor) -> Tensor:
         """The values of `view` on the device; the view itself if they are there already."""
-        if not self._host or view.device.type != "cpu":
+        if self.is_here(view):
             return view
         if self._copies is None:
             return view.to(self._device, copy=True)

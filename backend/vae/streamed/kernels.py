@@ -30,6 +30,14 @@ def conv3x3(conv: nn.Conv2d) -> Kernel:
     return lambda window: F.conv2d(window, weight, conv.bias, padding=(0, 1))
 
 
+def map_conv3x3(conv: nn.Conv2d) -> Kernel | None:
+    """(1, C, H, W) to (1, O, H, W): the same with padding on all sides, for a map that is not cut into strips.
+    None where windows get by with fewer multiplications."""
+    if uses_winograd(conv, conv.weight.dtype, conv.weight.device.type):
+        return None
+    return lambda x: F.conv2d(x, conv.weight, conv.bias, padding=1)
+
+
 def uses_winograd(conv: nn.Conv2d, dtype: torch.dtype, device_type: str) -> bool:
     """Only in float32, whose precision the sums of rows cannot harm, and only on the CPU: cuDNN has its own."""
     narrowest = min(conv.in_channels, conv.out_channels)
@@ -81,6 +89,16 @@ def upsampling_conv(conv: nn.Conv2d) -> Kernel:
         return F.conv2d(doubled[:, :, 1:-1], weight, conv.bias, padding=(0, 1))
 
     return apply
+
+
+def map_upsampling_conv(conv: nn.Conv2d) -> Kernel | None:
+    """(1, C, H, W) to (1, O, 2H, 2W): the same for a map that is not cut into strips. None where windows get by with
+    fewer multiplications."""
+    if uses_phases(conv.weight.dtype):
+        return None
+    return lambda x: F.conv2d(
+        F.interpolate(x, scale_factor=2.0, mode="nearest"), conv.weight, conv.bias, padding=1
+    )
 
 
 def uses_phases(dtype: torch.dtype) -> bool:

@@ -7,27 +7,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from functools import partial
 from itertools import chain, product
 from typing import Any
 
 import torch
-from torch import nn
 
 from backend.report import Direction
-from backend.vae.streamed.arena import Slot
-from backend.vae.streamed.kernels import KEY_BLOCK, QUERY_BLOCK, uses_blocks, uses_phases, uses_winograd
-from backend.vae.streamed.steps import Kind, Step, StripPlan
+from backend.vae.streamed.builder import PlanBuilder
+from backend.vae.streamed.steps import StripPlan
 from backend.vae.streamed.support import check_supported
 
 CPU_STRIP_ELEMENTS = 2 << 20
 """Small enough for the strips of a layer to stay in the last-level cache."""
-GPU_STRIP_ELEMENTS = 16 << 20
-"""Large enough for the launches of a strip (about ten) not to outlast its arithmetic by much; not measured yet."""
-CPU_QUERIES = 1 << 10
-GPU_QUERIES = 8 << 10
-"""Queries of one attention call: enough for a kernel that gives each block of some 64 queries to one multiprocessor.
-Where torch has no fused kernel for a device, the call also takes this many rows of attention weights."""
+GPU_STRIP_ELEMENTS = (16 << 20, 64 << 20)
+"""Smallest and largest strips where memory allows either. A strip costs some six launches whatever its size: at 64 M
+elements a 1024 x 1024 decode is cut into four at most, and larger strips would save launches that no longer count.
+Small pictures have smaller ones, half or a quarter of what all maps take, or they would not save memory."""
 
 
 def plan(
@@ -56,20 +53,23 @@ def plan(
     """
     check_supported(module)
     weight = next(module.parameters())
-    dtype = dtype or weight.dtype
+    element = dtype or weight.dtype
     kind = torch.device(device or weight.device).type
     kind = "cpu" if kind == "meta" else kind
-    elements = CPU_STRIP_ELEMENTS if kind == "cpu" else GPU_STRIP_ELEMENTS
-    largest = strip_bytes or elements * dtype.itemsize
-    shifts = ((0,),) if strip_bytes else ((0, 2), (4, 6, 8, 10))
+    shifts = ((0,),) if strip_bytes else ((0, 2), (4, 6, 8, 10)) if kind == "cpu" else _GPU_SHIFTS
     hosts = [host] if host is not None else [False, True] if kind == "cuda" else [False]
     # For an encoder this is one more convolution of 128 channels: 2 % of the time for half of the memory.
     recomputes = [recompute] if recompute is not None else [True] if direction == "encode" else [False, True]
+
+    def build(on_host: bool, again: bool, strip: int) -> StripPlan:
+        builder = PlanBuilder(module, direction, element, kind, strip, host=on_host, recompute=again)
+        return builder.plan(batch, height, width)
+
     smallest: StripPlan | None = None
     for on_host, again, shift in chain(*(product(hosts, recomputes, group) for group in shifts)):
-        strip = largest >> shift
-        builder = _Builder(module, direction, dtype, kind, strip, host=on_host, recompute=again)
-        candidate = builder.plan(batch, height, width)
+        choices = partial(build, on_host, again)
+        largest = strip_bytes or _strip_elements(kind, choices) * element.itemsize
+        candidate = choices(largest >> shift)
         if max_memory is None or candidate.peak_bytes <= max_memory:
             return candidate
         if smallest is None or candidate.peak_bytes < smallest.peak_bytes:
@@ -78,299 +78,13 @@ def plan(
     return smallest
 
 
-@dataclass(frozen=True)
-class MemoryUse:
-    """Bytes that reading a map strip by strip takes: `strip` for the one returned, `held` between two strips, and
-    `peak` while one is computed, itself included."""
-
-    strip: int = 0
-    held: int = 0
-    peak: int = 0
-    dense: bool = True
-    """Whether strips can be used as they are; otherwise a norm or a 1x1 convolution copies them first."""
+_GPU_SHIFTS = ((0, 1, 2), (4, 6, 8, 10, 12))
 
 
-class _Builder:
-    """Walks the module and appends a step for each layer; keeps track of the slot that the live map lies in."""
-
-    def __init__(
-        self,
-        module: Any,
-        direction: Direction,
-        dtype: torch.dtype,
-        device_type: str,
-        strip_bytes: int,
-        *,
-        host: bool,
-        recompute: bool,
-    ) -> None:
-        self.module = module
-        self.direction = direction
-        self.dtype = dtype
-        self.device_type = device_type
-        self.strip_bytes = strip_bytes
-        self.host = host
-        self.recompute = recompute
-        self.factor = 2 ** (len(list(module.encoder.down_blocks)) - 1)
-        self.height = self.width = self.channels = 0  # of the present map
-        self.stream = MemoryUse()  # of the present map while it is a stream
-        self.steps: list[Step] = []
-        self.size = 0
-        self.live: Slot | None = None
-        """The map that the next layer reads; None while it is a stream that is not materialized."""
-        self.base: Slot | None = None
-        """The map that such a stream is computed from."""
-        self.spare: Slot | None = None
-        """A free slot of the live map's size, interleaved with it; a narrowing resnet leaves one."""
-
-    def plan(self, batch: int, height: int, width: int) -> StripPlan:
-        if self.direction == "encode":
-            self._encoder(self.module.encoder, height, width)
-        else:
-            self._decoder(self.module.decoder, height // self.factor, width // self.factor)
-        channels = self.steps[-1].layer.conv_out.out_channels
-        return StripPlan(
-            direction=self.direction,
-            batch=batch,
-            height=height,
-            width=width,
-            dtype=self.dtype,
-            device_type=self.device_type,
-            host=self.host,
-            recompute=self.recompute,
-            strip_target=self.strip_bytes,
-            steps=tuple(self.steps),
-            arena_elements=self.size,
-            output_size=(self.height, self.width),
-            output_bytes=batch * channels * self.height * self.width * self.dtype.itemsize,
-        )
-
-    def _encoder(self, encoder: Any, height: int, width: int) -> None:
-        self._conv_in(encoder.conv_in, height, width)
-        for level, block in enumerate(encoder.down_blocks):
-            for resnet in block.resnets:
-                self._resnet(resnet, finest=level == 0)
-            for layer in block.downsamplers or ():
-                self._downsample(layer.conv)
-        self._mid(encoder.mid_block)
-        self._conv_out(encoder)
-
-    def _decoder(self, decoder: Any, height: int, width: int) -> None:
-        self._conv_in(decoder.conv_in, height, width)
-        self._mid(decoder.mid_block)
-        last = len(decoder.up_blocks) - 1
-        for level, block in enumerate(decoder.up_blocks):
-            for resnet in block.resnets:
-                self._resnet(resnet, finest=level == last)
-            for layer in block.upsamplers or ():
-                self._upsample(layer.conv, to_finest=level + 1 == last)
-        self._conv_out(decoder)
-
-    def _mid(self, block: Any) -> None:
-        self._resnet(block.resnets[0], finest=False)
-        for attention, resnet in zip(block.attentions, block.resnets[1:], strict=False):
-            if attention is not None:
-                self._attention(attention)
-            self._resnet(resnet, finest=False)
-
-    # ---- one method a layer: choose slots, then append the step
-
-    def _conv_in(self, conv: nn.Conv2d, height: int, width: int) -> None:
-        # So few input channels that recomputing it is cheaper than keeping it.
-        self.height, self.width, self.channels = height, width, conv.out_channels
-        rows = self._rows(conv.out_channels)
-        self.stream = self._convolve(MemoryUse(), conv, rows, normed=False)
-        self._append("conv_in", conv, rows, self.stream.peak)
-
-    def _resnet(self, resnet: Any, *, finest: bool) -> None:
-        source, inside, outside = self.live, resnet.conv1.out_channels, resnet.conv2.out_channels
-        rows = self._rows(max(self.channels, inside, outside))
-        x = self._read(source, rows)
-        kind: Kind = "resnet"
-        hidden: Slot | None
-        if source is None:
-            hidden = target = self._allocate(inside)
-        elif resnet.conv_shortcut is None:
-            target = source
-            hidden = None if self.recompute and finest else self.spare or self._allocate(inside)
-        elif 2 * inside <= source.channels and not self.host:
-            # Narrowing: each pixel's channels are replaced by [hidden | shortcut], so no further map is needed.
-            # Not in host memory: there is room, and copies must be of whole rows to be fast.
-            kind = "split_resnet"
-            hidden = replace(source, channels=inside)
-            target = replace(hidden, offset=source.offset + inside)
-        else:
-            hidden = target = self._allocate(inside)
-        first = self._convolve(x, resnet.conv1, rows)
-        if kind == "split_resnet":
-            first = self._add(first, x, rows, outside)
-            second = self._convolve(self._read(hidden, rows), resnet.conv2, rows)
-        else:
-            second = self._convolve(first if hidden is None else self._read(hidden, rows), resnet.conv2, rows)
-            second = self._add(second, x, rows, outside if resnet.conv_shortcut is not None else 0)
-        self._append(kind, resnet, rows, max(first.peak, second.peak), target=target, hidden=hidden)
-        self.spare = hidden if kind == "split_resnet" else self.spare if target is source else None
-        self._set_live(target)
-
-    def _attention(self, layer: Any) -> None:
-        source = self.live
-        assert source is not None
-        row = self._row(self.channels)
-        queries = CPU_QUERIES if self.device_type == "cpu" else GPU_QUERIES
-        rows = max(1, min(self._rows(self.channels), queries // self.width))
-        strip = (rows + 1) * row
-        # Query and mixed beside the kernel's own buffers; later mixed and result, with query and strip not yet freed.
-        workspace = max(2 * strip + self._attention_bytes(rows * self.width, layer.heads), 4 * strip)
-        if self.host:
-            keys_values = None
-            workspace += 2 * self.height * row
-        else:
-            keys = self._allocate(self.channels)
-            keys_values = (keys, self._allocate(self.channels, beside=keys))
-        self._append("attention", layer, rows, workspace, target=source, keys_values=keys_values)
-
-    def _downsample(self, conv: nn.Conv2d) -> None:
-        source = self.live
-        assert source is not None
-        input_row = self._row(self.channels)
-        self.height, self.width = self.height // 2, self.width // 2
-        # In place: row r is written after row 2r + 2 has been read.
-        target = Slot(source.offset, self.channels, self.height, self.width, self.channels)
-        rows = self._rows(2 * self.channels)
-        weights = 2 * conv.weight.numel() * self.dtype.itemsize
-        workspace = weights + (2 * rows + 3) * input_row + (rows + 1) * self._row(self.channels)
-        self._append("downsample", conv, rows, workspace, target=target)
-        self._set_live(target)
-
-    def _upsample(self, conv: nn.Conv2d, *, to_finest: bool) -> None:
-        source = self.live
-        assert source is not None
-        size = source.elements
-        recomputed = self.recompute and to_finest
-        if recomputed:
-            start = 0
-        else:
-            # The result is written from the arena's front over the source at its tail. With h source rows of n
-            # elements: when row r has been read, at most 4 (r - 1) n elements are written, and the next row to be
-            # read lies at (3h + r) n or later.
-            start = max(4 * size, source.end + size) - size
-        moved = Slot(start, self.channels, self.height, self.width, self.channels)
-        if source.pitch > self.channels or (source.offset > 0 if recomputed else source.offset < 3 * size):
-            rows = self._rows(self.channels)
-            self._append("move", None, rows, (rows + 1) * self._row(self.channels), target=moved)
-        else:
-            moved = source
-        self._set_live(moved)
-        self.height, self.width = 2 * self.height, 2 * self.width
-        rows = self._rows(self.channels)
-        unit = self._row(self.channels)  # of the result; a row of the source is half as long
-        weights = conv.weight.numel() * self.dtype.itemsize
-        held = (rows // 2 + 3) * unit // 2
-        if uses_phases(self.dtype):
-            held += weights * 16 // 9
-            beside = (rows // 2 + 1) * unit + weights * 8 // 9
-        else:
-            held += weights
-            beside = (rows + 6) * unit + weights
-        strip = (rows + 2) * unit
-        result = MemoryUse(strip, held, held + strip + beside)
-        if recomputed:
-            self.stream = result
-            self._append("upsample", conv, rows, result.peak)
-            self.live = None
-        else:
-            target = Slot(0, self.channels, self.height, self.width, self.channels)
-            self._append("upsample", conv, rows, result.peak, target=target)
-            self._set_live(target)
-
-    def _conv_out(self, net: Any) -> None:
-        rows = self._rows(self.channels)
-        image = self._convolve(self._read(self.live, rows), net.conv_out, rows)
-        self._append("conv_out", net, rows, image.peak)
-
-    # ---- arithmetic
-
-    def _append(self, kind: Kind, layer: Any, rows: int, workspace: int, **slots: Any) -> None:
-        self.steps.append(Step(kind, layer, rows, workspace, source=self.live, **slots))
-        pair = slots.get("keys_values") or ()
-        for slot in (slots.get("target"), slots.get("hidden"), *pair):
-            if slot is not None:
-                self.size = max(self.size, slot.end)
-
-    def _set_live(self, slot: Slot) -> None:
-        if slot is not self.live:
-            self.live = self.base = slot
-        self.channels = slot.channels
-        if slot.pitch == slot.channels:
-            self.spare = None
-
-    def _allocate(self, channels: int, beside: Slot | None = None) -> Slot:
-        """Room for one more map of the present size: as high as possible, so that what comes later finds the front
-        free; the arena grows only if there is none."""
-        need = channels * self.height * self.width
-        taken = [slot for slot in (self.base, beside) if slot is not None]
-        low = min((slot.offset for slot in taken), default=self.size)
-        high = max((slot.end for slot in taken), default=0)
-        if self.size - high >= need:
-            start = self.size - need
-        elif low >= need:
-            start = 0
-        else:
-            start = high
-        return Slot(start, channels, self.height, self.width, channels)
-
-    def _rows(self, channels: int) -> int:
-        """Height of strips of at most `strip_bytes`, all about equal; even, since rows are computed in pairs."""
-        max_rows = max(1, self.strip_bytes // (self.width * channels * self.dtype.itemsize))
-        rows = -(-self.height // -(-self.height // max_rows))
-        return rows if rows == 1 else rows + rows % 2
-
-    def _row(self, channels: int) -> int:
-        return self.width * channels * self.dtype.itemsize
-
-    def _read(self, slot: Slot | None, rows: int) -> MemoryUse:
-        """What `FeatureMap.strips` takes, or the present stream's."""
-        if slot is None:
-            return self.stream
-        coming = 2 * (rows + 1) * self._row(slot.channels) if self.host else 0  # this strip and the next
-        return MemoryUse(coming, 0, coming, dense=slot.pitch == slot.channels)
-
-    def _convolve(self, x: MemoryUse, conv: nn.Conv2d, rows: int, *, normed: bool = True) -> MemoryUse:
-        """What `strips.convolve` takes: first rows are normalised into a window, then the window is convolved."""
-        taller = min(rows, self.height) + 1  # the first and the last strip may have a row more
-        window = (taller + 2) * self._row(conv.in_channels)
-        normalised = taller * self._row(conv.in_channels) * (0 if not normed else 1 if x.dense else 2)
-        out = taller * self._row(conv.out_channels)
-        weights = conv.weight.numel() * self.dtype.itemsize
-        scratch = weights  # the library rearranges them for each call
-        if uses_winograd(conv, self.dtype, self.device_type):
-            halves = self._row(conv.in_channels) + self._row(conv.out_channels)
-            scratch = weights // 3 + taller * halves // 2
-            weights = weights * 7 // 3
-        held = x.held + weights + window
-        peak = max(weights + window + x.peak, held + x.strip + normalised, held + out + scratch)
-        return MemoryUse(out, held, peak)
-
-    def _attention_bytes(self, queries: int, heads: int) -> int:
-        """What the attention allocates on a CPU beside query and result: the float32 scores and sums of one block of
-        queries and a rounded copy of the scores in half precision, with torch's fused kernel for each thread
-        (ATen/native/cpu/FlashAttentionKernel.cpp).
-        """
-        if self.device_type != "cpu":
-            return 0
-        if uses_blocks(self.dtype, self.device_type):
-            block = min(QUERY_BLOCK, queries)
-            scores = 6 * heads * min(KEY_BLOCK, self.height * self.width)
-            return block * (scores + 6 * self.channels)
-        block = 256 if queries >= 768 else 64 if queries >= 192 else 32
-        keys = min(512, self.height * self.width)
-        scores = block * keys * (4 if self.dtype == torch.float32 else 6)
-        return torch.get_num_threads() * (scores + 4 * block * (self.channels // heads + 2))
-
-    def _add(self, y: MemoryUse, x: MemoryUse, rows: int, shortcut_channels: int) -> MemoryUse:
-        """What `strips.add` takes: a strip of y is there while the same rows of x are read and perhaps convolved."""
-        short = (rows + 1) * self._row(shortcut_channels)
-        following = x.peak + x.strip  # strips of a stream are joined to fit
-        dense = 0 if x.dense or not shortcut_channels else (rows + 1) * self._row(self.channels)
-        beside = max(following, x.held + x.strip + dense + short)
-        return MemoryUse(y.strip, y.held + x.held, max(y.peak + x.held, y.held + y.strip + beside))
+def _strip_elements(device_type: str, build: Callable[[int], StripPlan]) -> int:
+    """Of the largest strips that a plan would have; `build` makes the plan with strips of so many bytes."""
+    if device_type == "cpu":
+        return CPU_STRIP_ELEMENTS
+    low, high = GPU_STRIP_ELEMENTS
+    arena = build(low).arena_elements
+    return min(high, max(low, arena // 4, min(arena // 2, high // 2)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from backend.report import Direction
 from backend.vae.streamed.arena import Slot
@@ -27,6 +28,16 @@ class Step:
     target: Slot | None = None
     hidden: Slot | None = None
     keys_values: tuple[Slot, Slot] | None = None
+    in_one_strip: bool = False
+    """Whether the hidden map of a resnet is one strip, which goes from one convolution to the next as it is."""
+
+    @property
+    def norms(self) -> list[nn.GroupNorm]:
+        """Those that the step applies."""
+        if self.kind == "conv_out":
+            return [self.layer.conv_norm_out]
+        layers = () if self.layer is None else self.layer.modules()
+        return [layer for layer in layers if isinstance(layer, nn.GroupNorm)]
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,7 @@ class StripPlan:
     arena_elements: int
     output_size: tuple[int, int]
     output_bytes: int
+    constant_bytes: int
 
     @property
     def arena_bytes(self) -> int:
@@ -72,7 +84,8 @@ class StripPlan:
     @property
     def peak_bytes(self) -> int:
         """The maximum the run allocates on the module's device at once, output included, weights and input not."""
-        return self.arena_bytes - self.host_bytes + self.strip_bytes + self.output_bytes
+        held = self.arena_bytes - self.host_bytes + self.output_bytes + self.constant_bytes
+        return held + self.strip_bytes
 
 
 _NOWHERE = Slot(0, 0, 0, 0, 0)

@@ -17,7 +17,7 @@ Loops here yield expressions rather than names, because a name in a suspended ge
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -26,47 +26,19 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 from backend.vae.streamed.arena import Arena
-from backend.vae.streamed.kernels import attention, conv3x3, upsampling_conv
+from backend.vae.streamed.kernels import (
+    attention,
+    conv3x3,
+    map_conv3x3,
+    map_upsampling_conv,
+    upsampling_conv,
+)
+from backend.vae.streamed.statistics import RunConstants, Statistics
 
 CHANNELS_LAST = torch.channels_last
 
-
-class Statistics:
-    """Mean and variance per channel of a map, gathered from its strips."""
-
-    def __init__(self) -> None:
-        self._strips: list[tuple[int, Tensor, Tensor]] = []
-
-    def update(self, strip: Tensor) -> None:
-        """Add one strip (1, C, rows, W): two passes over rows that are still in the cache."""
-        channels = strip.shape[1]
-        if strip.device.type == "mps":  # has no batch_norm_update_stats
-            variance, mean = torch.var_mean(strip.float(), dim=(0, 2, 3), correction=0)
-        else:
-            # Float32 buffers make the op return float32 statistics for half-precision strips too.
-            unused = strip.new_zeros(channels, dtype=torch.float32)
-            mean, variance = torch.batch_norm_update_stats(strip, unused, unused.clone(), 0.0)
-        self._strips.append((strip.numel() // channels, mean, variance))
-
-    def groups(self, count: int) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance (C,) in float32, equal within each of the `count` groups.
-
-        The strips are merged in float64 by the law of total variance, which is what Chan, Golub and LeVeque's
-        pairwise update (1979) amounts to when all parts are at hand: var = E[var_i] + E[(mean_i - mean)^2].
-        """
-        means = torch.stack([mean for _, mean, _ in self._strips])
-        variances = torch.stack([variance for _, _, variance in self._strips])
-        device = means.device
-        if device.type == "mps":  # has no float64
-            means, variances = means.cpu(), variances.cpu()
-        weights = torch.tensor([n for n, _, _ in self._strips], dtype=torch.float64, device=means.device)
-        weights = (weights / weights.sum())[:, None, None]
-        means = means.double().view(len(weights), count, -1)  # (strips, groups, channels in a group)
-        variances = variances.double().view(len(weights), count, -1)
-        mean = (weights * means).sum(0).mean(1, keepdim=True)
-        variance = (weights * (variances + (means - mean) ** 2)).sum(0).mean(1, keepdim=True)
-        size = means.shape[2]
-        return tuple(v.expand(-1, size).flatten().float().to(device) for v in (mean, variance))  # type: ignore[return-value]
+AT_ONCE_ELEMENTS = 1 << 30
+"""Of a map, for one call of a statistics kernel: CUDA's count in 32-bit integers."""
 
 
 class StripSource(Protocol):
@@ -75,7 +47,7 @@ class StripSource(Protocol):
     channels: int
     height: int
     width: int
-    statistics: Statistics
+    statistics: Statistics | None
 
     def strips(self, rows: int) -> Iterator[Tensor]:
         """Consecutive strips (1, C, about `rows`, W) on the computing device, valid until the next is asked for."""
@@ -92,10 +64,13 @@ class FeatureMap:
 
     tensor: Tensor
     arena: Arena
-    statistics: Statistics = field(default_factory=Statistics)
+    statistics: Statistics | None = None
 
     def __post_init__(self) -> None:
         _, self.channels, self.height, self.width = self.tensor.shape
+        self.here = self.arena.is_here(self.tensor)
+        """On the computing device, not in host memory."""
+        self.dense = self.tensor.is_contiguous(memory_format=CHANNELS_LAST)
 
     def strips(self, rows: int) -> Iterator[Tensor]:
         # The first strip has one row more: a 3x3 convolution then yields strips of exactly `rows` rows each.
@@ -112,8 +87,16 @@ class FeatureMap:
 
         return read
 
-    def write(self, top: int, strip: Tensor) -> None:
-        self.arena.store(strip, self.tensor[:, :, top : top + strip.shape[2]])
+    def write(self, top: int, strip: Tensor, rest: Tensor | None = None) -> Tensor:
+        """Write `strip`, or the sum of both, at row `top`; returns rows with the written values, dense and on the
+        computing device. `rest` may be the very rows that are written."""
+        view = self.tensor[:, :, top : top + strip.shape[2]]
+        if rest is not None and self.here and self.dense:
+            return torch.add(strip, rest, out=view)
+        if rest is not None:
+            strip.add_(rest)
+        self.arena.store(strip, view)
+        return strip
 
 
 @dataclass
@@ -124,7 +107,7 @@ class Stream:
     height: int
     width: int
     strips: Callable[[int], Iterator[Tensor]]
-    statistics: Statistics = field(default_factory=Statistics)
+    statistics: Statistics | None = None
 
     def follow(self, rows: int) -> Callable[[int], Tensor]:
         strips = self.strips(rows)
@@ -143,25 +126,58 @@ class Stream:
 # ---- running a stream
 
 
-def materialize(stream: Stream, target: FeatureMap, rows: int, *, with_statistics: bool = True) -> FeatureMap:
-    """Run `stream`, write it into `target` and take its statistics. The target may be a map that it reads from."""
-    top, statistics = 0, Statistics()
+def materialize(
+    stream: Stream,
+    target: FeatureMap,
+    rows: int,
+    residual: StripSource | None = None,
+    shortcut: nn.Conv2d | None = None,
+    *,
+    with_statistics: bool = True,
+) -> FeatureMap:
+    """Run `stream`, plus `residual` or its 1x1 convolution, into `target`, and take the sum's statistics.
+
+    The target may be a map that either reads from.
+    """
+    top, statistics = 0, Statistics(target.arena.constants)
+    following = None if residual is None else residual.follow(rows)
+    # On a processor a strip is still in the cache. For a GPU's cache it is too large, and one call costs less.
+    # MPS has no kernel that does it without a copy in float32.
+    at_once = target.here and target.dense and target.tensor.device.type not in ("cpu", "mps")
     for strip in stream.strips(rows):
-        if with_statistics:
+        rest = None if following is None else following(strip.shape[2])
+        if rest is not None and shortcut is not None:
+            rest = shortcut(rest)
+        strip = target.write(top, strip, rest)
+        del rest
+        if with_statistics and not at_once:
             statistics.update(strip)
-        target.write(top, strip)
         top += strip.shape[2]
         del strip
+    if with_statistics and at_once:
+        for part in target.tensor.split(max(1, AT_ONCE_ELEMENTS // (target.channels * target.width)), dim=2):
+            statistics.update(part)
     target.statistics = statistics
     return target
 
 
-def gather_statistics(x: StripSource, rows: int) -> None:
+def compute_once(stream: Stream, rows: int, constants: RunConstants) -> Stream:
+    """Run a stream that is one strip, and take its statistics; what is returned yields that strip, a single time."""
+    statistics = Statistics(constants)
+    held = list(stream.strips(rows))
+    statistics.update(held[0])
+    return Stream(
+        stream.channels, stream.height, stream.width, lambda _: iter((held.pop(),)), statistics=statistics
+    )
+
+
+def gather_statistics(x: StripSource, rows: int, constants: RunConstants) -> None:
     """Run a stream for its statistics alone, in strips of `rows`; no result is stored."""
-    x.statistics = Statistics()
+    statistics = Statistics(constants)
     for strip in x.strips(rows):
-        x.statistics.update(strip)
+        statistics.update(strip)
         del strip
+    x.statistics = statistics
 
 
 # ---- layers
@@ -176,7 +192,7 @@ def windows(x: StripSource, rows: int, norm: nn.GroupNorm | None = None, stride:
     column on the right, for stride 2 (diffusers' Downsample2D pads (0, 1, 0, 1)).
     """
     affine = None if norm is None else _affine(x, norm)
-    above, right = (1, 0) if stride == 1 else (0, 1)
+    above = 1 if stride == 1 else 0
     buffer: Tensor | None = None
     held, unread = above, x.height
     for strip in x.strips(rows):
@@ -184,9 +200,9 @@ def windows(x: StripSource, rows: int, norm: nn.GroupNorm | None = None, stride:
         unread -= count
         needed = held + count + (unread == 0)
         if buffer is None:
-            buffer = _window(strip, max(needed, min(rows, x.height) + 3), x.width + right)
+            buffer = _window(strip, max(needed, min(rows, x.height) + 3), x.width, stride)
         elif buffer.shape[2] < needed:  # streams may yield a strip or two of more than `rows`
-            taller = _window(strip, needed, x.width + right)
+            taller = _window(strip, needed, x.width, stride)
             taller[:, :, :held] = buffer[:, :, :held]
             buffer = taller
             del taller
@@ -199,7 +215,9 @@ def windows(x: StripSource, rows: int, norm: nn.GroupNorm | None = None, stride:
         if outputs > 0:
             yield buffer[:, :, : (outputs - 1) * stride + 3]
             used = outputs * stride
-            buffer[:, :, : held - used] = buffer[:, :, used:held].clone()
+            if unread:
+                kept = buffer[:, :, used:held]
+                buffer[:, :, : held - used] = kept if used >= held - used else kept.clone()
             held -= used
 
 
@@ -207,6 +225,10 @@ def convolve(x: StripSource, conv: nn.Conv2d, norm: nn.GroupNorm | None = None) 
     """conv(silu(norm(x))), or conv(x), for a 3x3 convolution with padding 1."""
 
     def strips(rows: int) -> Iterator[Tensor]:
+        at_once = map_conv3x3(conv) if rows >= x.height else None
+        if at_once is not None:
+            yield at_once(_only_strip(x, norm))
+            return
         apply = conv3x3(conv)
         for window in windows(x, rows, norm):
             yield apply(window)
@@ -218,6 +240,10 @@ def upsample(x: StripSource, conv: nn.Conv2d) -> Stream:
     """conv(nearest x2 of x) without the upsampled map; see `kernels.upsampling_conv`."""
 
     def strips(rows: int) -> Iterator[Tensor]:
+        at_once = map_upsampling_conv(conv) if rows >= 2 * x.height else None
+        if at_once is not None:
+            yield at_once(_only_strip(x))
+            return
         apply = upsampling_conv(conv)
         for window in windows(x, max(1, rows // 2)):
             yield apply(window)
@@ -236,19 +262,6 @@ def downsample(x: StripSource, conv: nn.Conv2d) -> Stream:
     return Stream(conv.out_channels, x.height // 2, x.width // 2, strips)
 
 
-def add(y: Stream, x: StripSource, shortcut: nn.Conv2d | None = None) -> Stream:
-    """y + x, or y + shortcut(x) with a 1x1 convolution."""
-
-    def strips(rows: int) -> Iterator[Tensor]:
-        following = x.follow(rows)
-        for strip in y.strips(rows):
-            rest = following(strip.shape[2])
-            yield strip.add_(rest if shortcut is None else shortcut(rest))
-            del strip, rest
-
-    return Stream(y.channels, y.height, y.width, strips)
-
-
 def split(
     x: FeatureMap,
     conv: nn.Conv2d,
@@ -259,15 +272,16 @@ def split(
 ) -> None:
     """Write conv(silu(norm(x))) and shortcut(x) into `targets`. They may share x's memory: x is read once for both."""
     hidden, short = targets
-    hidden.statistics = Statistics()
+    statistics = Statistics(hidden.arena.constants)
     following, top = x.follow(rows), 0
     for strip in convolve(x, conv, norm).strips(rows):
         rest = shortcut(following(strip.shape[2]))
-        hidden.statistics.update(strip)
+        statistics.update(strip)
         hidden.write(top, strip)
         short.write(top, rest)
         top += strip.shape[2]
         del strip, rest
+    hidden.statistics = statistics
 
 
 def copy(x: StripSource) -> Stream:
@@ -282,7 +296,7 @@ def copy(x: StripSource) -> Stream:
 
 
 def attend(x: FeatureMap, layer: Any, keys: FeatureMap, values: FeatureMap, rows: int) -> Stream:
-    """x + attention(norm(x)) over all pixels: keys and values of the whole map first, then queries strip by strip.
+    """attention(norm(x)) over all pixels: keys and values of the whole map first, then queries strip by strip.
 
     `layer` is diffusers' Attention in its VAE form; `keys` and `values` are maps of x's size to fill.
     """
@@ -303,7 +317,7 @@ def attend(x: FeatureMap, layer: Any, keys: FeatureMap, values: FeatureMap, rows
         for strip in x.strips(rows):
             query = heads(layer.to_q(_tokens(F.batch_norm(_dense(strip), *affine))))
             mixed = attention(query, k, v).transpose(1, 2).flatten(2)[0]
-            yield _untokens(layer.to_out[0](mixed), strip.shape).add_(strip)
+            yield _untokens(layer.to_out[0](mixed), strip.shape)
             del strip, query, mixed
 
     return Stream(x.channels, x.height, x.width, strips)
@@ -318,15 +332,27 @@ def _affine(x: StripSource, norm: nn.GroupNorm) -> tuple[Any, ...]:
     Batch norm in evaluation mode is x * scale + shift per channel, and unlike a product of tensors it takes float32
     statistics with half-precision input.
     """
+    assert x.statistics is not None, "the step that made x takes them"
     mean, variance = x.statistics.groups(norm.num_groups)
-    return mean, variance, norm.weight.float(), norm.bias.float(), False, 0.0, norm.eps
+    return mean, variance, *x.statistics.constants.affine(norm), False, 0.0, norm.eps
 
 
-def _window(like: Tensor, rows: int, width: int) -> Tensor:
-    shape = (1, like.shape[1], rows, width)
+def _only_strip(x: StripSource, norm: nn.GroupNorm | None = None) -> Tensor:
+    """silu(norm(x)), or x, of a map that is no taller than a strip."""
+    affine = None if norm is None else _affine(x, norm)
+    (strip,) = x.strips(x.height)
+    if affine is None:
+        return _dense(strip)
+    return F.silu(F.batch_norm(_dense(strip), *affine), inplace=True)
+
+
+def _window(like: Tensor, rows: int, width: int, stride: int) -> Tensor:
+    shape = (1, like.shape[1], rows, width if stride == 1 else width + 1)
     window = torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=CHANNELS_LAST)
-    window[:, :, 0].zero_()  # the row above the map, for stride 1
-    window[:, :, :, -1].zero_()  # the column on the right, for stride 2
+    beyond = (
+        window[:, :, 0] if stride == 1 else window[:, :, :, -1]
+    )  # the row above the map, the column on the right
+    beyond.zero_()
     return window
 
 

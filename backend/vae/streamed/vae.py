@@ -20,8 +20,8 @@ from backend.vae.streamed.steps import Step, StripPlan
 from backend.vae.streamed.strips import (
     FeatureMap,
     StripSource,
-    add,
     attend,
+    compute_once,
     convolve,
     copy,
     downsample,
@@ -109,7 +109,8 @@ def run(chosen: StripPlan, given: Tensor, between: Callable[[], None] = lambda: 
     `given` is on the device and in the dtype of the plan's module. The result has both, and is contiguous. `between`
     is called before each step; the modules' own forward hooks are not, since no module's forward is.
     """
-    arena = Arena(chosen.arena_elements, given.dtype, given.device, host=chosen.host)
+    norms = [norm for step in chosen.steps for norm in step.norms]
+    arena = Arena(chosen.arena_elements, given.dtype, given.device, host=chosen.host, norms=norms)
     conv_out = chosen.steps[-1].layer.conv_out
     result = given.new_empty((len(given), conv_out.out_channels, *chosen.output_size))
     for i in range(len(given)):
@@ -129,38 +130,41 @@ def _run_step(step: Step, x: StripSource, arena: Arena, device: torch.device) ->
     layer, rows = step.layer, step.rows
     target = FeatureMap(arena.view(step.target), arena) if step.target is not None else None
     hidden = FeatureMap(arena.view(step.hidden), arena) if step.hidden is not None else None
-    if step.kind == "conv_in":
+    if step.kind == "conv_in" and target is None:
         stream = convolve(x, layer)
-        gather_statistics(stream, rows)
+        gather_statistics(stream, rows, arena.constants)
         return stream
     if step.kind == "upsample" and target is None:
         stream = upsample(x, layer)
-        gather_statistics(stream, rows)
+        gather_statistics(stream, rows, arena.constants)
         return stream
     assert target is not None
     match step.kind:
+        case "conv_in":
+            return materialize(convolve(x, layer), target, rows)
         case "resnet":
             inner = convolve(x, layer.conv1, layer.norm1)
             if hidden is not None:
                 h: StripSource = materialize(inner, hidden, rows)
+            elif step.in_one_strip:
+                h = compute_once(inner, rows, arena.constants)
             else:
-                gather_statistics(inner, rows)
+                gather_statistics(inner, rows, arena.constants)
                 h = inner
-            return materialize(
-                add(convolve(h, layer.conv2, layer.norm2), x, layer.conv_shortcut), target, rows
-            )
+            outer = convolve(h, layer.conv2, layer.norm2)
+            return materialize(outer, target, rows, x, layer.conv_shortcut)
         case "split_resnet":
             assert isinstance(x, FeatureMap)
             assert hidden is not None
             split(x, layer.conv1, layer.norm1, layer.conv_shortcut, rows, (hidden, target))
-            return materialize(add(convolve(hidden, layer.conv2, layer.norm2), target), target, rows)
+            return materialize(convolve(hidden, layer.conv2, layer.norm2), target, rows, target)
         case "attention":
             assert isinstance(x, FeatureMap)
             if step.keys_values is not None:
                 keys, values = (FeatureMap(arena.view(slot), arena) for slot in step.keys_values)
             else:  # small enough to stay on the device while the other maps are in host memory
                 keys, values = (FeatureMap(torch.empty_like(x.tensor, device=device), arena) for _ in "kv")
-            return materialize(attend(x, layer, keys, values, rows), target, rows)
+            return materialize(attend(x, layer, keys, values, rows), target, rows, x)
         case "upsample":
             return materialize(upsample(x, layer), target, rows)
         case "downsample":
