@@ -190,7 +190,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = run(plan, Path(folder), report=lambda text: print(text, file=sys.stderr, flush=True))
     print(table(result), file=sys.stderr)
-    name = "load-kill-cpu" if options.kill else "load-cpu"
+    name = "load-kill-cpu" if plan.kill else "load-leavers-cpu" if plan.leavers else "load-cpu"
     publish(name, {"machine": machine(), "note": options.note} | result, save=not options.no_save)
     sys.exit(0 if sound(result) else 1)
 
