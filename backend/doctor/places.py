@@ -19,7 +19,7 @@ _STATUS: dict[str, Status] = {"ready": "ok", "starting": "note", "broken": "prob
 def default_model(studio: Studio) -> Iterator[Finding]:
     """The model that the page opens with here."""
     spec, reason = studio.default_model()
-    message = Message("The page opens with {model}: {reason}", model=spec.title, reason=reason)
+    message = Message("The page opens with {model}: {reason}", model=spec.title_message, reason=reason)
     yield Finding("default model", "ok", message, {"model": spec.name})
 
 
@@ -44,7 +44,7 @@ def models(studio: Studio) -> Iterator[Finding]:
             "reasons": {direction: str(reason) for direction, (_, reason) in stages.items()},
         }
         values = {
-            "model": spec.title,
+            "model": spec.title_message,
             "side": side,
             "dtype": state.dtype,
             "mode": mode_name(stages["decode"][0]),
@@ -76,7 +76,7 @@ def endpoints(studio: Studio) -> Iterator[Finding]:
             figures = {"host": host, "status": found.status, "latency": found.latency}
             message = Message(
                 "{model}, {host}: {answer}",
-                model=spec.title,
+                model=spec.title_message,
                 host=literal(host),
                 answer=found.message,
             )

@@ -72,7 +72,7 @@ def _judged(row: Row, spec: ModelSpec, side: int, forecast: int | None) -> Findi
     ratio = None if not row.added_bytes or not forecast else row.added_bytes / forecast
     figures["peak_as_multiple_of_forecast"] = ratio
     values = {
-        "model": spec.title,
+        "model": spec.title_message,
         "mode": mode_name(row.mode),
         "side": side,
         "seconds": f"{row.seconds:.2g}",
@@ -127,7 +127,7 @@ def streamed_is_exact(
         "ok" if min(found) >= EXACT_DB else "problem",
         Message(
             "{model}, streamed in float32: {distance} dB from whole; {least} dB or more is rounding only.",
-            model=spec.title,
+            model=spec.title_message,
             distance="∞" if math.isinf(min(found)) else f"{min(found):.0f}",
             least=f"{EXACT_DB:.0f}",
         ),
@@ -162,7 +162,7 @@ def job_runs(
     seconds = time.perf_counter() - started
     check = f"{spec.name}: job"
     figures = {"seconds": seconds, "steps": done, "announced_steps": announced, "stages": stages}
-    values = {"model": spec.title, "done": done, "announced": announced, "seconds": f"{seconds:.2g}"}
+    values = {"model": spec.title_message, "done": done, "announced": announced, "seconds": f"{seconds:.2g}"}
     if result is None:
         yield Finding(check, "problem", Message("{model}: a job ended without a picture.", **values), figures)
         return
@@ -220,7 +220,7 @@ def remote_agrees(
         "ok" if distance >= SAME_DB and len(beside) == 1 else "problem",
         Message(
             "{model}, decoded by this app’s own endpoint in {seconds} s. Difference from whole: {distance}.",
-            model=spec.title,
+            model=spec.title_message,
             distance=_db(distance),
             seconds=f"{report.cost.seconds:.2g}",
         ),

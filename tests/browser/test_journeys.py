@@ -247,7 +247,7 @@ def test_the_keyboard_is_enough(watched: WatchedPages, quick: str) -> None:
     page = watched.open(quick)
 
     def tab_to(selector: str) -> None:
-        for _ in range(60):
+        for _ in range(150):
             page.keyboard.press("Tab")
             if page.evaluate("s => document.activeElement.matches(s)", selector):
                 return
@@ -256,12 +256,23 @@ def test_the_keyboard_is_enough(watched: WatchedPages, quick: str) -> None:
     tab_to("#lr-examples button")
     page.keyboard.press("Enter")
     page.locator("#lr-picture img").first.wait_for()
+    tab_to("#lr-prompt textarea")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("a lake at night")
+    tab_to("#lr-mode input")
+    page.keyboard.press("ArrowDown")
+    page.locator("#lr-mode input[value=whole]:checked").wait_for()
     tab_to("#lr-paint")
     page.keyboard.press("Enter")
     wait_for_picture(page)
     tab_to("#lr-viewer input")
     page.keyboard.press("ArrowRight")
     assert page.locator("#lr-viewer input").input_value() == "51"
+    tab_to("#lr-save-picture, a:has(#lr-save-picture)")
+    with page.expect_download() as download:
+        page.keyboard.press("Enter")
+    with Image.open(download.value.path()) as image:
+        assert "a lake at night" in image.text["parameters"]  # type: ignore[attr-defined]
 
 
 def test_a_phone_has_one_column_with_the_result_under_the_button(watched: WatchedPages, quick: str) -> None:
