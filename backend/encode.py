@@ -189,6 +189,12 @@ class BulkEncoder:
     ) -> Iterator[tuple[_Prepared, torch.Tensor]]:
         import torch
 
+        if (
+            self.batch is None and len(group) > self._fastest.current
+        ):  # prepared before that many were too many
+            for alone in group:
+                yield from self._encode([alone], stop)
+            return
         # Concatenating one would start OpenMP workers on this thread, beside those of the thread that computes.
         image = group[0].pixels if len(group) == 1 else torch.cat([picture.pixels for picture in group])
         request = encode_request(self.spec, image, self.options)

@@ -94,8 +94,9 @@ class LearnedCosts:
         key = _key(request, mode, device)
         with self._lock:
             self._learn_rate(key, _work(request, mode) / seconds)
-            # The streamed mode plans to the byte, and its plan costs more than a forecast.
-            expected = peak_bytes(request, mode, device) if added_bytes and mode != "streamed" else None
+            # Strips, which tiles on a processor are made of, are planned to the byte, which costs more than a forecast.
+            planned = mode == "streamed" or (mode == "tiled" and device.type == "cpu")
+            expected = peak_bytes(request, mode, device) if added_bytes and not planned else None
             if added_bytes and expected:
                 _blend(self._peaks, key, added_bytes / expected)
             self._write()
