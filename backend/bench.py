@@ -144,8 +144,8 @@ class Bench:
         return replace(
             blank,
             seconds=statistics.median(cost.seconds for cost in costs),
-            peak_bytes=_highest([_need(cost) for cost in costs]),
-            memory_percent=_highest([_percent(cost) for cost in costs]),
+            peak_bytes=_highest([cost.peak_bytes for cost in costs]),
+            memory_percent=_highest([cost.peak_percent for cost in costs]),
             memory_kind=costs[0].memory_kind,
         )
 
@@ -167,16 +167,6 @@ def _cost(work: Callable[[], object], device: torch.device) -> Cost:
     with Meter(device) as meter:
         work()
     return meter.cost
-
-
-def _need(cost: Cost) -> int | None:
-    """Bytes: on a GPU all that was allocated, as in the published tables; in RAM what the work itself added."""
-    return cost.peak_bytes if cost.memory_kind == "VRAM" else cost.added_bytes
-
-
-def _percent(cost: Cost) -> float | None:
-    need = _need(cost)
-    return None if need is None or not cost.device_bytes else 100 * need / cost.device_bytes
 
 
 def _highest(values: Sequence[Number | None]) -> Number | None:

@@ -48,19 +48,18 @@ class Row:
 
     @property
     def peak_bytes(self) -> int | None:
-        """The maximum over its stages: on a GPU all that was allocated, in RAM what was added."""
-        needs = [
-            report.cost.added_bytes if report.cost.memory_kind == "RAM" else report.cost.peak_bytes
-            for report in self.reports
-        ]
-        known = [need for need in needs if need is not None]
-        return max(known) if known and len(known) == len(needs) else None
+        """The maximum over its stages, as `Cost.peak_bytes` counts it."""
+        return self._highest([report.cost.peak_bytes for report in self.reports])
 
     @property
     def added_bytes(self) -> int | None:
         """The maximum over its stages of what each took above its start; what modes are compared by."""
-        known = [report.cost.added_bytes for report in self.reports if report.cost.added_bytes is not None]
-        return max(known) if known and len(known) == len(self.reports) else None
+        return self._highest([report.cost.added_bytes for report in self.reports])
+
+    @staticmethod
+    def _highest(stages: Sequence[int | None]) -> int | None:
+        known = [count for count in stages if count is not None]
+        return max(known) if known and len(known) == len(stages) else None
 
     @property
     def peak_percent(self) -> float | None:

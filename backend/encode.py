@@ -1,20 +1,18 @@
 """A folder of pictures to latents for training: `python -m backend.encode FOLDER --model NAME --out FOLDER`.
 
-Each shard is a safetensors file with one tensor a picture (C, h, w), named after the picture, and metadata that say
-what the numbers mean, the pictures' sizes and the model. A shard is written whole or not at all, and a picture counts
-as done when its shard is there: after a kill the same command goes on with the rest.
+Pictures are read and prepared while others are encoded. One counts as done when its shard is there (`shards.py`): after
+a kill the same command goes on with the rest.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,20 +20,14 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from backend import images
-from backend.errors import (
-    BadImageError,
-    BadLatentsError,
-    BadSettingError,
-    LatentRelayError,
-    OutOfMemoryError,
-)
+from backend.errors import BadImageError, BadSettingError, LatentRelayError, OutOfMemoryError
 from backend.job import MAX_SIDE, VaeOptions
-from backend.latents import SHARD_FORMAT, check_meaning, meaning
 from backend.message import Message
 from backend.models import MODELS, ModelSpec
 from backend.request import encode_request
 from backend.run.batch_size import BatchSize
 from backend.settings import Settings, merge_endpoints
+from backend.shards import Shard, bucket, finished
 from backend.studio import Studio
 from backend.units import seconds
 
@@ -43,6 +35,16 @@ if TYPE_CHECKING:
     import torch
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A picture as it goes into the VAE: float32 (1, 3, H, W) in [-1, 1]."""
+
+    name: str
+    pixels: torch.Tensor
+    size: tuple[int, int]
+    """(width, height) of the picture itself."""
 
 
 @dataclass(frozen=True)
@@ -73,97 +75,6 @@ def find_pictures(folder: Path) -> list[str]:
         for path in folder.rglob("*")
         if path.suffix.lower() in SUFFIXES and path.is_file()
     )
-
-
-def bucket(size: tuple[int, int], side: int, multiple: int) -> tuple[int, int]:
-    """(width, height) for a picture of `size`: about `side` squared, near its shape, from a short list of shapes.
-
-    The sides are multiples of an eighth of `side` (and of `multiple`), so that pictures of about the same shape come
-    out equal and can go through the VAE together.
-    """
-    step = max(multiple, side // 8 // multiple * multiple)
-
-    def to_step(value: float) -> int:
-        return max(step, round(value / step) * step)
-
-    aspect = min(4.0, max(0.25, size[0] / size[1]))
-    return to_step(side * aspect**0.5), to_step(side / aspect**0.5)
-
-
-def finished(out: Path, spec: ModelSpec, side: int) -> set[str]:
-    """Names of the pictures that are in complete shards already.
-
-    Raises:
-        BadSettingError: a shard is damaged, or of another model, VAE or size: those are not to be mixed.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    names: set[str] = set()
-    for path in sorted(out.glob("shard-*.safetensors")):
-        try:
-            with safe_open(str(path), framework="pt") as shard:
-                shapes = {name: tuple(shard.get_slice(name).get_shape()) for name in shard.keys()}  # noqa: SIM118
-                _check_shard(path, shard.metadata() or {}, shapes, spec, side)
-                names.update(shapes)
-        except SafetensorError as error:
-            raise BadSettingError(
-                "The shard {path} is damaged.", "Delete it, and its pictures are done again.", path=str(path)
-            ) from error
-    return names
-
-
-def _check_shard(
-    path: Path, metadata: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], spec: ModelSpec, side: int
-) -> None:
-    """Raises BadSettingError: the shard, whose tensors have those shapes, is not of this model, VAE and size."""
-    if metadata.get("format") != SHARD_FORMAT:
-        raise BadSettingError(
-            "{path} is not a shard of this command.",
-            "Please choose an empty folder for --out.",
-            path=str(path),
-        )
-    if metadata.get("model") != spec.name:
-        raise BadSettingError(
-            "The shard {path} holds latents of the model {theirs}, not of {ours}.",
-            "Please choose another folder for --out.",
-            path=str(path),
-            theirs=metadata.get("model", "–"),
-            ours=spec.name,
-        )
-    # Version 1 wrote neither; they are a part of what the model's name means.
-    known = {"channels": str(spec.latents.channels), "downscale": str(spec.latents.downscale)}
-    try:
-        check_meaning(known | dict(metadata), spec)
-    except BadLatentsError as error:
-        raise BadSettingError(
-            "The shard {path} cannot be continued. {why}",
-            "Please choose another folder for --out.",
-            path=str(path),
-            why=error.message,
-        ) from error
-    if not _is_of_side(metadata, shapes, spec, side):
-        raise BadSettingError(
-            "The shard {path} holds pictures of another size than {side}.",
-            "Give the --size that it was made with, or choose another folder for --out.",
-            path=str(path),
-            side=side,
-        )
-
-
-def _is_of_side(
-    metadata: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], spec: ModelSpec, side: int
-) -> bool:
-    """Whether the shard says so; one of version 1, which does not, shows it by its tensors' shapes."""
-    if "side" in metadata:
-        return metadata["side"] == str(side)
-    sizes: dict[str, tuple[int, int]] = json.loads(metadata.get("sizes", "{}"))
-    for name, (_, h, w) in shapes.items():
-        if name not in sizes or bucket(sizes[name], side, spec.size_multiple) != (
-            w * spec.latents.downscale,
-            h * spec.latents.downscale,
-        ):
-            return False
-    return True
 
 
 class BulkEncoder:
@@ -233,15 +144,16 @@ class BulkEncoder:
             them; what was encoded before is written all the same.
         """
         out.mkdir(parents=True, exist_ok=True)
-        done = finished(out, self.spec, self.side)
+        tiny = self.options.mode == "tiny"
+        done = finished(out, self.spec, self.side, tiny=tiny)
         summary.skipped = sum(name in done for name in pictures)
         wanted = {name: path for name, path in pictures.items() if name not in done}
-        shard = _Shard(out, self.spec, self.side)
+        shard = Shard(out, self.spec, self.side, tiny)
         begin = time.monotonic()
         try:
-            for group in self._batches(wanted, summary):
-                for name, latents, size in self._encode(group, stop):
-                    shard.add(name, latents, size)
+            for group in _ahead(self._batches(wanted, summary)):
+                for picture, latents in self._encode(group, stop):
+                    shard.add(picture.name, latents, picture.size)
                     summary.encoded += 1
                 if len(shard) >= self.shard:
                     shard.write()
@@ -253,11 +165,9 @@ class BulkEncoder:
         finally:
             shard.write()
 
-    def _batches(
-        self, pictures: Mapping[str, Path], summary: Summary
-    ) -> Iterator[list[tuple[str, Image.Image, tuple[int, int]]]]:
-        """Pictures (name, resized, original size) of equal size together; at most a batch of each size waits."""
-        waiting: dict[tuple[int, int], list[tuple[str, Image.Image, tuple[int, int]]]] = {}
+    def _batches(self, pictures: Mapping[str, Path], summary: Summary) -> Iterator[list[_Prepared]]:
+        """Pictures that come out of equal size together; at most a batch of each size waits."""
+        waiting: dict[tuple[int, int], list[_Prepared]] = {}
         for name, path in pictures.items():
             try:
                 with Image.open(path) as picture:
@@ -270,19 +180,24 @@ class BulkEncoder:
                 continue
             size = bucket(rgb.size, self.side, self.spec.size_multiple)
             group = waiting.setdefault(size, [])
-            group.append((name, images.resize(rgb, *size), rgb.size))
+            group.append(_Prepared(name, images.to_tensor(images.resize(rgb, *size)), rgb.size))
             if len(group) >= (self.batch or self._fastest.current):
                 yield waiting.pop(size)
         yield from waiting.values()
 
     def _encode(
-        self, group: list[tuple[str, Image.Image, tuple[int, int]]], stop: threading.Event | None
-    ) -> Iterator[tuple[str, torch.Tensor, tuple[int, int]]]:
+        self, group: list[_Prepared], stop: threading.Event | None
+    ) -> Iterator[tuple[_Prepared, torch.Tensor]]:
         import torch
 
-        pictures = [images.to_tensor(picture) for _, picture, _ in group]
+        if (
+            self.batch is None and len(group) > self._fastest.current
+        ):  # prepared before that many were too many
+            for alone in group:
+                yield from self._encode([alone], stop)
+            return
         # Concatenating one would start OpenMP workers on this thread, beside those of the thread that computes.
-        image = pictures[0] if len(pictures) == 1 else torch.cat(pictures)
+        image = group[0].pixels if len(group) == 1 else torch.cat([picture.pixels for picture in group])
         request = encode_request(self.spec, image, self.options)
         try:
             latents, report = self.studio.executor.stage(request, stop)
@@ -294,43 +209,16 @@ class BulkEncoder:
                 yield from self._encode([alone], stop)
             return
         self._fastest.took(len(group), len(group) * request.width * request.height, report.cost.seconds)
-        for (name, _, size), one in zip(group, latents, strict=True):
-            yield name, one, size
+        yield from zip(group, latents, strict=True)
 
 
-class _Shard:
-    """Pictures that wait to be written together."""
-
-    def __init__(self, out: Path, spec: ModelSpec, side: int) -> None:
-        self._out = out
-        self._meaning = {"format": SHARD_FORMAT, **meaning(spec), "scaled": "true", "side": str(side)}
-        self._tensors: dict[str, torch.Tensor] = {}
-        self._sizes: dict[str, tuple[int, int]] = {}
-        numbers = [int(path.stem.removeprefix("shard-")) for path in out.glob("shard-*.safetensors")]
-        self._number = max(numbers, default=-1) + 1
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-    def add(self, name: str, latents: torch.Tensor, size: tuple[int, int]) -> None:
-        self._tensors[name] = latents.clone()
-        self._sizes[name] = size
-
-    def write(self) -> None:
-        """Write and start the next; renamed into place only when all bytes are on the disk."""
-        from safetensors.torch import save_file
-
-        if not self._tensors:
-            return
-        path = self._out / f"shard-{self._number:05d}.safetensors"
-        part = path.with_suffix(".part")
-        metadata = {**self._meaning, "sizes": json.dumps(self._sizes)}
-        save_file(self._tensors, str(part), metadata=metadata)
-        with part.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        part.replace(path)
-        self._tensors, self._sizes = {}, {}
-        self._number += 1
+def _ahead(batches: Iterator[list[_Prepared]]) -> Iterator[list[_Prepared]]:
+    """The same, each made on a thread of its own while the one before it is in use."""
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
+        following = pool.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = pool.submit(next, batches, None)
+            yield batch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

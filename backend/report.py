@@ -23,16 +23,18 @@ class Cost:
 
     seconds: float
     memory_kind: MemoryKind
-    """VRAM: what torch allocated on the card. RAM: the resident memory of this whole process."""
+    """Where torch's allocator handed it out: VRAM on a card, RAM on a processor or a chip that shares its memory."""
     peak_bytes: int | None = None
+    """The most that was handed out at one time. VRAM: of all that torch held on the card, as in the published tables.
+    RAM: of what the work itself allocated, because there torch keeps no sum of what was there before."""
     baseline_bytes: int | None = None
-    """What was already in use when the work began; `peak_bytes` includes it."""
+    """What of `peak_bytes` was handed out before the work began; so it is 0 in RAM."""
     device_bytes: int | None = None
     """All the memory the device has."""
 
     @property
     def peak_percent(self) -> float | None:
-        """Peak as % of the device, the figure of the published tables."""
+        """`peak_bytes` as % of the device's memory. VRAM: the figure of the published tables."""
         if self.peak_bytes is None or not self.device_bytes:
             return None
         return 100 * self.peak_bytes / self.device_bytes
@@ -91,6 +93,8 @@ class StageReport:
     cost: Cost
     traffic: Traffic | None = None
     steps: int | None = None
+    step_seconds: float | None = None
+    """Median of a denoising's steps from the second on; None below three, and of what has none."""
     dtype: str | None = None
     requested_mode: str | None = None
     """What was asked for; differs from `mode` after auto or a fallback."""

@@ -3,7 +3,7 @@
     python -m benchmarks.encode [--pictures 48] [--runs 3] [--model builtin] [--no-save]
 
 The plain loop opens, resizes and encodes one picture after the other and keeps the latents in memory; ours does the
-same work, in batches where that pays, and also writes the shards.
+same work, reads ahead meanwhile, in batches where that pays, and also writes the shards.
 """
 
 from __future__ import annotations
@@ -87,8 +87,9 @@ def loop(pictures: Path, model: str) -> float:
     import torch
 
     from backend import images
-    from backend.encode import bucket, find_pictures
+    from backend.encode import find_pictures
     from backend.models import find_model
+    from backend.shards import bucket
 
     spec = find_model(model)
     vae = _KEPT["studio"].loader.vae(spec)

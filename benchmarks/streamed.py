@@ -35,6 +35,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from backend.device.allocations import measure_allocations
 from backend.device.precision import dtype_name
 from backend.models import FLUX_LATENTS, SD_V1_LATENTS, SDXL_LATENTS, LatentSpec
 from backend.vae.base import LocalVAE
@@ -325,16 +326,9 @@ def allocated_peak(run: Callable[[], object], device: torch.device) -> int | Non
         return int(torch.cuda.max_memory_allocated(device) - before)
     if device.type != "cpu":
         return None
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with measure_allocations() as peak:
         run()
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-    total = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        total += event.nbytes()
-        peak = max(peak, total)
-    return peak
+    return peak.bytes
 
 
 def rss_peak(run: Run) -> tuple[int | None, Tensor]:

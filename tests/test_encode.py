@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from backend import encode, images
-from backend.encode import BulkEncoder, Progress, bucket, finished, main
+from backend import images
+from backend.encode import BulkEncoder, Progress, main
 from backend.errors import BadSettingError, Cancelled, OutOfMemoryError
 from backend.job import VaeOptions
 from backend.models import BUILTIN, ModelSpec
 from backend.request import StageRequest
+from backend.settings import Settings
+from backend.shards import bucket, finished
 from backend.studio import Studio
+from tests.factories import tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +126,6 @@ def test_a_kill_loses_no_picture_and_does_none_twice(
 
 
 def test_stopping(studio: Studio, folder: Path, tmp_path: Path) -> None:
-    import threading
-
     stop = threading.Event()
     stop.set()
     with pytest.raises(Cancelled):
@@ -168,6 +170,45 @@ def test_a_folder_of_other_weights_is_refused(
     monkeypatch.setattr("backend.latents.vae_fingerprint", lambda _: "sha256:0")
     with pytest.raises(BadSettingError, match="its weights are others"):
         encoder(studio).run(folder, tmp_path)
+
+
+def test_a_folder_of_the_tiny_vae_is_not_mixed_with_the_whole_ones(
+    folder: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    spec = tiny_model("sd", tmp_path_factory.mktemp("model") / "sd")
+    studio = Studio(Settings(device="cpu", local_models=(spec,)))
+    modes = {mode: BulkEncoder(studio, spec, VaeOptions(mode), side=64) for mode in ("whole", "tiny")}
+    for mode, other in (("whole", "tiny"), ("tiny", "whole")):
+        modes[mode].run(folder, tmp_path / mode)
+        with pytest.raises(BadSettingError, match=f"holds latents of the model’s {mode} VAE") as caught:
+            modes[other].run(folder, tmp_path / mode)
+        assert "--vae-mode" in caught.value.hint
+        assert modes[mode].run(folder, tmp_path / mode).skipped == 7
+
+
+def test_pictures_are_read_while_others_are_encoded(
+    studio: Studio, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first picture is encoded only when the second has been read, which therefore cannot be its turn yet."""
+    second_read, read = threading.Event(), []
+    to_rgb, run = images.to_rgb, studio.executor.stage
+
+    def reading(picture: Image.Image) -> Image.Image:
+        rgb = to_rgb(picture)
+        read.append(threading.get_ident())
+        if len(read) == 2:
+            second_read.set()
+        return rgb
+
+    def stage(*arguments: Any) -> Any:
+        assert second_read.wait(10)
+        return run(*arguments)
+
+    monkeypatch.setattr(images, "to_rgb", reading)
+    monkeypatch.setattr(studio.executor, "stage", stage)
+    assert encoder(studio, batch=1).run(folder, tmp_path).encoded == 7
+    assert threading.get_ident() not in read
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
 
 
 def without(out: Path, *names: str) -> None:
@@ -235,4 +276,4 @@ def test_the_command(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixt
         and "s left" in caplog.text
     )
     assert main([*arguments, "--model", "nobody"]) == 2
-    assert len(encode.finished(tmp_path, BUILTIN, 64)) == 7
+    assert len(finished(tmp_path, BUILTIN, 64)) == 7

@@ -17,7 +17,7 @@ LAYERS = (
     "backend.message backend.dtypes backend.errors backend.report backend.events backend.pairs backend.models "
     "backend.job backend.request backend.settings backend.logs backend.token backend.families backend.images "
     "backend.prompt_words backend.prompt_dictionary backend.units backend.comfyui backend.foreign_latents "
-    "backend.latents backend.lazy_import backend.quality",
+    "backend.latents backend.shards backend.lazy_import backend.quality",
     # Bytes to tensors and back, without I/O.
     "backend.wire",
     # What computes here.

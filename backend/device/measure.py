@@ -1,19 +1,16 @@
 """Seconds and peak memory of a piece of work.
 
-On CUDA the peak is what torch's allocator handed out on the GPU, reset before the work, as in the published
-tables. Elsewhere it is this process's resident memory, watched by a thread, and labelled RAM. The two are not the
-same quantity, so they are never mixed in one column.
+The peak is of what torch's allocator handed out. On CUDA that is all it holds on the GPU, as in the published tables,
+with what was there before the work as the baseline; on a processor, where torch keeps no such sum, only what the work
+itself allocated on its thread, labelled RAM. Elsewhere it is unknown.
 """
 
 from __future__ import annotations
 
-import ctypes
 import platform
 import subprocess
-import sys
-import threading
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from backend.device.allocations import measure_allocations
 from backend.message import Message, literal
 from backend.report import Cost, MemoryKind
 
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 
 SAFE_SHARE = 0.85
 """Of the free memory: a forecast from shapes does not know the library's workspace."""
-_SAMPLE_SECONDS = 0.005
 
 
 def memory_kind(device: torch.device) -> MemoryKind:
@@ -38,17 +35,30 @@ def memory_kind(device: torch.device) -> MemoryKind:
 
 
 class Meter:
-    """`with Meter(device) as meter: work()`; afterwards `meter.cost` holds what it took, also after an error."""
+    """`with Meter(device) as meter: work()`; afterwards `meter.cost` holds what it took, also after an error.
+
+    On a processor only the memory counts that the thread allocates which is inside. There it costs a few microseconds
+    an allocation: see `benchmarks.meter`.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._memory: _VramPeak | _RamPeak = _VramPeak(device) if device.type == "cuda" else _RamPeak()
+        kinds: dict[str, type[_VramPeak | _RamPeak]] = {"cuda": _VramPeak, "cpu": _RamPeak}
+        self._memory = kinds.get(device.type, _UnknownPeak)(device)
         self._cost: Cost | None = None
 
     @property
     def cost(self) -> Cost:
         assert self._cost is not None, "the work has not ended yet"
         return self._cost
+
+    def begin_steps(self) -> None:
+        """To be called before many like steps of the work, such as a denoising's."""
+        self._memory.begin_steps()
+
+    def end_step(self) -> None:
+        """To be called after each of them: once they repeat each other, the peak need not be looked for again."""
+        self._memory.end_step()
 
     def __enter__(self) -> Meter:
         synchronise(self.device)
@@ -189,6 +199,11 @@ class _VramPeak:
         torch.cuda.reset_peak_memory_stats(self.device)
         self.baseline = torch.cuda.memory_allocated(self.device)
 
+    def begin_steps(self) -> None:
+        """The counter runs on its own."""
+
+    end_step = begin_steps
+
     def stop(self, seconds: float) -> Cost:
         import torch
 
@@ -197,29 +212,38 @@ class _VramPeak:
 
 
 class _RamPeak:
-    """Highest resident set size seen while watching; short spikes between two looks are missed."""
+    """What torch's CPU allocator handed out on the calling thread since the start."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._stack = ExitStack()
 
     def start(self) -> None:
-        _return_freed_memory()
-        self._process = psutil.Process()
-        self.baseline = self.peak = self._process.memory_info().rss
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="ram-peak", daemon=True)
-        self._thread.start()
+        self._peak = self._stack.enter_context(measure_allocations())
 
-    def _watch(self) -> None:
-        while not self._done.wait(_SAMPLE_SECONDS):
-            self.peak = max(self.peak, self._process.memory_info().rss)
+    def begin_steps(self) -> None:
+        self._peak.begin_steps()
+
+    def end_step(self) -> None:
+        self._peak.end_step()
 
     def stop(self, seconds: float) -> Cost:
-        self._done.set()
-        self._thread.join()
-        self.peak = max(self.peak, self._process.memory_info().rss)
-        return Cost(seconds, "RAM", self.peak, self.baseline, psutil.virtual_memory().total)
+        self._stack.close()
+        peak = self._peak.bytes
+        baseline = None if peak is None else 0
+        return Cost(seconds, "RAM", peak, baseline, total_bytes(self.device))
 
 
-def _return_freed_memory() -> None:
-    """Ask glibc to give freed memory back, so that the baseline is not what an earlier, larger piece of work left."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
+class _UnknownPeak:
+    """A Mac's chip: torch counts what it holds there, but keeps no peak."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def start(self) -> None:
+        """Nothing to count."""
+
+    begin_steps = end_step = start
+
+    def stop(self, seconds: float) -> Cost:
+        return Cost(seconds, memory_kind(self.device), device_bytes=total_bytes(self.device))

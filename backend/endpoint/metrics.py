@@ -48,7 +48,7 @@ class Metrics:
         )
         self._peak = Gauge(
             f"{prefix}peak_memory_bytes",
-            "Peak memory of the latest computation: VRAM allocated, or this process's RAM.",
+            "Peak memory of the latest computation: in VRAM all that torch holds, in RAM what it itself allocated.",
             ["vae", "action", "kind"],
             registry=self._registry,
         )

@@ -19,7 +19,8 @@ class Estimate:
     seconds: float | None
     """All three stages. None as long as one of them is unknown."""
     peak_bytes: int | None
-    """The larger of the two VAE stages, on top of what is in use; 0 if both go elsewhere."""
+    """The largest of the stages, on top of what is in use; the denoising counts once it has run here. 0 if nothing
+    computes here."""
     free_bytes: int
     encode_mode: str
     decode_mode: str
@@ -34,7 +35,7 @@ def estimate(
     free_bytes: int,
     candidates: Callable[[StageRequest], Sequence[Candidate]],
     expect: Callable[[StageRequest, str], ExpectedCost],
-    denoise_seconds: float | None,
+    denoising: ExpectedCost,
 ) -> Estimate:
     """The two VAE stages in the first mode of their `candidates`, and the denoising, together."""
 
@@ -46,8 +47,8 @@ def estimate(
 
     encode_mode, encode = stage("encode", job.encode)
     decode_mode, decode = stage("decode", job.decode)
-    seconds = (encode.seconds, denoise_seconds, decode.seconds)
-    peaks = (encode.peak_bytes, decode.peak_bytes)
+    seconds = (encode.seconds, denoising.seconds, decode.seconds)
+    peaks = (encode.peak_bytes, denoising.peak_bytes or 0, decode.peak_bytes)
     return Estimate(
         seconds=None if None in seconds else sum(value for value in seconds if value is not None),
         peak_bytes=None if None in peaks else max(value for value in peaks if value is not None),

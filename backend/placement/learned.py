@@ -1,8 +1,7 @@
 """What a VAE stage will take on this machine: bytes from shapes, seconds learned from the stages that ran here.
 
-Kept in a small JSON file, so that the first forecast after a restart already knows. On a card the peaks are learned
-too, because its convolutions choose their own workspace; on a CPU they follow from shapes, and the resident memory
-that is watched there is too coarse to learn from.
+Kept in a small JSON file, so that the first forecast after a restart already knows. Peaks are learned too, as multiples
+of their forecast, and those of denoising, for which there is no forecast, as bytes a pixel.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _FORMAT = 2
 _FORMAT_OTHER_PEAKS = 1
 """Its speeds still hold; its peaks were multiples of another forecast."""
 _WEIGHT = 0.3
-"""How much a new run counts against what is known: others may disturb."""
+"""How much a new run counts against what is known: others may disturb it."""
 _TRUSTED_RUNS = 2
 """Of a mode, before it is compared with another."""
 
@@ -58,13 +57,19 @@ class LearnedCosts:
         self._rates: dict[str, float] = {}
         """Multiply-adds a second."""
         self._peaks: dict[str, float] = {}
-        """Measured peak as a multiple of the forecast."""
+        """Measured peak as a multiple of the forecast; of denoising in bytes a pixel."""
+        self._begins: dict[str, float] = {}
+        """Seconds of a denoising beside its steps, such as the text encoder's."""
         self._runs: dict[str, int] = {}
         """How many runs a rate comes from."""
         self._since: dict[str, int] = {}
         """Runs in other modes since the last in this one."""
-        self._warm: set[tuple[str, int, int]] = set()
-        """What has run in this process, with its size."""
+        self._warm: set[str] = set()
+        """What has run in this process: the first run of a kind also warms the libraries up."""
+        self._warm_sizes: set[tuple[str, int, int]] = set()
+        """The same with its size: on a card each size has its algorithms chosen anew."""
+        self._provisional: set[str] = set()
+        """Rates known only from such a first run."""
         self._read()
 
     def expect(self, request: StageRequest, mode: str, device: DeviceState) -> ExpectedCost:
@@ -107,32 +112,48 @@ class LearnedCosts:
         with self._lock:
             self._count_others(key)
             size = (key, request.width, request.height)
-            if device.type != "cpu" and size not in self._warm:
-                self._warm.add(size)
+            if device.type != "cpu" and size not in self._warm_sizes:
+                self._warm_sizes.add(size)
                 return
             self._runs[key] = self._runs.get(key, 0) + 1
-            _blend(self._rates, key, _work(request, mode) / seconds)
-            # Only where it is used: for the streamed mode this would make a whole plan.
-            learns_peak = device.type == "cuda" and mode != "streamed" and added_bytes
-            expected = peak_bytes(request, mode, device) if learns_peak else None
+            self._learn_rate(key, _work(request, mode) / seconds)
+            # Strips, which tiles on a processor are made of, are planned to the byte, which costs more than a forecast.
+            planned = mode == "streamed" or (mode == "tiled" and device.type == "cpu")
+            expected = peak_bytes(request, mode, device) if added_bytes and not planned else None
             if added_bytes and expected:
                 _blend(self._peaks, key, added_bytes / expected)
             self._write()
 
-    def expect_denoise(self, job: ResolvedJob, device: DeviceState) -> float | None:
-        """Seconds of the job's denoising: 0 without steps, None before the model has denoised here."""
+    def expect_denoise(self, job: ResolvedJob, device: DeviceState) -> ExpectedCost:
+        """What the job's denoising will take: nothing without steps, unknown before the model has denoised here."""
         if job.steps_to_run == 0:
-            return 0.0
+            return ExpectedCost(0, 0.0)
+        key = _denoise_key(job, device)
         with self._lock:
-            rate = self._rates.get(_denoise_key(job, device))
-        return None if rate is None else _pixel_steps(job) / rate
+            rate, begin, peak = self._rates.get(key), self._begins.get(key, 0.0), self._peaks.get(key)
+        return ExpectedCost(
+            None if peak is None else round(peak * job.width * job.height),
+            None if rate is None else begin + _pixel_steps(job) / rate,
+        )
 
-    def learn_denoise(self, job: ResolvedJob, device: DeviceState, seconds: float) -> None:
-        """Remember a finished denoising."""
+    def learn_denoise(
+        self,
+        job: ResolvedJob,
+        device: DeviceState,
+        seconds: float,
+        step_seconds: float | None = None,
+        added_bytes: int | None = None,
+    ) -> None:
+        """Remember a finished denoising; `step_seconds` are those of one of its steps, where known."""
         if seconds <= 0 or job.steps_to_run == 0:
             return
+        key = _denoise_key(job, device)
         with self._lock:
-            _blend(self._rates, _denoise_key(job, device), _pixel_steps(job) / seconds)
+            of_steps = seconds if step_seconds is None else step_seconds * job.steps_to_run
+            if not self._learn_rate(key, _pixel_steps(job) / of_steps):
+                _blend(self._begins, key, max(0.0, seconds - of_steps))
+            if added_bytes:
+                _blend(self._peaks, key, added_bytes / (job.width * job.height))
             self._write()
 
     def _count_others(self, key: str) -> None:
@@ -141,6 +162,20 @@ class LearnedCosts:
         for other in self._rates:
             if other != key and other.startswith(start):
                 self._since[other] = self._since.get(other, 0) + 1
+
+    def _learn_rate(self, key: str, rate: float) -> bool:
+        """Whether this was the first run of its kind in this process: the second counts in its place."""
+        first = key not in self._warm
+        self._warm.add(key)
+        if first and self._rates.get(key, 0.0) >= rate:
+            return True  # an earlier process knew better
+        if key in self._provisional:
+            self._provisional.discard(key)
+            del self._rates[key]
+        elif key not in self._rates:
+            self._provisional.add(key)
+        _blend(self._rates, key, rate)
+        return first
 
     def _similar_rate(self, key: str, mode: str) -> float | None:
         """Of the same arithmetic in another mode or for another model, as a rough guess."""
@@ -164,6 +199,7 @@ class LearnedCosts:
                 self._runs = {key: int(n) for key, n in _table(data.get("runs", {})).items()}
             if data["format"] == _FORMAT:
                 self._peaks = _table(data["peaks"])
+                self._begins = _table(data.get("begins", {}))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             # Only a memory of speeds: a damaged one is forgotten and learned again.
             log.warning("The calibration in %s cannot be read and starts anew: %s", self._path, error)
@@ -171,7 +207,13 @@ class LearnedCosts:
     def _write(self) -> None:
         if self._path is None:
             return
-        data = {"format": _FORMAT, "rates": self._rates, "peaks": self._peaks, "runs": self._runs}
+        data = {
+            "format": _FORMAT,
+            "rates": self._rates,
+            "peaks": self._peaks,
+            "runs": self._runs,
+            "begins": self._begins,
+        }
         part = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -206,7 +248,7 @@ def peak_bytes(request: StageRequest, mode: str, device: DeviceState) -> int | N
             one = _streamed_peak_bytes(replace(request, width=size[0], height=size[1]), device, None)
             if one is not None:
                 return kept + one
-    layers = _layers_per_block(request.spec)
+    layers = int(_config(request.spec).layers_per_block)
     return kept + shapes.cpu_peak_bytes(
         channels, request.direction, *size, element_bytes, _probe(device), layers
     )
@@ -225,10 +267,10 @@ def _probe(device: DeviceState) -> Probe:
     return lambda _channels_in, channels_out, _kernel: ConvolutionMemory(channels_out)
 
 
-def _layers_per_block(spec: ModelSpec) -> int:
+def _config(spec: ModelSpec) -> Any:
     from backend.vae.architecture import weightless_vae
 
-    return int(weightless_vae(spec).config.layers_per_block)
+    return weightless_vae(spec).config
 
 
 def _streamed_peak_bytes(request: StageRequest, device: DeviceState, max_memory: int | None) -> int | None:
@@ -257,11 +299,16 @@ def _work(request: StageRequest, mode: str) -> float:
     width, height = request.width, request.height
     if mode == "tiny":
         return float(width * height)
-    whole = shapes.multiply_adds(request.spec.vae_block_out_channels, request.direction, width, height)
-    if mode != "tiled":
-        return whole
-    tile, overlap = request.options.tile_size, request.options.tile_overlap
-    return whole * shapes.tiled_pixels(width, height, tile, overlap) / (width * height)
+    tile = request.options.tile_size if mode == "tiled" else None
+    return shapes.vae_multiply_adds(
+        request.spec.vae_block_out_channels,
+        request.direction,
+        width,
+        height,
+        tile,
+        request.options.tile_overlap,
+        attention=bool(_config(request.spec).mid_block_add_attention),
+    )
 
 
 def _key(request: StageRequest, mode: str, device: DeviceState) -> str:

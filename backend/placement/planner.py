@@ -49,12 +49,13 @@ class Planner:
             has_endpoint=configured.of(request.direction) is not None,
         )
 
-    def expect_denoise(self, job: ResolvedJob) -> float | None:
-        """Seconds of the job's denoising; 0 if there is nothing to do, None before the model has denoised here."""
+    def expect_denoise(self, job: ResolvedJob) -> ExpectedCost:
+        """What the job's denoising will take; unknown before the model has denoised here."""
         return self.costs.expect_denoise(job, self.device_state(job.spec, "denoiser"))
 
     def learn_denoise(self, job: ResolvedJob, report: StageReport) -> None:
-        self.costs.learn_denoise(job, self.device_state(job.spec, "denoiser"), report.cost.seconds)
+        cost, device = report.cost, self.device_state(job.spec, "denoiser")
+        self.costs.learn_denoise(job, device, cost.seconds, report.step_seconds, cost.added_bytes)
 
     def estimate(self, job: ResolvedJob) -> Estimate:
         """What the job would take as things are now; nothing runs."""

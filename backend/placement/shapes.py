@@ -127,6 +127,24 @@ def attention_multiply_adds(block_out_channels: tuple[int, ...], width: int, hei
     return 2 * block_out_channels[-1] * positions**2
 
 
+def vae_multiply_adds(
+    block_out_channels: tuple[int, ...],
+    direction: Direction,
+    width: int,
+    height: int,
+    tile_size: int | None = None,
+    tile_overlap: int = 0,
+    *,
+    attention: bool = True,
+) -> float:
+    """Multiply-adds of the convolutions and, if it has one, the attention, of which in tiles each has its own."""
+    tiles = _tiles(width, height, tile_size or max(width, height), tile_overlap)
+    total = sum(multiply_adds(block_out_channels, direction, pixels, 1) for pixels in tiles)
+    if attention:
+        total += sum(attention_multiply_adds(block_out_channels, pixels, 1) for pixels in tiles)
+    return total
+
+
 def vae_parameters(block_out_channels: tuple[int, ...]) -> int:
     """Weights of an AutoencoderKL, encoder and decoder: exact to 0.2 % for the SD shape, to 15 % for others."""
     return 138 * sum(channels**2 for channels in block_out_channels)

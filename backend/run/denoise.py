@@ -6,7 +6,9 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from backend import families
@@ -92,6 +94,7 @@ def _denoise_here(
 
     def load(dtype: torch.dtype | None) -> Any:
         nonlocal reason, last_dtype
+        meter.begin_steps()
         if dtype is not None:
             reason = join(reason, overflow_message(last_dtype, dtype_name(dtype)))
         pipeline = loader.denoiser(spec, dtype)
@@ -99,15 +102,15 @@ def _denoise_here(
         notify(StageStarted("denoise", "local", reason, where))
         return pipeline
 
-    def compute(pipeline: Any) -> tuple[torch.Tensor, int]:
-        return _run_pipeline(pipeline, job, latents, loader.device, stop, notify)
+    def compute(pipeline: Any) -> tuple[torch.Tensor, int, float | None]:
+        return _run_pipeline(pipeline, job, latents, loader.device, stop, notify, meter)
 
     notify(Waiting(Message("Loading {model}", model=spec.title_message)))
     while True:
         try:
             loader.denoiser(spec)  # outside the measurement
             with current_device(loader.device), Meter(loader.device) as meter:
-                (output, steps), dtype, _ = retry_with_upcast(load, compute, loader.device)
+                (output, steps, step_seconds), dtype, _ = retry_with_upcast(load, compute, loader.device)
             break
         except OutOfMemoryError as error:
             clear_traceback_frames(error)  # they hold the pipeline
@@ -123,6 +126,7 @@ def _denoise_here(
         where=where,
         cost=meter.cost,
         steps=steps,
+        step_seconds=step_seconds,
         dtype=dtype,
         run_id=job.run_id,
     )
@@ -136,8 +140,10 @@ def _run_pipeline(
     device: torch.device,
     stop: threading.Event,
     notify: Notify,
-) -> tuple[torch.Tensor, int]:
-    """One run of the pipeline: scaled latents (1, C, h, w) in and out, and the steps that it took.
+    meter: Meter,
+) -> tuple[torch.Tensor, int, float | None]:
+    """One run of the pipeline: scaled latents (1, C, h, w) in and out; the steps that it took; seconds of one of them,
+    if there were three.
 
     Raises:
         OutOfMemoryError: did not fit. NonFiniteError: some step gave NaN or infinite values.
@@ -146,6 +152,7 @@ def _run_pipeline(
 
     from backend.vae.base import clear_traceback_frames, is_out_of_memory
 
+    ends: list[float] = []
     network = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
     original_scheduler = pipeline.scheduler
     pipeline.scheduler = _scheduler(original_scheduler, job.scheduler)
@@ -160,7 +167,7 @@ def _run_pipeline(
                 **families.size_arguments(latents, job.spec),
                 generator=torch.Generator().manual_seed(job.seed),
                 output_type="latent",
-                callback_on_step_end=_step_callback(job, latents.shape, stop, notify),
+                callback_on_step_end=_step_callback(job, latents.shape, stop, notify, meter, ends),
             ).images
     except BaseException as error:
         # What an offloaded pipeline moved onto the device goes back at the end of a run, so not if it is broken off.
@@ -175,13 +182,26 @@ def _run_pipeline(
     finally:
         pipeline.scheduler = original_scheduler
     # The scheduler's own count: PNDM's first steps are several, and some take one more than was asked for.
-    return families.unpack(output, latents.shape, job.spec.latents), pipeline.num_timesteps
+    latents = families.unpack(output, latents.shape, job.spec.latents)
+    return latents, pipeline.num_timesteps, _median_interval(ends)
+
+
+def _median_interval(times: Sequence[float]) -> float | None:
+    return None if len(times) < 3 else median(after - before for before, after in pairwise(times))
 
 
 def _step_callback(
-    job: ResolvedJob, shape: torch.Size, stop: threading.Event, notify: Notify
+    job: ResolvedJob,
+    shape: torch.Size,
+    stop: threading.Event,
+    notify: Notify,
+    meter: Meter,
+    ends: list[float],
 ) -> Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]:
-    """The pipeline's callback: counts steps, guesses the time left, and now and then previews the latents."""
+    """The pipeline's callback: counts steps, guesses the time left, and now and then previews the latents.
+
+    Appends the time at the end of each step to `ends`.
+    """
     from backend.vae.base import is_finite
 
     begin = time.monotonic()
@@ -200,12 +220,14 @@ def _step_callback(
                 dtype=dtype_name(latents.dtype),
             )
         now = time.monotonic()
+        ends.append(now)
         picture = None
         if now - last_preview >= _PREVIEW_SECONDS:
             picture = preview(families.unpack(latents, shape, job.spec.latents), job.spec)
             last_preview = now
         done, steps = index + 1, pipeline.num_timesteps
         notify(Step(done, steps, picture, (now - begin) / done * (steps - done)))
+        meter.end_step()
         return {}
 
     return callback

@@ -142,7 +142,7 @@ class ZeroGpuExecutor:
 
     def job_seconds(self, job: ResolvedJob) -> int:
         """What to ask for: the forecast of all three stages, with a margin, within bounds."""
-        denoising = self.local.context.planner.expect_denoise(job)
+        denoising = self.local.context.planner.expect_denoise(job).seconds
         if denoising is None:
             denoising = denoise_seconds(job)
         ends = sum(

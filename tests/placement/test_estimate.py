@@ -24,6 +24,8 @@ def test_the_first_estimate_knows_the_memory_and_after_a_run_the_time_too() -> N
     assert (before.encode_mode, before.decode_mode) == ("whole", "whole")
     list(studio.img2img(JOB))
     after = studio.estimate(JOB)
+    denoising = studio.planner.expect_denoise(studio.resolve(JOB))
+    assert denoising.peak_bytes and after.peak_bytes and after.peak_bytes >= denoising.peak_bytes
     assert after.seconds is not None and after.seconds > 0
     more = studio.estimate(replace(JOB, strength=1.0))
     assert more.seconds is not None and more.seconds > after.seconds, "twice the steps"

@@ -10,10 +10,10 @@ from PIL import Image
 
 from backend.device.convolution import convolution_probe
 from backend.device.measure import DeviceState
-from backend.job import VaeOptions
+from backend.job import Job, VaeOptions
 from backend.models import BUILTIN, SD_V1, SDXL
 from backend.placement.cards import gpu_memory
-from backend.placement.learned import LearnedCosts, peak_bytes
+from backend.placement.learned import ExpectedCost, LearnedCosts, peak_bytes
 from backend.placement.shapes import cpu_peak_bytes
 from backend.request import StageRequest
 from backend.settings import Settings
@@ -21,6 +21,7 @@ from backend.studio import Studio
 
 REQUEST = StageRequest("decode", SD_V1, 512, 512, VaeOptions())
 CPU = DeviceState("cpu", "a processor", "float32", 8 * 2**30)
+CARD = DeviceState("cuda", "a card", "float16", 8 * 2**30)
 PLAN = (REQUEST, "whole", CPU)
 
 
@@ -36,17 +37,31 @@ def test_seconds_follow_what_ran_here() -> None:
     known.learn(*PLAN, 10.0, None)
     assert known.expect(*PLAN).seconds == pytest.approx(10.0)
     twice = known.expect(replace(REQUEST, width=1024), "whole", CPU).seconds
-    assert twice == pytest.approx(20.0)
+    assert twice is not None and 20.0 < twice < 25.0, "and a little for the attention"
     known.learn(*PLAN, 5.0, None)
+    assert known.expect(*PLAN).seconds == pytest.approx(5.0), "the first run had to warm up"
+    known.learn(*PLAN, 10.0, None)
     later = known.expect(*PLAN).seconds
-    assert later is not None and 5 < later < 10, "one run does not decide alone"
+    assert later is not None and 5 < later < 10, "no later run decides alone"
+
+
+def test_a_first_run_in_another_process_is_not_taken_for_a_slower_machine(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    for _ in range(2):
+        LearnedCosts(path).learn(*PLAN, 5.0, None)
+    again = LearnedCosts(path)
+    again.learn(*PLAN, 9.0, None)
+    assert again.expect(*PLAN).seconds == pytest.approx(5.0)
+    again.learn(*PLAN, 9.0, None)
+    later = again.expect(*PLAN).seconds
+    assert later is not None and later > 5
 
 
 def test_what_never_ran_is_guessed_from_the_same_arithmetic() -> None:
     known = LearnedCosts()
     known.learn(*PLAN, 10.0, None)
     tiled = known.expect(replace(REQUEST, width=1024, height=1024), "tiled", CPU).seconds
-    assert tiled == pytest.approx(10.0 * (512 + 512 + 256) ** 2 / 512**2)
+    assert tiled == pytest.approx(10.0 * (512 + 512 + 256) ** 2 / 512**2, rel=0.05)
     other = known.expect(replace(REQUEST, spec=BUILTIN), "whole", CPU).seconds
     assert other is not None and other < 1.0, "a smaller network"
     for unknown in (
@@ -58,16 +73,33 @@ def test_what_never_ran_is_guessed_from_the_same_arithmetic() -> None:
         assert known.expect(*unknown).seconds is None
 
 
-def test_on_a_card_the_peaks_are_learned_too() -> None:
-    card = (REQUEST, "whole", DeviceState("cuda", "a card", "float16", 8 * 2**30))
-    published = gpu_memory(SD_V1, "decode", 512, 512).full
+@pytest.mark.parametrize("plan", [PLAN, (REQUEST, "whole", CARD)])
+def test_the_peaks_are_learned_too(plan: tuple[StageRequest, str, DeviceState]) -> None:
     known = LearnedCosts()
-    assert known.expect(*card).peak_bytes == published
-    for _ in range(2):
-        known.learn(*card, 0.1, published * 2)
-    assert known.expect(*card).peak_bytes == published * 2
-    known.learn(*PLAN, 1.0, 1)
-    assert known.expect(*PLAN).peak_bytes == peak_bytes(*PLAN), "resident memory on a processor is too coarse"
+    forecast = known.expect(*plan).peak_bytes
+    assert forecast
+    for _ in range(2):  # on a card a first run teaches nothing
+        known.learn(*plan, 0.1, forecast * 2)
+    assert known.expect(*plan).peak_bytes == forecast * 2
+    larger = replace(REQUEST, width=1024)
+    expected = peak_bytes(larger, *plan[1:])
+    assert expected and known.expect(larger, *plan[1:]).peak_bytes == 2 * expected
+
+
+def test_a_denoising_is_learned_from_its_steps() -> None:
+    """What comes beside them, such as the text encoder's work, does not grow with them."""
+    known = LearnedCosts()
+    job = Job(Image.new("RGB", (64, 64)), "", strength=1.0, num_inference_steps=10, width=64, height=64)
+    few = job.resolve(BUILTIN)
+    many = replace(job, num_inference_steps=30).resolve(BUILTIN)
+    assert known.expect_denoise(few, CPU) == ExpectedCost(None, None)
+    known.learn_denoise(few, CPU, 9.0, 0.2, 5000)
+    assert known.expect_denoise(few, CPU).seconds == pytest.approx(2.0), "the rest was warming up"
+    known.learn_denoise(few, CPU, 2.5, 0.2, 5000)
+    assert known.expect_denoise(few, CPU).seconds == pytest.approx(2.5)
+    assert known.expect_denoise(many, CPU).seconds == pytest.approx(6.5)
+    wide = replace(job, width=128).resolve(BUILTIN)
+    assert known.expect_denoise(wide, CPU).peak_bytes == 10_000
 
 
 def test_the_first_run_of_a_size_on_a_card_teaches_nothing(tmp_path: Path) -> None:
@@ -115,7 +147,7 @@ def test_it_is_kept_and_read_again(tmp_path: Path) -> None:
 
 
 def test_peaks_of_another_forecast_are_forgotten_and_speeds_are_kept(tmp_path: Path) -> None:
-    card = (REQUEST, "whole", DeviceState("cuda", "a card", "float16", 8 * 2**30))
+    card = (REQUEST, "whole", CARD)
     path = tmp_path / "calibration.json"
     known = LearnedCosts(path)
     for _ in range(2):

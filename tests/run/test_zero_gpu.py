@@ -250,9 +250,9 @@ def test_what_is_asked_for_follows_steps_size_and_model(lent: Studio, picture: I
 
 
 def test_it_learns_from_what_came_back(lent: Studio, picture: Image.Image) -> None:
-    assert lent.planner.expect_denoise(lent.resolve(job(picture))) is None
+    assert lent.planner.expect_denoise(lent.resolve(job(picture))).seconds is None
     list(lent.img2img(job(picture)))
-    assert lent.planner.expect_denoise(lent.resolve(job(picture))) is not None
+    assert lent.planner.expect_denoise(lent.resolve(job(picture))).seconds is not None
 
 
 DAY = 120
