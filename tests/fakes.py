@@ -173,6 +173,8 @@ class FakeStudio:
         stop: threading.Event | None = None,
         notify: Callable[[Any], None] = lambda _: None,
     ) -> tuple[Image.Image, StageReport]:
+        if stop is not None and stop.is_set():
+            raise Cancelled("Stopped.")
         done = report("decode", self._mode(options), requested=options.mode)
         self._begin("decode", done)
         height, width = latents.shape[-2:]

@@ -6,6 +6,8 @@ each what is known by then. It ends on one picture of it all.
 
 from __future__ import annotations
 
+import threading
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,12 +16,14 @@ from PIL import Image
 
 from backend import images, quality
 from backend.compare import Row, compare
+from backend.device.interrupt import raise_if_stopped
 from backend.errors import LatentRelayError
 from backend.events import Result
 from backend.job import Job, UserEndpoint, VaeOptions
 from backend.models import ModelSpec
 from backend.remote.endpoints import display_host, own_endpoint
 from backend.report import StageReport
+from backend.run.stream import HEARTBEAT_SECONDS
 from backend.studio import Studio
 from ui import first_sight
 from ui.form import Form
@@ -153,7 +157,7 @@ class Tour:
 
     def _where(self, report: StageReport) -> str:
         where = place(report, self.locale)
-        return self._say("tour_self", where=where) if where == self.own_host else where
+        return self._say("tour_self") if where == self.own_host else where
 
 
 @dataclass(frozen=True)
@@ -183,7 +187,9 @@ class TourGuide:
         tour = Tour(task.run.id, task.locale, file_url(before), sizes, own_host)
         task.show({self.slides: tour.value()})
         try:
-            painted = self._paint(task, tour, Job(picture, prompt, model=spec.name))
+            width, height = picture.size
+            job = Job(picture, prompt, model=spec.name, width=width, height=height)
+            painted = self._paint(task, tour, job)
         except Exception as error:  # the slides lie over whatever else says so
             tour.status = say(task.locale, "unexpected")
             if isinstance(error, LatentRelayError):
@@ -232,14 +238,17 @@ class TourGuide:
         return resized(images.to_rgb(open_picture(path, task.locale)), spec), prompt
 
     def _paint(self, task: Task, tour: Tour, job: Job) -> Result:
-        for event in self.context.studio.img2img(job, task.run.stop):
-            if event is None:
-                continue
-            task.progress = advance(task.progress, event, task.locale)
-            tour.status = task.progress.message
-            task.tell(tour.status, changes={self.slides: tour.value()})
-            if isinstance(event, Result):
-                return event
+        stop = threading.Event()  # its own, since a job that is over sets it
+        with closing(self.context.studio.img2img(job, stop, HEARTBEAT_SECONDS)) as events:
+            for event in events:
+                raise_if_stopped(task.run.stop)
+                if event is None:
+                    continue
+                task.progress = advance(task.progress, event, task.locale)
+                tour.status = task.progress.message
+                task.tell(tour.status, changes={self.slides: tour.value()})
+                if isinstance(event, Result):
+                    return event
         raise AssertionError("a run that raised nothing ends in a result")
 
     def _keep(self, task: Task, tour: Tour, way: str, image: Image.Image, whole: Image.Image | None) -> None:

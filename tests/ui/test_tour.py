@@ -55,6 +55,8 @@ def test_every_way_has_its_numbers_its_place_and_its_map(tmp_path: Path) -> None
         assert slide["pictures"][1][1] == "Difference from whole"
         assert slide["figures"][-1] == ("none", "largest difference")
     run_id = end["story"].split("/")[1]
+    with Image.open(tmp_path / run_id / "whole.png") as picture:
+        assert picture.size == (512, 512), "as the first slide says"
     with Image.open(tmp_path / run_id / "tour.png") as picture:
         assert picture.size == story.SIZE
     for address in (
@@ -92,7 +94,8 @@ def test_it_takes_the_visitors_picture_and_words_and_else_the_example(tmp_path: 
     slides_of(studio, tmp_path, str(ASSETS / "castle.png"), "a castle")
     slides_of(studio, tmp_path)
     assert [job.prompt for job in studio.jobs] == ["a castle", "a boat on the sea at sunset"]
-    assert [job.image.size for job in studio.jobs] == [(512, 512)] * 2
+    sizes = [(job.width, job.height) for job in map(studio.resolve, studio.jobs)]
+    assert sizes == [(512, 512)] * 2, "and is worked at that size"
 
 
 @pytest.mark.parametrize("size", [(300, 200), (33, 900), (4000, 3000)])

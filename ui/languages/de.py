@@ -380,7 +380,7 @@ DE: dict[str, str] = {
     "tour_same": "keiner",
     "tour_levels": "{levels} von 255",
     "tour_where": "Lief auf: {where}",
-    "tour_self": "dem eigenen Endpunkt dieser App ({where})",
+    "tour_self": "dem eigenen Endpunkt dieser App",
     "tour_painted": "zum Malen",
     "tour_waiting": "Wird noch gerechnet …",
     "tour_next": "Weiter",

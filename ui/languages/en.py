@@ -383,7 +383,7 @@ EN: dict[str, str] = {
     "tour_same": "none",
     "tour_levels": "{levels} of 255",
     "tour_where": "Ran on: {where}",
-    "tour_self": "this app’s own endpoint ({where})",
+    "tour_self": "this app’s own endpoint",
     "tour_painted": "to paint it",
     "tour_waiting": "Still computing …",
     "tour_next": "Next",

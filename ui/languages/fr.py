@@ -377,7 +377,7 @@ FR: dict[str, str] = {
     "tour_same": "aucun",
     "tour_levels": "{levels} sur 255",
     "tour_where": "Calculé sur : {where}",
-    "tour_self": "le serveur de cette app ({where})",
+    "tour_self": "le serveur de cette app",
     "tour_painted": "pour la peindre",
     "tour_waiting": "Calcul en cours …",
     "tour_next": "Suivant",
