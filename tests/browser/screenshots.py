@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.browser.doing import open_tab, paint, tab_names
 from tests.browser.launching import browser, page_of
+from ui.assets.paint import SEED
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 VIEWS = {
@@ -112,13 +113,13 @@ def _opened(chromium: Any, url: str, view: str, locale: str = "en-US") -> Any:
         reduced_motion="reduce",
     )
     page = context.new_page()
-    page.goto(f"{url}?__theme={scheme}")
+    page.goto(f"{url}?__theme={scheme}&seed={SEED}")
     page.locator("#lr-paint").wait_for()
     return page
 
 
 def _paint_an_example(page: Any) -> None:
-    page.locator("#lr-examples button").first.click()
+    page.locator("#lr-examples button").nth(1).click()
     page.locator("#lr-picture img").first.wait_for()
     paint(page)
 

@@ -42,3 +42,8 @@ def test_no_violation_of_ours(watched: WatchedPages, quick: str, scheme: str, wi
     for name in tab_names(page)[1:]:
         open_tab(page, name)
         assert violations() == set(), name
+    page.locator("#lr-tour-start").click()
+    page.wait_for_function("document.querySelectorAll('.lr-tour-ways li[data-done]').length === 4")
+    for number in range(6):
+        assert violations() == set(), f"slide {number + 1}"
+        page.keyboard.press("ArrowRight")
