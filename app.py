@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 # Libraries read these when they are imported, so they come first. Anything the owner has set stays as it is.
@@ -25,6 +26,9 @@ from backend.logs import log_json_lines
 from backend.run.zero_gpu import spaces_gpu
 from backend.settings import Settings, read_command_line
 from backend.studio import Studio
+
+_HUB_RETRY_SECONDS = 60.0
+"""Between two questions to a hub that did not answer, about what the page may offer."""
 
 
 def main() -> int:
@@ -65,8 +69,10 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
 
     studio = Studio(settings, gpu)
     if gpu is not None:
-        _warm_up(studio)  # the process that has the GPU is a fork of this one and finds what is loaded here
+        # The process that has the GPU is a fork of this one and finds what is loaded here.
+        _say_failure(studio.preload)
     runs = Runs(pictures, Retention(settings.keep_days, settings.keep_gb), temp if ours else None)
+    studio.downloads.looking = gpu is None
     page = build_page(studio, runs)
     _, local_url, _ = page.launch(
         server_name=settings.host,
@@ -79,17 +85,24 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
     )
     studio.self_url = local_url
     if gpu is None:
-        threading.Thread(target=_warm_up, args=(studio,), name="warm-up", daemon=True).start()
+        threading.Thread(target=_say_failure, args=(studio.warm_up,), name="warm-up", daemon=True).start()
+        threading.Thread(target=_look_for_better, args=(studio,), name="first-start", daemon=True).start()
     threading.Thread(target=runs.cleanup_loop, name="cleanup", daemon=True).start()
     if block:
         page.block_thread()
     return studio, local_url
 
 
-def _warm_up(studio: Studio) -> None:
-    """The first picture should not wait for imports; the first job reports a failure properly."""
+def _look_for_better(studio: Studio) -> None:
+    """For as long as the hub does not answer, that is as long as the app runs."""
+    never = threading.Event()
+    _say_failure(lambda: studio.look_for_better(lambda: not never.wait(_HUB_RETRY_SECONDS)))
+
+
+def _say_failure(work: Callable[[], None]) -> None:
+    """Run it; the first job would report the failure properly."""
     try:
-        studio.warm_up()
+        work()
     except LatentRelayError as error:
         print(f"Not ready yet: {error.sentence}", file=sys.stderr)
 

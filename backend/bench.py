@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from backend.device.availability import is_cached
 from backend.device.interrupt import interruptible, raise_if_stopped
 from backend.device.loading import Loader
 from backend.device.measure import Meter, device_name, empty_device_cache
@@ -108,7 +107,7 @@ class Bench:
 
         device = self.loader.device
         dtype = self.dtype(case.model)
-        weights = "real" if is_cached(case.model) else "random"
+        weights = "random" if self.loader.missing(case.model, ["VAE"]) else "real"
         blank = Measured(
             case.stage,
             case.model.name,

@@ -24,12 +24,16 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Downloading:
-    """Weights are on their way from the model hub, in bytes; `seconds_left` is a guess, None before there is one."""
+    """Weights are on their way from the model hub, in bytes.
+
+    `seconds_left` and `bytes_per_second` are those of the present speed, None where nothing arrives.
+    """
 
     title: str
     done: int
     total: int
     seconds_left: float | None
+    bytes_per_second: float | None = None
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,8 @@ SETTINGS = (
             type=int, gradio="GRADIO_SERVER_PORT"),
     Setting("model", "--model", "MODEL",
             f"Model chosen when the page opens: auto, {', '.join(MODELS)}. "
-            "auto takes SD v1.5 where it can run well, else the built-in one.",
+            "One that is not here yet is fetched in the background. "
+            "auto takes SD v1.5 where it is here and can run well, else the built-in one.",
             default="auto"),
     Setting("device", "--device", "DEVICE", "Where to compute: auto, cpu, cuda, cuda:1, mps.",
             default="auto", shows_value=True),

@@ -6,20 +6,20 @@ Making a Studio loads nothing; torch and diffusers come in with the first piece 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from backend import images
-from backend.device.availability import default_model
+from backend.device.availability import default_model, wanted_model
 from backend.device.loading import Loader
 from backend.device.measure import total_bytes
 from backend.events import Event, InBatch
 from backend.job import Job, ResolvedJob, VaeOptions, vae_modes
 from backend.message import Message
-from backend.models import ModelSpec
+from backend.models import BUILTIN, ModelSpec
 from backend.placement.estimate import Estimate
 from backend.placement.fit import DIRECTIONS, Fit, fits_here
 from backend.placement.learned import ExpectedCost
@@ -29,7 +29,9 @@ from backend.request import StageRequest, decode_request, encode_request
 from backend.run.context import ExecutionContext, Notify, ignore
 from backend.run.departure import Departure, departure
 from backend.run.executor import Executor, LocalExecutor
+from backend.run.first_start import look_for_better
 from backend.run.job_queue import JobQueue
+from backend.run.model_downloads import PARTS, ModelDownloads
 from backend.run.remote_stage import check_remote
 from backend.run.zero_gpu import SpacesGpu, ZeroGpuExecutor
 from backend.settings import Settings
@@ -81,16 +83,38 @@ class Studio:
         return self.settings.find_model(name)
 
     def default_model(self) -> tuple[ModelSpec, Message]:
-        """(model, friendly reason) for this machine, without importing torch where there is no GPU."""
-        return default_model(self.settings)
+        """(model, friendly reason): the one to open the page with, usable at once. Asks no network, and imports no
+        torch where there is no GPU."""
+        return default_model(self.settings, self.is_here)
+
+    def is_here(self, spec: ModelSpec) -> bool:
+        """Whether all that the model needs lies on this computer; asks no network."""
+        return not self.loader.missing(spec, PARTS)
+
+    @property
+    def downloads(self) -> ModelDownloads:
+        """Models that are fetched in the background."""
+        return self.context.downloads
 
     def warm_up(self, model: str | None = None) -> None:
-        """Import the heavy libraries and load a model (the default one if None); for a thread after launch.
+        """Import the heavy libraries and load a model (the page's first if None); for a thread after launch.
 
         Raises:
             LatentRelayError: the model cannot be had; the first job would say the same.
         """
         self.executor.load(self.find_model(model) if model else self.default_model()[0])
+
+    def preload(self) -> None:
+        """Fetch and load the model that this machine is for, before there is a page.
+
+        Raises:
+            LatentRelayError: it cannot be had; the page opens with the built-in one.
+        """
+        self.executor.load(wanted_model(self.settings) or BUILTIN)
+
+    def look_for_better(self, retry: Callable[[], bool]) -> None:
+        """Fetch the model that the owner asked for, or find one to offer; see `backend.run.first_start`."""
+        look_for_better(self.context, retry)
 
     def resolve(self, job: Job) -> ResolvedJob:
         """The job checked, with every open value filled in from its model.

@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image, ImageFilter
 
+from backend.device.loading import Loader
 from backend.errors import Cancelled, LatentRelayError
 from backend.events import Event, Failed, InBatch, Result, StageDone, StageStarted, Step, Waiting
 from backend.job import Job, ResolvedJob, VaeOptions
@@ -18,6 +19,7 @@ from backend.remote.preflight import Preflight
 from backend.report import Cost, Direction, Stage, StageReport, Traffic
 from backend.request import StageRequest
 from backend.run.departure import Departure, most_bytes
+from backend.run.model_downloads import ModelDownloads
 from backend.run.stream import stream
 from backend.settings import Settings
 
@@ -53,6 +55,7 @@ class FakeStudio:
         self.pause = pause
         self.jobs: list[Job] = []
         self.settings = Settings(model=model)
+        self.downloads = ModelDownloads(Loader(self.settings))
         self.self_url: str | None = None
 
     models = MODELS

@@ -164,7 +164,8 @@ def _stop_when_left(run: Run) -> None:
 def build(context: PageContext) -> None:
     """Register the endpoints; must run inside the Blocks."""
     api, studio = Api(context), context.studio
-    default = studio.default_model()[0].name
+    chosen = studio.settings.model  # the owner's, also while it is still being fetched
+    default = studio.default_model()[0].name if chosen == "auto" else chosen
     models = [name for name, spec in studio.models.items() if spec.available]
 
     def model() -> gr.Dropdown:

@@ -99,6 +99,15 @@ class Img2ImgTab:
             changes[self.helpers.model_note] = model_note(studio.find_model(name).plain, locale)
         return changes
 
+    def with_model(self, name: str, current: str, request: gr.Request) -> Changes:
+        """Choose the model `name` in place of `current`, with its own settings."""
+        return self._fill_in({"model": name}, current, request)
+
+    @property
+    def filled_in(self) -> list[Component]:
+        """What `with_model` changes."""
+        return self._filled_in
+
     @property
     def _filled_in(self) -> list[Component]:
         """What `_fill_in` changes."""

@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from backend.studio import Studio
-from ui import api, compare, encode_decode, endpoints, history, img2img, machine, tour
+from ui import api, compare, download, encode_decode, endpoints, history, img2img, machine, tour
 from ui.body_limits import BodyLimits
 from ui.ended_sessions import EndedSessions
 from ui.form import Changes
@@ -115,6 +115,7 @@ def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
         with gr.Row(elem_classes="lr-top"):
             local(html(header("en"), elem_id="lr-header"), header)
             start_tour = gr.Button(T("tour_button"), scale=0, min_width=110, elem_id="lr-tour-start")
+        offer = download.build(context)
         with gr.Tabs(elem_id="lr-tabs", selected="img2img", overflow_behavior="wrap") as tabs:
             with gr.Tab(T("tab_img2img"), id="img2img"):
                 main = img2img.build(context)
@@ -129,6 +130,7 @@ def build_page(studio: Studio, runs: Runs) -> gr.Blocks:
         guide = tour.build(context, main.form, start_tour)
         for tab in (main, coding, comparison, here, guide):
             tab.wire()
+        offer.wire(page, main)
         served.wire((*main.mode_selects, *coding.mode_selects))
         api.build(context)
         _wire_loading(page, context, tabs, main, here, served)

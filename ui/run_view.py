@@ -235,8 +235,10 @@ def advance(progress: Progress, event: Event, locale: str) -> Progress:
     match event:
         case Waiting(message):
             return replace(progress, message=say_message(message, locale))
-        case Downloading(title, done, total, left):
+        case Downloading(title, done, total, left, speed):
             message = say(locale, "state_download", title=title, done=size(done), total=size(total))
+            if speed:
+                message += f" · {say(locale, 'offer_speed', size=size(round(speed)))}"
             message += _time_left(left, locale)
             return replace(progress, message=message, fraction=done / total if total else 0.0)
         case StageStarted(stage, mode, _, where):

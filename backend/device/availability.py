@@ -6,11 +6,11 @@ import logging
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backend.device import hub
 from backend.errors import BadSettingError
 from backend.message import Message, join, literal
 from backend.models import BUILTIN, SD_V1, ModelSpec
@@ -144,38 +144,36 @@ def _no_cuda(found: tuple[str, str] | None, cuda: str | None) -> Message | None:
     )
 
 
-def default_model(settings: Settings) -> tuple[ModelSpec, Message]:
-    """The model the page opens with, and a sentence saying why. Imports torch only if a GPU seems near.
+def default_model(settings: Settings, is_here: Callable[[ModelSpec], bool]) -> tuple[ModelSpec, Message]:
+    """The model the page opens with, and a sentence saying why. It can be used at once, and nothing is asked of the
+    network: what this machine would rather have is `wanted_model`, which may have to be downloaded first.
 
-    SD v1.5 needs a CUDA GPU to be fast enough, and its weights from the hub or the cache; else the built-in model.
+    `is_here`: whether a model's weights lie on this computer.
     """
-    if settings.model != "auto":
-        spec = settings.find_model(settings.model)
-        return spec, Message("{model}, as this app was started with it.", model=spec.title_message)
-    if not _cuda_usable(settings):
+    wanted = wanted_model(settings)
+    if wanted is None:
         return BUILTIN, _without_card(settings)
-    if not is_cached(SD_V1) and not hub_answers():
+    if not is_here(wanted):
         return BUILTIN, Message(
-            "The model hub cannot be reached and Stable Diffusion is not on this computer yet, "
-            "so this page starts with its small built-in model."
+            "{model} is not on this computer yet, so this page starts with its small built-in model: "
+            "it is quick, but it paints landscapes only.",
+            model=wanted.title_message,
         )
-    return SD_V1, Message(
-        "{model}, because this computer has a graphics card for it.", model=SD_V1.title_message
+    if settings.model != "auto":
+        return wanted, Message("{model}, as this app was started with it.", model=wanted.title_message)
+    return wanted, Message(
+        "{model}, because this computer has a graphics card for it.", model=wanted.title_message
     )
 
 
-def is_cached(spec: ModelSpec) -> bool:
-    """Whether the model's denoiser lies in a local folder or in the hub's cache."""
-    if spec.is_local:
-        return True
-    from huggingface_hub import try_to_load_from_cache
+def wanted_model(settings: Settings) -> ModelSpec | None:
+    """The model that the owner chose, else SD v1.5 where there is a graphics card; None: the built-in one it is.
 
-    if spec.family == "flux":
-        weights = "transformer/diffusion_pytorch_model.safetensors.index.json"
-    else:
-        weights = f"unet/diffusion_pytorch_model{f'.{spec.variant}' if spec.variant else ''}.safetensors"
-    revision = hub.revision_of(spec, spec.repository)
-    return isinstance(try_to_load_from_cache(spec.repository, weights, revision=revision), str)
+    Imports torch only if a GPU seems near.
+    """
+    if settings.model != "auto":
+        return settings.find_model(settings.model)
+    return SD_V1 if _cuda_usable(settings) else None
 
 
 def hub_answers(timeout: float = 3.0) -> bool:

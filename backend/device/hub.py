@@ -1,7 +1,7 @@
-"""Weights from the Hugging Face hub: only what is needed, only safetensors, with progress, at a pinned revision.
+"""What a model needs of the Hugging Face hub's repositories: which files, at which revision, and how large they are.
 
-Everything goes through `huggingface_hub`, so HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE mean what they always
-mean. What is loaded afterwards is a folder of its cache, so that loading never asks the network.
+Nothing here downloads (see `download.py`). HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE mean what they always
+mean. What is loaded is a folder of the hub's cache, so that loading never asks the network.
 
 `python -m backend.models --pin` writes each repository's present commit into revisions.json; a repository that is not
 in there follows its branch `main`.
@@ -11,25 +11,49 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Literal
 
-from backend.events import Downloading
+from backend.errors import UnsupportedVAEError
 from backend.models import ModelSpec
 
 LOCK = Path(__file__).parents[1] / "revisions.json"
 MAIN = "main"
-_REPORT_SECONDS = 0.5
-"""At least this long between two reports of progress."""
-_LEFT_OUT = ("vae", "vae_1_0", "safety_checker", "feature_extractor", "image_encoder")
+_LEFT_OUT = (
+    "vae",
+    "vae_1_0",
+    "vae_encoder",
+    "vae_decoder",
+    "safety_checker",
+    "feature_extractor",
+    "image_encoder",
+)
+"""Folders of a pipeline that are not loaded with its denoiser: VAEs, and what works on pixels."""
 _CONFIGS = (".json", ".txt", ".model")
+_WEIGHTS = ("diffusion_pytorch_model", "model")
+"""How diffusers and transformers name the weights that they read; others are copies for other programs."""
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
 
-ProgressCallback = Callable[[Downloading], None]
+Part = Literal["denoiser", "VAE", "tiny VAE"]
+
+
+@dataclass(frozen=True)
+class HubFiles:
+    """What a part of a model takes of a repository (or of a local folder in its place)."""
+
+    repository: str
+    revision: str
+    subfolder: str | None
+    """"" means the top folder alone, None a whole pipeline without its VAE and what works on pixels."""
+    variant: str | None
+
+    @property
+    def is_local(self) -> bool:
+        return Path(self.repository).exists()
 
 
 @cache
@@ -49,56 +73,55 @@ def pinned_revision(repository: str) -> str:
     return pinned().get(repository, MAIN)
 
 
-def folder(repository: str, revision: str, subfolder: str | None) -> Path:
-    """Where the cache holds that revision; asks no network.
+def files_of(spec: ModelSpec, part: Part) -> HubFiles:
+    """Where the files of a part are.
 
     Raises:
-        huggingface_hub.errors.LocalEntryNotFoundError: it does not.
+        UnsupportedVAEError: there is no tiny VAE for this model.
+    """
+    if part == "denoiser":
+        repository, subfolder = spec.repository, None
+    elif part == "VAE":
+        own = spec.vae_repository is None
+        repository, subfolder = (spec.repository, "vae") if own else (spec.vae_repository or "", "")
+    elif spec.tiny_vae is None:
+        raise UnsupportedVAEError(
+            "There is no tiny VAE for {model}.", "Please choose another mode.", model=spec.title_message
+        )
+    else:
+        repository, subfolder = spec.tiny_vae, ""
+    variant = spec.variant if repository == spec.repository else None
+    return HubFiles(repository, revision_of(spec, repository), subfolder, variant)
+
+
+def folder(files: HubFiles) -> Path:
+    """Where they lie on this computer; asks no network.
+
+    Raises:
+        huggingface_hub.errors.LocalEntryNotFoundError: nowhere.
     """
     from huggingface_hub import errors, try_to_load_from_cache
 
-    name = "model_index.json" if subfolder is None else str(PurePosixPath(subfolder) / "config.json")
-    found = try_to_load_from_cache(repository, name, revision=revision)
+    if files.is_local:
+        return Path(files.repository)
+    name = (
+        "model_index.json" if files.subfolder is None else str(PurePosixPath(files.subfolder) / "config.json")
+    )
+    found = try_to_load_from_cache(files.repository, name, revision=files.revision)
     if not isinstance(found, str):
-        raise errors.LocalEntryNotFoundError(f"{repository} is not in the cache.")
+        raise errors.LocalEntryNotFoundError(f"{files.repository} is not in the cache.")
     return Path(found.removesuffix(name))
 
 
-def fetch(
-    spec: ModelSpec, repository: str, subfolder: str | None, on_progress: ProgressCallback = lambda _: None
-) -> None:
-    """Download what is missing into the cache: the weights in `subfolder`, or (None) a pipeline's.
-
-    `on_progress` may raise to end the download; what is there stays, and the next one goes on from it.
-
-    Raises:
-        huggingface_hub.errors.HfHubHTTPError, OSError: from the hub, the network or the disk.
-    """
-    from huggingface_hub import HfApi, snapshot_download
-
-    revision = revision_of(spec, repository)
-    info = HfApi().model_info(repository, revision=revision, files_metadata=True)
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-    wanted = choose(sizes, spec.variant if repository == spec.repository else None, subfolder)
-    missing = [name for name in wanted if not _is_here(repository, info.sha or revision, name)]
-    total = sum(sizes[name] for name in missing)
-    if missing:
-        on_progress(Downloading(spec.title, 0, total, None))
-    bar = _bar(spec.title, total, on_progress)
-    snapshot_download(repository, revision=revision, allow_patterns=wanted, tqdm_class=bar)
-    if missing:
-        on_progress(Downloading(spec.title, total, total, 0.0))
-
-
 def choose(names: Iterable[str], variant: str | None, subfolder: str | None) -> list[str]:
-    """Of a repository's files those to fetch: configs and safetensors, each network in `variant` if it has that.
+    """Of a repository's files those that are read: configs and safetensors, each network in `variant` if it has that.
 
-    `subfolder` "" means the top folder alone, None a whole pipeline without its VAE and what works on pixels.
+    `subfolder` as in `HubFiles`.
     """
     chosen: list[str] = []
-    by_folder: dict[str, list[PurePosixPath]] = {}
+    by_folder: dict[str, list[PurePosixPath]] = defaultdict(list)
     for path in map(PurePosixPath, names):
-        by_folder.setdefault("" if path.parent == PurePosixPath() else str(path.parent), []).append(path)
+        by_folder["" if path.parent == PurePosixPath() else str(path.parent)].append(path)
     for place, paths in by_folder.items():
         if subfolder is None and (place in _LEFT_OUT or "/" in place):
             continue
@@ -107,58 +130,133 @@ def choose(names: Iterable[str], variant: str | None, subfolder: str | None) -> 
         chosen += [str(p) for p in paths if p.suffix in _CONFIGS and ".index." not in p.name]
         if subfolder is None and place == "":
             continue  # a single-file copy of the whole pipeline, beside its parts
-        weights = [p for p in paths if ".safetensors" in p.name]
+        weights = [p for p in paths if ".safetensors" in p.name and _stem(p).partition(".")[0] in _WEIGHTS]
         of_variant = [p for p in weights if _variant(p) == variant]
         chosen += [str(p) for p in of_variant or [p for p in weights if _variant(p) is None]]
     return sorted(chosen)
 
 
-def _variant(path: PurePosixPath) -> str | None:
-    """`fp16` of `model.fp16-00001-of-00002.safetensors` and of `model.safetensors.index.fp16.json`."""
+def _stem(path: PurePosixPath) -> str:
+    """`model.fp16` of `model.fp16-00001-of-00002.safetensors` and of `model.safetensors.index.fp16.json`."""
     name = path.name.removesuffix(".json").replace(".safetensors.index", "").removesuffix(".safetensors")
-    return _SPLIT.sub("", name).partition(".")[2] or None
+    return _SPLIT.sub("", name)
 
 
-def _is_here(repository: str, revision: str, name: str) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
-    return isinstance(try_to_load_from_cache(repository, name, revision=revision), str)
+def _variant(path: PurePosixPath) -> str | None:
+    return _stem(path).partition(".")[2] or None
 
 
-def _bar(title: str, total: int, on_progress: ProgressCallback) -> type[Any]:
-    """A tqdm class for `snapshot_download` that draws nothing and calls `on_progress` instead.
+def is_complete(files: HubFiles) -> bool:
+    """Whether everything that is read lies on this computer, by what the files themselves say; asks no network.
 
-    The hub shows several bars; those in bytes count the same download, on the wire and on the disk.
+    A pipeline's model_index.json names its components; each network needs its config and its weights, all pieces of
+    them where they are split.
     """
-    from tqdm import tqdm
+    from huggingface_hub import errors
 
-    begin = time.monotonic()
-    guard = threading.Lock()
-    last = begin
+    if files.is_local:
+        return True
+    try:
+        place = folder(files)
+    except errors.LocalEntryNotFoundError:
+        return False
+    names = choose(_names(place), files.variant, files.subfolder)
+    try:
+        return all(_has_component(place, names, *one) for one in _components(place, files))
+    except (OSError, ValueError, AttributeError, TypeError):
+        return False  # a damaged file of JSON; the download looks after it
 
-    class Bar(tqdm):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            options.pop("name", None)
-            self._bytes = 0
-            self._counts = options.get("unit") == "B"
-            super().__init__(*args, **options | {"disable": True})
 
-        def update(self, n: float | None = 1) -> bool | None:
-            nonlocal last
-            if not self._counts or not n:
-                return None
-            with guard:
-                self._bytes += int(n)
-                now = time.monotonic()
-                if now - last < _REPORT_SECONDS and self._bytes < total:
-                    return None
-                last = now
-            done = min(self._bytes, total)
-            left = (now - begin) / done * (total - done) if done else None
-            on_progress(Downloading(title, done, total, left))
+def _names(place: Path) -> list[str]:
+    return [path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()]
+
+
+def _components(place: Path, files: HubFiles) -> Iterator[tuple[str, bool]]:
+    """(folder, whether it is a network with weights)"""
+    if files.subfolder is not None:
+        yield files.subfolder, True
+        return
+    for name, made_of in json.loads((place / "model_index.json").read_bytes()).items():
+        if name in _LEFT_OUT or not isinstance(made_of, list) or not made_of[-1]:
+            continue
+        yield name, not any(word in made_of[-1] for word in ("Tokenizer", "Scheduler"))
+
+
+def _has_component(place: Path, names: Iterable[str], subfolder: str, is_network: bool) -> bool:
+    inside = [name for name in names if name.rpartition("/")[0] == subfolder]
+    if not is_network:
+        return bool(inside)
+    pieces: set[str] = set()
+    for name in inside:
+        if ".index." in name:
+            pieces |= set(json.loads((place / name).read_bytes())["weight_map"].values())
+    held = {name.rpartition("/")[2] for name in inside if name.endswith(".safetensors")}
+    return "config.json" in {name.rpartition("/")[2] for name in inside} and bool(held) and pieces <= held
+
+
+# -- sizes -----------------------------------------------------------------------------------------------------
+
+Listing = Callable[[HubFiles], Mapping[str, int] | None]
+"""All files of a repository, by name, in bytes; None if they cannot be known."""
+
+
+def local_listing(files: HubFiles) -> Mapping[str, int] | None:
+    """Of what lies in a local folder, or in the hub's cache, complete or not; asks no network."""
+    from huggingface_hub import errors
+
+    try:
+        place = folder(files)
+    except errors.LocalEntryNotFoundError:
+        return None
+    if place.is_file():
+        return {place.name: place.stat().st_size}
+    return {name: (place / name).stat().st_size for name in _names(place)}
+
+
+def hub_listing(files: HubFiles) -> Mapping[str, int] | None:
+    """As the hub says; takes as long as the network does. None where it does not answer or refuses."""
+    from huggingface_hub import HfApi
+
+    if files.is_local:
+        return local_listing(files)
+    try:
+        info = HfApi().model_info(files.repository, revision=files.revision, files_metadata=True, timeout=10)
+    except (OSError, network_error()):
+        return None
+    return {file.rfilename: file.size or 0 for file in info.siblings or ()}
+
+
+def repository_bytes(spec: ModelSpec, listing: Listing = local_listing) -> Mapping[str, int] | None:
+    """Bytes of the weights that a model reads from the disk, by component ("unet", "text_encoder", …, "vae").
+
+    As stored: a file in float32 takes half of that in memory when it is loaded in half precision. A single-file
+    checkpoint is the one component "checkpoint". None if a part of it cannot be known: with `local_listing` until it
+    is downloaded, with `hub_listing` if the hub does not answer.
+    """
+    sizes: dict[str, int] = defaultdict(int)
+    if spec.is_checkpoint:
+        sizes["checkpoint"] = Path(spec.repository).stat().st_size
+    parts: tuple[Part, ...] = ("denoiser", "VAE")
+    for part in parts:
+        files = files_of(spec, part)
+        if files.is_local and Path(files.repository).is_file():
+            continue
+        listed = listing(files)
+        if listed is None:
             return None
+        weights = [n for n in choose(listed, files.variant, files.subfolder) if n.endswith(".safetensors")]
+        for name in weights:
+            sizes["vae" if part == "VAE" else name.partition("/")[0]] += listed[name]
+        if not weights:
+            return None
+    return dict(sizes)
 
-    return Bar
+
+def network_error() -> type[Exception]:
+    """The root of the errors of the HTTP library that huggingface_hub uses, which has changed over time."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return HfHubHTTPError.__bases__[0]
 
 
 def pin(repositories: Iterable[str], path: Path = LOCK) -> dict[str, str]:

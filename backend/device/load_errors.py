@@ -1,16 +1,101 @@
-"""The hub's, the network's and the file system's errors while loading, as one sentence each."""
+"""The hub's, the network's and the file system's errors while downloading or loading, as one sentence each."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from backend.device.availability import hub_answers
+from backend.device.hub import network_error
 from backend.errors import ModelUnavailableError, OutOfMemoryError
 from backend.message import literal
 from backend.models import ModelSpec
+
+Kind = Literal["gated", "missing", "revision", "token", "often", "disk", "damaged", "network"]
+
+
+class DamagedError(OSError):
+    """What arrived is not what the hub says it should be, also when it was asked for again."""
+
+
+def kind_of(error: BaseException) -> Kind | None:
+    """What an error of the hub, the network or the disk means; None for any other.
+
+    diffusers wraps the hub's and the disk's errors, so their causes count as well.
+    """
+    from huggingface_hub import errors as kinds
+
+    by_class: tuple[tuple[type[BaseException], Kind], ...] = (
+        (kinds.GatedRepoError, "gated"),
+        (kinds.RepositoryNotFoundError, "missing"),
+        (kinds.RevisionNotFoundError, "revision"),
+        (DamagedError, "damaged"),
+    )
+    for cause in _causes(error):
+        for kind_class, kind in by_class:
+            if isinstance(cause, kind_class):
+                return kind
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return "disk"
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        if status in (401, 429):
+            return "token" if status == 401 else "often"
+    return "network" if isinstance(error, (OSError, network_error())) else None
+
+
+def unavailable(spec: ModelSpec, kind: Kind) -> ModelUnavailableError:
+    """Why a model cannot be had from the hub, and what to do about it."""
+    model, repository = spec.title_message, spec.repository
+    match kind:
+        case "gated":
+            return ModelUnavailableError(
+                "{model} asks everybody to accept its licence first.",
+                "Do so on its page on the hub ({repository}), set HF_TOKEN, and start again.",
+                model=model,
+                repository=repository,
+            )
+        case "missing":
+            return ModelUnavailableError(
+                "{model} was not found on the hub ({repository}).",
+                "It may have moved, or HF_TOKEN may be wrong. Please choose the built-in model, or try again later.",
+                model=model,
+                repository=repository,
+            )
+        case "revision":
+            return ModelUnavailableError(
+                "The version of {model} that this app is pinned to is no longer on the hub ({repository}).",
+                "Pin the present ones with python -m backend.models --pin.",
+                model=model,
+                repository=repository,
+            )
+        case "token":
+            return ModelUnavailableError(
+                "The model hub does not accept this token.",
+                "Please set HF_TOKEN to a valid one, or unset it.",
+            )
+        case "often":
+            return ModelUnavailableError(
+                "The model hub is asked too often just now.", "Please try again in a few minutes."
+            )
+        case "disk":
+            return ModelUnavailableError(
+                "The disk is full, so {model} could not be stored.",
+                "Make room, or set HF_HOME to a folder on another disk, and start again.",
+                model=model,
+            )
+        case "damaged":
+            return ModelUnavailableError(
+                "What arrived of {model} was damaged on the way, twice.",
+                "Please try again later; a proxy or a virus scanner between here and the hub may change files.",
+                model=model,
+            )
+    return ModelUnavailableError(
+        "{model} is not on this computer yet, and the model hub cannot be reached.",
+        "Please choose the built-in model, or try again later.",
+        model=model,
+    )
 
 
 def map_load_errors(spec: ModelSpec, load: Callable[[], Any]) -> Any:
@@ -19,54 +104,17 @@ def map_load_errors(spec: ModelSpec, load: Callable[[], Any]) -> Any:
     Raises:
         ModelUnavailableError: the weights cannot be had, with a sentence why.
     """
-    from huggingface_hub import errors as kinds
-
     try:
         return load()
-    except kinds.GatedRepoError as error:
-        raise ModelUnavailableError(
-            "{model} asks everybody to accept its licence first.",
-            "Do so on its page on the hub ({repository}), set HF_TOKEN, and start again.",
-            model=spec.title_message,
-            repository=spec.repository,
-        ) from error
-    except kinds.RepositoryNotFoundError as error:
-        raise ModelUnavailableError(
-            "{model} was not found on the hub ({repository}).",
-            "It may have moved, or HF_TOKEN may be wrong. Please choose the built-in model, or try again later.",
-            model=spec.title_message,
-            repository=spec.repository,
-        ) from error
-    except kinds.RevisionNotFoundError as error:
-        raise ModelUnavailableError(
-            "The version of {model} that this app is pinned to is no longer on the hub ({repository}).",
-            "Pin the present ones with python -m backend.models --pin.",
-            model=spec.title_message,
-            repository=spec.repository,
-        ) from error
-    except (OSError, kinds.HfHubHTTPError) as error:
-        raise _unavailable(spec, error) from error
+    except Exception as error:
+        kind = kind_of(error)
+        if kind is None:
+            raise
+        raise _local_failure(spec, error) if kind == "network" else unavailable(spec, kind) from error
 
 
-def _unavailable(spec: ModelSpec, error: Exception) -> ModelUnavailableError:
-    """`error` in words. diffusers wraps the hub's and the disk's errors, so their causes count as well."""
-    for cause in _causes(error):
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            return ModelUnavailableError(
-                "The disk is full, so {model} could not be stored.",
-                "Make room, or set HF_HOME to a folder on another disk, and start again.",
-                model=spec.title_message,
-            )
-        status = getattr(getattr(cause, "response", None), "status_code", None)
-        if status == 401:
-            return ModelUnavailableError(
-                "The model hub does not accept this token.",
-                "Please set HF_TOKEN to a valid one, or unset it.",
-            )
-        if status == 429:
-            return ModelUnavailableError(
-                "The model hub is asked too often just now.", "Please try again in a few minutes."
-            )
+def _local_failure(spec: ModelSpec, error: Exception) -> ModelUnavailableError:
+    """Files that are missing or cannot be read."""
     beside = Path(spec.repository).with_suffix("")
     if spec.is_checkpoint and not beside.is_dir() and not hub_answers():
         return ModelUnavailableError(
@@ -83,11 +131,7 @@ def _unavailable(spec: ModelSpec, error: Exception) -> ModelUnavailableError:
             model=spec.title_message,
             folder=spec.repository,
         )
-    return ModelUnavailableError(
-        "{model} is not on this computer yet, and the model hub cannot be reached.",
-        "Please choose the built-in model, or try again later.",
-        model=spec.title_message,
-    )
+    return unavailable(spec, "network")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -7,22 +7,24 @@ it never takes any memory here.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from backend.device import hub
 from backend.device.availability import hub_answers, on_zero_gpu, pick_device
-from backend.device.load_errors import map_load_errors, map_out_of_memory
+from backend.device.downloads import DownloadError, Downloads, Progress
+from backend.device.hub import HubFiles, Part, files_of, folder, is_complete
+from backend.device.load_errors import map_load_errors, map_out_of_memory, unavailable
 from backend.device.measure import current_device, empty_device_cache, free_bytes, free_ram
 from backend.device.offload import Offload, choose_offload, denoiser_files, weight_sizes
 from backend.device.precision import dtype_name, next_wider_dtype, pick_dtype
 from backend.device.queue import DeviceQueue
-from backend.errors import OutOfMemoryError, UnsupportedVAEError
+from backend.errors import ModelUnavailableError, OutOfMemoryError
+from backend.events import Downloading
 from backend.families import VaeConfigStub, components_left_out
 from backend.lazy_import import import_module_locked
-from backend.message import Message, join
+from backend.message import Message, join, literal
 from backend.models import ModelSpec
 from backend.settings import LOW_MEMORY, Settings
 
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     import torch
 
 
-Part = Literal["denoiser", "VAE", "tiny VAE"]
 _OFFLOADED = {
     "model": Message("only the network at work was kept on the card"),
     "group": Message("only the layer at work was kept on the card"),
@@ -60,10 +61,9 @@ class Loader:
         self.settings = settings
         self.queue = DeviceQueue()
         self._loading = threading.RLock()
-        self._fetching: dict[tuple[str, str | None], threading.Lock] = {}
-        """One for each download, so that nobody waits for another's."""
-        self._fetched: set[tuple[str, str | None]] = set()
-        """What is known to be complete in the hub's cache: repository and folder in it."""
+        self.downloads = Downloads()
+        self._complete: set[HubFiles] = set()
+        """What is known to lie on this computer."""
         self._device: torch.device | None = None
         self._parts: dict[tuple[str, Part], Any] = {}
         """The most recently used last."""
@@ -220,53 +220,77 @@ class Loader:
         if keys:
             empty_device_cache(self.device)
 
-    def fetch(self, spec: ModelSpec, part: Part, on_progress: hub.ProgressCallback) -> None:
-        """Download what `part` still misses, reporting progress; to be called outside the device queue.
+    def missing(self, spec: ModelSpec, parts: Sequence[Part]) -> list[HubFiles]:
+        """What is still to be downloaded before the parts can be loaded; asks no network.
 
         Raises:
-            ModelUnavailableError: it cannot be had, with a sentence why. What `on_progress` raises ends the download.
+            UnsupportedVAEError: there is no tiny VAE for this model.
         """
-        if (spec.name, part) in self._parts or (spec.is_checkpoint and part == "denoiser"):
-            return
-        if part == "denoiser":
-            source, subfolder = spec.repository, None
-        else:
-            source, subfolder = _vae_source(spec, part == "tiny VAE")
-        map_load_errors(spec, lambda: self._here(spec, source, subfolder, on_progress))
+        wanted = []
+        for part in parts:
+            if (spec.name, part) in self._parts or (spec.is_checkpoint and part == "denoiser"):
+                continue
+            files = files_of(spec, part)
+            if files not in self._complete and is_complete(files):
+                self._complete.add(files)
+            if files not in self._complete:
+                wanted.append(files)
+        return wanted
 
-    def _here(
+    def raise_if_offline(self, spec: ModelSpec) -> None:
+        """Raises ModelUnavailableError if the hub is switched off (HF_HUB_OFFLINE)."""
+        from huggingface_hub import constants
+
+        if constants.HF_HUB_OFFLINE:
+            raise unavailable(spec, "network")
+
+    def fetch(
         self,
         spec: ModelSpec,
-        source: str,
-        subfolder: str | None,
-        on_progress: hub.ProgressCallback = lambda _: None,
-    ) -> str:
-        """A folder on this computer that holds it; the hub is asked once a run, unless it does not answer."""
-        if Path(source).exists():
-            return source
-        key = (source, subfolder)
-        if key not in self._fetched:
-            with self._fetching.setdefault(key, threading.Lock()):
-                if key not in self._fetched and hub_answers():
-                    hub.fetch(spec, source, subfolder, on_progress)
-                    self._fetched.add(key)
-        return str(hub.folder(source, hub.revision_of(spec, source), subfolder))
+        parts: Sequence[Part],
+        on_progress: Callable[[Downloading], None],
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Download what the parts still miss, reporting progress; to be called outside the device queue.
+
+        Whoever wants the same at the same time follows the same download.
+
+        Raises:
+            ModelUnavailableError: it cannot be had, with a sentence why. Cancelled: `stop` was set.
+        """
+        wanted = self.missing(spec, parts)
+        if not wanted:
+            return
+        self.raise_if_offline(spec)
+
+        def report(now: Progress) -> None:
+            on_progress(Downloading(spec.title, now.done, now.total, now.seconds_left, now.speed))
+
+        try:
+            self.downloads.follow(wanted, report, stop)
+        except DownloadError as error:
+            if error.kind is not None:
+                raise unavailable(spec, error.kind) from error
+            raise ModelUnavailableError(
+                "The download of {model} broke off.", literal(str(error)), model=spec.title_message
+            ) from error
+        self._complete.update(wanted)
 
     def _load_vae(self, spec: ModelSpec, tiny: bool) -> Any:
         diffusers = import_module_locked("diffusers")
         AutoencoderKL, AutoencoderTiny = diffusers.AutoencoderKL, diffusers.AutoencoderTiny  # noqa: N806 - classes
         part = _vae_part(tiny)
         arguments: dict[str, Any] = {"dtype": self.dtype(spec, part), "use_safetensors": True}
-        source, subfolder = _vae_source(spec, tiny)
+        files = files_of(spec, part)
         if tiny:
-            vae = AutoencoderTiny.from_pretrained(self._here(spec, source, subfolder), **arguments)
+            vae = AutoencoderTiny.from_pretrained(str(folder(files)), **arguments)
         elif spec.is_checkpoint and spec.vae_repository is None:
-            vae = AutoencoderKL.from_single_file(source, **_checkpoint(arguments, spec, "vae"))
+            vae = AutoencoderKL.from_single_file(files.repository, **_checkpoint(arguments, spec, "vae"))
         else:
-            where = self._here(spec, source, subfolder)
-            config = AutoencoderKL.load_config(where, subfolder=subfolder or None)
+            where, subfolder = str(folder(files)), files.subfolder or None
+            config = AutoencoderKL.load_config(where, subfolder=subfolder)
             arguments["dtype"] = self._forced_upcast(spec, config) or arguments["dtype"]
-            vae = AutoencoderKL.from_pretrained(where, subfolder=subfolder or None, **arguments)
+            vae = AutoencoderKL.from_pretrained(where, subfolder=subfolder, **arguments)
         return self._moved(vae.eval().requires_grad_(False))
 
     def _forced_upcast(self, spec: ModelSpec, config: Mapping[str, Any]) -> torch.dtype | None:
@@ -290,7 +314,7 @@ class Loader:
             "dtype": dtype,
             "use_safetensors": True,
         }
-        where = spec.repository if spec.is_checkpoint else self._here(spec, spec.repository, None)
+        where = spec.repository if spec.is_checkpoint else str(folder(files_of(spec, "denoiser")))
         chosen = self._choose_offload(spec, denoiser_files(spec, Path(where)), dtype)
         if spec.is_checkpoint:
             pipeline = family.from_single_file(where, **_checkpoint(arguments, spec))
@@ -342,21 +366,6 @@ class Loader:
 
 def _vae_part(tiny: bool) -> Part:
     return "tiny VAE" if tiny else "VAE"
-
-
-def _vae_source(spec: ModelSpec, tiny: bool) -> tuple[str, str]:
-    """(folder, file or repository, folder in it)
-
-    Raises:
-        UnsupportedVAEError: there is no tiny VAE for this model.
-    """
-    if tiny:
-        if spec.tiny_vae is None:
-            raise UnsupportedVAEError(
-                "There is no tiny VAE for {model}.", "Please choose another mode.", model=spec.title_message
-            )
-        return spec.tiny_vae, ""
-    return (spec.repository, "vae") if spec.vae_repository is None else (spec.vae_repository, "")
 
 
 def _checkpoint(arguments: dict[str, Any], spec: ModelSpec, part: str | None = None) -> dict[str, Any]:

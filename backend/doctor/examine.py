@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from backend.device.availability import is_cached
 from backend.device.interrupt import raise_if_stopped
 from backend.device.loading import Loader
 from backend.doctor import machine, places, selftest
@@ -65,7 +64,9 @@ def _tested(studio: Studio) -> list[ModelSpec]:
     found = [BUILTIN]
     if studio.loader.device.type != "cpu":
         found += [
-            spec for spec in studio.models.values() if spec != BUILTIN and spec.available and is_cached(spec)
+            spec
+            for spec in studio.models.values()
+            if spec != BUILTIN and spec.available and studio.is_here(spec)
         ]
     return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from backend.device.availability import is_cached
 from backend.doctor.finding import Finding, Status
 from backend.job import VaeOptions
 from backend.message import Message, literal, mode_name
@@ -28,7 +27,7 @@ def models(studio: Studio) -> Iterator[Finding]:
     for spec in studio.models.values():
         if not spec.available:
             continue
-        side, here = spec.native_size, is_cached(spec)
+        side, here = spec.native_size, studio.is_here(spec)
         stages = {}
         for direction in DIRECTIONS:
             request = StageRequest(direction, spec, side, side, VaeOptions("auto"))

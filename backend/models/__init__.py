@@ -261,7 +261,10 @@ SDXL_TURBO = replace(
 FLUX = ModelSpec(
     name="flux-schnell",
     title="FLUX.1 schnell",
-    plain=Message("The newest and largest, four steps, wants a graphics card with 24 GB or more."),
+    plain=Message(
+        "The newest and largest, in four steps: wants a graphics card with 24 GB or more, and 33.7 GB to download "
+        "once you have accepted its licence on the hub and set HF_TOKEN."
+    ),
     family="flux",
     pipeline="FluxImg2ImgPipeline",
     repository="black-forest-labs/FLUX.1-schnell",

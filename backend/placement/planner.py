@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from backend.device.loading import Loader, Part
+from backend.device.hub import Part
+from backend.device.loading import Loader
 from backend.device.measure import DeviceState, device_name, free_bytes
 from backend.device.precision import dtype_name
 from backend.job import ResolvedJob

@@ -6,19 +6,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from backend import units
 from backend.device.interrupt import raise_if_stopped
-from backend.errors import Cancelled, LatentRelayError
+from backend.errors import Cancelled, LatentRelayError, ModelUnavailableError
 from backend.events import Failed, InBatch
 from backend.job import ResolvedJob
 from backend.message import Message, join
 from backend.report import StageReport
 from backend.request import StageRequest
 from backend.run.context import ExecutionContext, Notify, waiting
-from backend.run.img2img import Denoised, decode, encode_and_denoise, finish, log_failure
+from backend.run.img2img import Denoised, decode, encode_and_denoise, fetch_weights, finish, log_failure
 from backend.run.job_queue import JobQueue
 from backend.run.overlap import pipelined
 from backend.run.remote_stage import runs_elsewhere
@@ -39,6 +39,10 @@ def run_batch(
     Raises:
         LatentRelayError: Cancelled, or BusyError.
     """
+    for job in {job.spec.name: job for job in jobs}.values():
+        # Each picture says for itself that its model cannot be had.
+        with suppress(ModelUnavailableError):
+            fetch_weights(job, context, stop, lambda event: notify(InBatch(0, event)))
     with queue.enter(stop, lambda ahead: notify(InBatch(0, waiting(ahead)))):
         _Batch(jobs, context, stop, notify).run()
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from backend.device.interrupt import raise_if_stopped
 from backend.device.loading import Loader
 from backend.events import Event, Waiting
 from backend.message import Message
 from backend.placement.planner import Planner
+from backend.run.model_downloads import ModelDownloads
 from backend.settings import Settings
 
 Notify = Callable[[Event], None]
@@ -30,6 +29,10 @@ class ExecutionContext:
     planner: Planner
     self_url: str | None = None
     """Base URL of this app once it listens, e.g. http://127.0.0.1:7860."""
+    downloads: ModelDownloads = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.downloads = ModelDownloads(self.loader)
 
 
 def waiting(ahead: int) -> Waiting:
@@ -37,13 +40,3 @@ def waiting(ahead: int) -> Waiting:
     if ahead == 1:
         return Waiting(Message("Waiting for 1 other to finish"))
     return Waiting(Message("Waiting for {ahead} others to finish", ahead=ahead))
-
-
-def stoppable(notify: Notify, stop: threading.Event | None) -> Notify:
-    """`notify` for work that can be ended only by raising from its progress callback."""
-
-    def report(event: Event) -> None:
-        raise_if_stopped(stop)
-        notify(event)
-
-    return report

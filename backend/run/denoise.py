@@ -22,7 +22,7 @@ from backend.latents import preview
 from backend.lazy_import import import_module_locked
 from backend.message import Message, join
 from backend.report import Cost, StageReport
-from backend.run.context import ExecutionContext, Notify, stoppable, waiting
+from backend.run.context import ExecutionContext, Notify, waiting
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ def denoise(
     if job.steps_to_run == 0:
         return latents, _nothing_to_do(job, context, notify)
     loader = context.loader
-    loader.fetch(job.spec, "denoiser", stoppable(notify, stop))
+    loader.fetch(job.spec, ["denoiser"], notify, stop)
     latents, report = loader.queue.run(
         lambda: _denoise_here(job, latents, context, stop, notify),
         stop,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from backend.device.queue import DeviceQueue
+from backend.errors import BusyError, ModelUnavailableError
 from backend.events import Event, InBatch
 from backend.job import ResolvedJob
 from backend.models import ModelSpec
@@ -16,6 +18,7 @@ from backend.run.batch import run_batch
 from backend.run.context import ExecutionContext, Notify, ignore
 from backend.run.img2img import run_job
 from backend.run.job_queue import JobQueue
+from backend.run.model_downloads import PARTS
 from backend.run.stage import run_stage
 from backend.run.stream import stream
 
@@ -54,7 +57,11 @@ class Executor(Protocol):
         ...
 
     def vae(self, spec: ModelSpec, *, low_memory: bool = False) -> VAE:
-        """The model's VAE for this app's endpoint, whole or in tiles; called on the device's thread."""
+        """The model's VAE for this app's endpoint, whole or in tiles; called on the device's thread.
+
+        Raises:
+            BusyError: it is being downloaded. ModelUnavailableError: it cannot be had.
+        """
         ...
 
 
@@ -68,8 +75,7 @@ class LocalExecutor:
 
     def load(self, spec: ModelSpec) -> None:
         loader = self.context.loader
-        loader.fetch(spec, "VAE", ignore)  # downloads hold nobody up; loading may free what others use
-        loader.fetch(spec, "denoiser", ignore)
+        loader.fetch(spec, PARTS, ignore)  # downloads hold nobody up; loading may free what others use
         loader.queue.run(lambda: self.load_now(spec))
 
     def load_now(self, spec: ModelSpec) -> None:
@@ -101,5 +107,27 @@ class LocalExecutor:
     def vae(self, spec: ModelSpec, *, low_memory: bool = False) -> VAE:
         from backend.vae.modes import local_vae
 
+        self._refuse_until_here(spec)
         module, _ = self.context.loader.load_vae(spec)
         return local_vae("tiled" if low_memory else "whole", module, spec.latents)
+
+    def _refuse_until_here(self, spec: ModelSpec) -> None:
+        """The device's thread waits for no download: the client is told to come back, as while a server starts.
+
+        Raises:
+            BusyError: the VAE is on its way now. ModelUnavailableError: the last try to fetch it failed.
+        """
+        downloads, parts = self.context.downloads, PARTS[:1]
+        found = downloads.state(spec, parts)
+        if found.status == "here":
+            return
+        self.context.loader.raise_if_offline(spec)
+        downloads.start(spec, "endpoint", parts)
+        if found.failure is not None:
+            raise ModelUnavailableError(found.failure)
+        raise BusyError(
+            "The VAE of {model} is being downloaded.",
+            "Please try again in a minute.",
+            retry_after=math.ceil(found.seconds_left or 30),
+            model=spec.title_message,
+        )

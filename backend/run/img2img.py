@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from backend import images
-from backend.errors import LatentRelayError, RemoteError
+from backend.device.hub import Part
+from backend.errors import LatentRelayError, ModelUnavailableError, RemoteError
 from backend.events import Result, StageDone, Waiting
 from backend.job import ResolvedJob
 from backend.message import Message
@@ -47,6 +48,7 @@ def run_job(
         LatentRelayError: Cancelled, BusyError, or what the failing stage raised, with the run's id.
     """
     try:
+        fetch_weights(job, context, stop, notify)
         with queue.enter(stop, lambda ahead: notify(waiting(ahead))):
             denoised = encode_and_denoise(job, context, stop, notify)
             pixels, decoded = decode(job, denoised, context, stop, notify)
@@ -54,6 +56,29 @@ def run_job(
     except LatentRelayError as error:
         log_failure(job, error)
         raise
+
+
+def fetch_weights(job: ResolvedJob, context: ExecutionContext, stop: threading.Event, notify: Notify) -> None:
+    """Download what the job needs: before it takes one of the few places, because that may take an hour.
+
+    Raises:
+        ModelUnavailableError: it cannot be had. Cancelled: `stop` was set.
+    """
+    # 0. Weights first, all of them together.
+    modes = {job.encode.mode, job.decode.mode}
+    needed: list[Part] = ["denoiser"] if job.steps_to_run else []
+    if modes - {"auto", "tiny", "remote"}:
+        needed.append("VAE")
+    if "tiny" in modes:
+        needed.append("tiny VAE")
+    if "auto" in modes and "VAE" not in needed:
+        try:
+            context.loader.fetch(job.spec, [*needed, "VAE"], notify, stop)
+            return
+        except ModelUnavailableError as error:
+            # "auto" may take an endpoint in its place; the stage decides.
+            log.info("not all weights can be had: %s", error, extra=_log_fields(job))
+    context.loader.fetch(job.spec, needed, notify, stop)
 
 
 def encode_and_denoise(

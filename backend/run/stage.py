@@ -7,8 +7,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from backend import images
+from backend.device.hub import Part
 from backend.device.interrupt import interruptible, raise_if_stopped
-from backend.device.loading import Part
 from backend.device.measure import (
     SAFE_SHARE,
     Meter,
@@ -25,7 +25,7 @@ from backend.placement.choose import Candidate
 from backend.placement.planner import Planner
 from backend.report import StageReport
 from backend.request import StageRequest
-from backend.run.context import ExecutionContext, Notify, ignore, stoppable, waiting
+from backend.run.context import ExecutionContext, Notify, ignore, waiting
 from backend.run.remote_stage import run_remote
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _run_next(
     if candidate.mode != "remote":
         # A download takes minutes and no device, so nobody waits for it but this job.
         part: Part = "tiny VAE" if candidate.mode == "tiny" else "VAE"
-        loader.fetch(request.spec, part, stoppable(notify, stop))
+        loader.fetch(request.spec, [part], notify, stop)
 
         def compute() -> tuple[torch.Tensor, StageReport] | Candidate:
             best = attempts.candidate() or first

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from backend.device.hub import Part
 from backend.device.interrupt import raise_if_stopped
 from backend.device.queue import DeviceQueue
 from backend.errors import BadSettingError, BusyError, Cancelled, LatentRelayError
@@ -26,6 +27,8 @@ from backend.report import StageReport
 from backend.request import StageRequest, decode_request, encode_request
 from backend.run.context import Notify, ignore
 from backend.run.executor import LocalExecutor
+from backend.run.img2img import fetch_weights
+from backend.run.model_downloads import PARTS
 from backend.run.stream import stream
 
 if TYPE_CHECKING:
@@ -80,6 +83,7 @@ class ZeroGpuExecutor:
     # -- in this process
 
     def load(self, spec: ModelSpec) -> None:
+        self.local.context.loader.fetch(spec, PARTS, ignore)
         self.local.load_now(spec)  # `spaces` stands in for the card on the main thread only
         # `spaces` deletes the files of what it has packed, and its process for the card serves many visitors.
         self.local.context.loader.keep()
@@ -90,6 +94,9 @@ class ZeroGpuExecutor:
         request.options.checked()
         if request.options.mode == "remote":
             return self.local.stage(request, stop, notify)
+        # Downloads need no card, and its seconds are the visitor's.
+        part: Part = "tiny VAE" if request.options.mode == "tiny" else "VAE"
+        self.local.context.loader.fetch(request.spec, [part], notify, stop)
         answer = self._stage_call(request)
         if isinstance(answer, Failed):
             raise answer.error
@@ -108,6 +115,13 @@ class ZeroGpuExecutor:
         return _beating(self._events(job, stop), stop, heartbeat)
 
     def _events(self, job: ResolvedJob, stop: threading.Event) -> Iterator[Event]:
+        context = self.local.context
+
+        def fetch(_: threading.Event, notify: Notify) -> None:
+            fetch_weights(job, context, stop, notify)
+
+        # Downloads need no card, and its seconds are the visitor's.
+        yield from stream(fetch, threading.Event())
         events = self._job_call(job)
         try:
             for event in events:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def random_vae(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Any
                 up_block_types=("UpDecoderBlock2D",) * len(channels),
                 layers_per_block=2,
                 latent_channels=spec.latents.channels,
+                norm_num_groups=math.gcd(32, *channels),  # diffusers' 32, where the channels allow it
                 use_quant_conv=spec.family != "flux",
                 use_post_quant_conv=spec.family != "flux",
             )

@@ -1,5 +1,4 @@
-"""Downloads from a hub on this computer, each in a process of its own, because the hub's library reads its
-environment once."""
+"""Which files of a repository are read, what lies on this computer, and how large a model is."""
 
 from __future__ import annotations
 
@@ -9,177 +8,154 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from backend.device import hub
-from backend.errors import Cancelled
-from backend.models import MODELS, SD_V1
-from tests.endpoint.conftest import tiny_kl
-from tests.hubbing import COMMIT, Hub, serve
+from backend.device.hub import HubFiles, Part, choose, files_of, is_complete, repository_bytes
+from backend.models import BUILTIN, FLUX, MODELS, SD_V1, SD_V1_LCM, SD_V2, SDXL, SDXL_TURBO, ModelSpec
+from tests.hub_listings import LISTINGS
+from tests.hubbing import COMMIT, Hub, hub_here, serve
 
 ROOT = Path(__file__).parents[2]
-MINE = "someone/painter"
-WEIGHTS = bytes(3_000_000)
-FILES = {
-    "README.md": b"# Painter",
-    "model_index.json": b"{}",
-    "painter.safetensors": b"all in one",
-    "scheduler/scheduler_config.json": b"[]",
-    "tokenizer/merges.txt": b"a b",
-    "unet/config.json": b"{ }",
-    "unet/diffusion_pytorch_model.safetensors": b"wide",
-    "unet/diffusion_pytorch_model.fp16.safetensors": WEIGHTS,
-    "unet/diffusion_pytorch_model.non_ema.safetensors": b"other",
-    "unet/diffusion_pytorch_model.fp16.bin": b"pickle",
-    "text_encoder/model.safetensors": b"only wide",
-    "vae/config.json": b"{}",
-    "vae/diffusion_pytorch_model.safetensors": b"vae",
-    "safety_checker/model.fp16.safetensors": b"never",
-}
-FETCHED = [
-    "model_index.json",
-    "scheduler/scheduler_config.json",
-    "text_encoder/model.safetensors",
-    "tokenizer/merges.txt",
-    "unet/config.json",
-    "unet/diffusion_pytorch_model.fp16.safetensors",
-]
-SCRIPT = """
-import json, sys
-from dataclasses import replace
-from backend.errors import LatentRelayError
-from backend.device.loading import Loader
-from backend.models import SD_V1
-from backend.settings import Settings
-
-spec = replace(SD_V1, name="painter", title="Painter", repository="someone/painter", vae_repository=None,
-               revision=json.loads(sys.argv[1]))
-told = []
-try:
-    Loader(Settings(device="cpu")).fetch(spec, sys.argv[2], told.append)
-    print(json.dumps([[event.done, event.total] for event in told]))
-except LatentRelayError as error:
-    print(json.dumps(error.sentence))
-"""
+FROM_THE_HUB = [spec for spec in MODELS.values() if not spec.is_local]
 
 
-def in_a_process(script: str, *arguments: object, url: str, home: Path, **environment: str) -> Any:
-    """What a fresh process prints last, from JSON."""
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={
-            **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
-            "HF_ENDPOINT": url,
-            "HF_HOME": str(home),
-            "HF_HUB_DISABLE_XET": "1",
-            **environment,
-        },
+def listed(files: HubFiles) -> dict[str, int]:
+    return {name: size or 0 for name, size in LISTINGS[files.repository].items()}
+
+
+def chosen(spec: ModelSpec, part: Part) -> list[str]:
+    files = files_of(spec, part)
+    return choose(listed(files), files.variant, files.subfolder)
+
+
+@pytest.mark.parametrize("spec", FROM_THE_HUB, ids=lambda spec: spec.name)
+def test_of_each_repository_only_files_that_are_read_are_fetched(spec: ModelSpec) -> None:
+    """One form of each network's weights, no single-file copies, nothing for other programs."""
+    parts: list[Part] = ["denoiser", "VAE", *(["tiny VAE"] if spec.tiny_vae else [])]  # type: ignore[list-item]
+    for part in parts:
+        names = chosen(spec, part)
+        weights = [name for name in names if name.endswith(".safetensors")]
+        assert weights and all(name.endswith((".json", ".txt", ".model", ".safetensors")) for name in names)
+        networks = [name for name in weights if "-of-" not in name]
+        assert len({name.rpartition("/")[0] for name in networks}) == len(networks), "one for each folder"
+        assert not [name for name in names if name.startswith(("vae_", "safety", "feature", "images"))]
+        assert all(name.startswith("vae/") == (part == "VAE") for name in names if "/" in name)
+        if part != "denoiser":
+            assert [Path(name).name for name in names] == ["config.json", Path(weights[0]).name]
+
+
+def test_the_vae_of_sdxl_comes_without_its_copies_for_other_programs() -> None:
+    assert chosen(SDXL, "VAE") == ["config.json", "diffusion_pytorch_model.safetensors"]
+
+
+def test_the_variant_is_preferred_and_split_weights_are_whole() -> None:
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in chosen(SD_V1, "denoiser")
+    assert "unet/diffusion_pytorch_model.safetensors" in chosen(SD_V1_LCM, "denoiser")
+    flux = chosen(FLUX, "denoiser")
+    assert len([name for name in flux if name.startswith("transformer/")]) == 5, "config, index, three pieces"
+
+
+@pytest.mark.parametrize(
+    ("spec", "gigabytes"),
+    [(SD_V1, 2.3), (SD_V1_LCM, 4.27), (SD_V2, 2.58), (SDXL, 7.1), (SDXL_TURBO, 7.1), (FLUX, 33.7)],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_the_bytes_of_a_model_s_weights(spec: ModelSpec, gigabytes: float) -> None:
+    sizes = repository_bytes(spec, listed)
+    assert sizes is not None and sum(sizes.values()) / 1e9 == pytest.approx(gigabytes, rel=0.01)
+    denoiser = "transformer" if spec is FLUX else "unet"
+    assert max(sizes, key=lambda name: sizes[name]) == denoiser and sizes["vae"] < sizes[denoiser]
+
+
+def test_the_bytes_are_known_here_only_of_what_is_here(tmp_path: Path) -> None:
+    with hub_here(Hub({}), tmp_path):
+        assert repository_bytes(SD_V1) is None
+        assert repository_bytes(SD_V1, hub.hub_listing) is None, "not on this hub"
+    assert repository_bytes(SD_V1, hub.hub_listing) is None, "the hub is switched off"
+    sizes = repository_bytes(BUILTIN)
+    assert sizes is not None and set(sizes) == {"text_encoder", "unet", "vae"}
+    assert sum(sizes.values()) == sum(
+        path.stat().st_size for path in Path(BUILTIN.repository).rglob("*.safetensors")
     )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    single = tmp_path / "mine.safetensors"
+    single.write_bytes(bytes(1000))
+    mine = replace(SD_V1, repository=str(single), vae_repository=None)
+    assert repository_bytes(mine) == {"checkpoint": 1000}
 
 
-def fetch(
-    url: str, home: Path, part: str = "denoiser", revision: str | None = None, **environment: str
-) -> Any:
-    """What a fresh process says: [[done, total], …], or the sentence of its error."""
-    return in_a_process(SCRIPT, json.dumps(revision), part, url=url, home=home, **environment)
+def test_the_bytes_come_from_the_hub_s_listing(tmp_path: Path) -> None:
+    unet = {"unet/config.json": b"{}", "unet/diffusion_pytorch_model.fp16.safetensors": bytes(700)}
+    served = Hub(
+        {
+            SD_V1.repository: unet,
+            str(SD_V1.vae_repository): {"diffusion_pytorch_model.safetensors": bytes(300)},
+        }
+    )
+    with hub_here(served, tmp_path):
+        assert repository_bytes(SD_V1, hub.hub_listing) == {"unet": 700, "vae": 300}
+        assert repository_bytes(SD_V2, hub.hub_listing) is None, "part of it is unknown"
 
 
-def cached(home: Path) -> list[str]:
-    snapshot = home / "hub" / f"models--{MINE.replace('/', '--')}" / "snapshots" / COMMIT
-    return sorted(path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file())
+def in_the_cache(home: Path, repository: str, names: dict[str, str]) -> None:
+    place = home / "hub" / f"models--{repository.replace('/', '--')}"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text(COMMIT)
+    for name, text in names.items():
+        path = place / "snapshots" / COMMIT / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
 
 
-def test_only_what_is_needed_comes_with_its_progress_and_stays(tmp_path: Path) -> None:
-    """In the variant where there is one, no pickles, no VAE; then the same with the hub switched off."""
-    with serve(Hub({MINE: FILES})) as url:
-        told = fetch(url, tmp_path)
-    assert cached(tmp_path) == FETCHED
-    total = sum(len(FILES[name]) for name in FETCHED)
-    assert told[0] == [0, total] and told[-1] == [total, total]
-    assert fetch(url, tmp_path, HF_HUB_OFFLINE="1") == [], "no request is needed, and none is possible"
-    assert "Painter is not on this computer yet" in fetch(url, tmp_path / "other", HF_HUB_OFFLINE="1")
+INDEX = json.dumps(
+    {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+)
+PIPELINE = {
+    "model_index.json": json.dumps(
+        {
+            "_class_name": "FluxPipeline",
+            "safety_checker": [None, None],
+            "scheduler": ["diffusers", "PNDMScheduler"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "vae": ["diffusers", "AutoencoderKL"],
+        }
+    ),
+    "scheduler/scheduler_config.json": "{}",
+    "text_encoder/config.json": "{}",
+    "text_encoder/model.safetensors.index.json": INDEX,
+    "text_encoder/model-00001-of-00002.safetensors": "",
+    "text_encoder/model-00002-of-00002.safetensors": "",
+    "tokenizer/merges.txt": "",
+}
+MINE = HubFiles("someone/painter", "main", None, "fp16")
 
 
-def test_the_vae_comes_alone(tmp_path: Path) -> None:
-    with serve(Hub({MINE: FILES})) as url:
-        fetch(url, tmp_path, "VAE")
-    assert cached(tmp_path) == ["vae/config.json", "vae/diffusion_pytorch_model.safetensors"]
+def test_a_complete_cache_is_known_for_one_whoever_filled_it(tmp_path: Path) -> None:
+    with hub_here(Hub({}), tmp_path):
+        assert not is_complete(MINE)
+        in_the_cache(tmp_path, MINE.repository, PIPELINE)
+        assert is_complete(MINE)
+        assert not is_complete(replace(MINE, subfolder="vae")), "the VAE is another download"
+        assert not is_complete(replace(MINE, revision="b" * 40))
 
 
-def test_a_revision_is_asked_for_and_a_missing_one_is_told(tmp_path: Path) -> None:
-    server = Hub({MINE: FILES})
-    with serve(server) as url:
-        fetch(url, tmp_path, revision=COMMIT)
-        assert not any("/main" in request for request in server.asked)
-        assert "no longer on the hub" in fetch(url, tmp_path / "other", revision="b" * 40)
-
-
-SERVED = """
-import sys
-from pathlib import Path
-from backend.device import hub
-from backend.endpoint.source import Source
-from backend.device.queue import DeviceQueue
-
-hub.LOCK = Path(sys.argv[1])
-print(Source("mine", "someone/painter", "cpu", "auto", DeviceQueue()).module().config.latent_channels)
-"""
-
-
-def test_the_headless_endpoint_keeps_to_the_lock_file(tmp_path: Path) -> None:
-    lock, vae = tmp_path / "revisions.json", tmp_path / "vae"
-    lock.write_text(json.dumps({MINE: COMMIT}))
-    tiny_kl(latent_channels=8).save_pretrained(vae)
-    server = Hub({MINE: {path.name: path.read_bytes() for path in vae.iterdir()}})
-    with serve(server) as url:
-        assert in_a_process(SERVED, lock, url=url, home=tmp_path / "home") == 8
-    assert any(COMMIT in request for request in server.asked)
-    assert not any("/main" in request for request in server.asked)
-
-
-@pytest.mark.parametrize(
-    ("server", "sentence"),
-    [
-        (Hub({}), "Painter was not found on the hub"),
+@pytest.mark.parametrize("name", PIPELINE)
+def test_a_cache_that_misses_a_file_is_not_complete(name: str, tmp_path: Path) -> None:
+    with hub_here(Hub({}), tmp_path):
+        in_the_cache(tmp_path, MINE.repository, {n: text for n, text in PIPELINE.items() if n != name})
+        whole = (
+            name == "text_encoder/model.safetensors.index.json"
+        )  # then the pieces tell nothing of each other
+        assert is_complete(MINE) == whole
         (
-            Hub(
-                {MINE: FILES},
-                refuse=(401, {"x-error-message": "Invalid credentials in Authorization header"}),
-            ),
-            "token",
-        ),
-        (Hub({MINE: FILES}, refuse_files=(403, {"x-error-code": "GatedRepo"})), "accept its licence first"),
-        (Hub({MINE: FILES}, refuse=(429, {})), "asked too often"),
-    ],
-    ids=["missing", "wrong token", "gated", "too often"],
-)
-def test_each_refusal_has_its_sentence(server: Hub, sentence: str, tmp_path: Path) -> None:
-    with serve(server) as url:
-        said = fetch(url, tmp_path, HF_TOKEN="hf_wrong")
-    assert sentence in said and said.endswith(".")
+            tmp_path / "hub" / "models--someone--painter" / "snapshots" / COMMIT / "model_index.json"
+        ).write_text("[")
+        assert not is_complete(MINE), "damaged"
 
 
-def test_no_network_has_its_sentence(tmp_path: Path) -> None:
-    said = fetch("http://127.0.0.1:9", tmp_path)
-    assert "not on this computer yet, and the model hub cannot be reached" in said
-
-
-@pytest.mark.parametrize(
-    ("subfolder", "variant", "chosen"),
-    [
-        ("", None, ["README.txt", "config.json", "diffusion_pytorch_model.safetensors"]),
-        ("vae", "fp16", ["vae/diffusion_pytorch_model.safetensors"]),
-    ],
-)
-def test_choosing(subfolder: str, variant: str | None, chosen: list[str]) -> None:
+def test_choosing_leaves_other_folders_and_formats() -> None:
     names = [
         "README.txt",
         "config.json",
@@ -187,20 +163,20 @@ def test_choosing(subfolder: str, variant: str | None, chosen: list[str]) -> Non
         "diffusion_pytorch_model.bin",
     ]
     names += ["vae/diffusion_pytorch_model.safetensors", "vae/old/diffusion_pytorch_model.safetensors"]
-    assert hub.choose(names, variant, subfolder) == chosen
+    assert choose(names, None, "") == ["README.txt", "config.json", "diffusion_pytorch_model.safetensors"]
+    assert choose(names, "fp16", "vae") == ["vae/diffusion_pytorch_model.safetensors"]
 
 
 def test_split_weights_come_with_their_index() -> None:
-    names = [f"transformer/d.safetensors.index{v}.json" for v in ("", ".fp16")]
-    names += [f"transformer/d{v}-0000{n}-of-00002.safetensors" for v in ("", ".fp16") for n in (1, 2)]
-    assert hub.choose(names, "fp16", None) == sorted(n for n in names if "fp16" in n)
-    assert hub.choose(names, None, None) == sorted(n for n in names if "fp16" not in n)
+    stem = "transformer/diffusion_pytorch_model"
+    names = [f"{stem}.safetensors.index{v}.json" for v in ("", ".fp16")]
+    names += [f"{stem}{v}-0000{n}-of-00002.safetensors" for v in ("", ".fp16") for n in (1, 2)]
+    assert choose(names, "fp16", None) == sorted(n for n in names if "fp16" in n)
+    assert choose(names, None, None) == sorted(n for n in names if "fp16" not in n)
 
 
 def test_pinning_writes_a_lock_file_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    repositories = {
-        r for s in MODELS.values() if not s.is_local for r in (s.repository, s.vae_repository, s.tiny_vae)
-    }
+    repositories = {r for s in FROM_THE_HUB for r in (s.repository, s.vae_repository, s.tiny_vae)}
     server = Hub({str(name): {} for name in repositories if name})
     lock = tmp_path / "revisions.json"
     with serve(server) as url:
@@ -224,19 +200,3 @@ def test_pinning_writes_a_lock_file_that_counts(tmp_path: Path, monkeypatch: pyt
         assert hub.revision_of(SD_V1, "someone/else") == "main"
     finally:
         hub.pinned.cache_clear()
-
-
-def test_the_bar_tells_bytes_and_time_left_and_may_be_stopped() -> None:
-    told = []
-    bar = hub._bar("Painter", 100, told.append)(desc="Downloading bytes", total=0, unit="B")
-    files = hub._bar("Painter", 100, told.append)(desc="Fetching 2 files", total=2)
-    files.update(1)
-    assert told == [], "files are not bytes"
-    bar.update(100)
-    assert [(t.title, t.done, t.total) for t in told] == [("Painter", 100, 100)] and told[0].seconds_left == 0
-
-    def stop(_: object) -> None:
-        raise Cancelled("Stopped.")
-
-    with pytest.raises(Cancelled):
-        hub._bar("Painter", 10, stop)(unit="B").update(10)

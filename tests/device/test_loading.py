@@ -10,7 +10,8 @@ import pytest
 import torch
 from huggingface_hub.errors import HfHubHTTPError
 
-from backend.device.availability import default_model, hub_answers, is_cached, pick_device
+from backend.device import availability
+from backend.device.availability import default_model, hub_answers, pick_device, wanted_model
 from backend.device.loading import Loader
 from backend.errors import BadSettingError, ModelUnavailableError
 from backend.models import BUILTIN, SD_V1
@@ -28,16 +29,30 @@ def test_devices() -> None:
 
 
 def test_without_a_card_the_built_in_model_is_the_default_and_the_sentence_is_friendly() -> None:
-    spec, reason = default_model(ON_CPU)
+    spec, reason = default_model(ON_CPU, lambda _: True)
     assert spec is BUILTIN and "built-in" in str(reason) and str(reason).endswith(".")
 
 
-def test_the_owner_s_choice_wins() -> None:
-    assert default_model(Settings(model="sd-v1"))[0] is SD_V1
+def test_the_owner_s_choice_wins_once_it_is_here() -> None:
+    chosen = Settings(model="sd-v1")
+    assert wanted_model(chosen) is SD_V1 and default_model(chosen, lambda _: True)[0] is SD_V1
+    spec, reason = default_model(chosen, lambda _: False)
+    assert spec is BUILTIN and "v1.5 is not on this computer yet" in str(reason)
+
+
+def test_a_card_wants_stable_diffusion(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert wanted_model(ON_CPU) is None
+    monkeypatch.setattr(availability, "_cuda_usable", lambda _: True)
+    assert wanted_model(Settings()) is SD_V1
 
 
 def test_the_hub_is_not_there_and_nothing_is_cached() -> None:
-    assert not hub_answers() and not is_cached(SD_V1) and is_cached(BUILTIN)
+    loader = Loader(ON_CPU)
+    assert (
+        not hub_answers()
+        and loader.missing(SD_V1, ["denoiser"])
+        and not loader.missing(BUILTIN, ["denoiser"])
+    )
 
 
 def test_missing_weights_get_a_sentence_naming_the_model(tmp_path: Path) -> None:
