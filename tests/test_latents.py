@@ -88,6 +88,14 @@ def test_the_fingerprint_of_a_hub_model_names_repository_and_revision() -> None:
     assert vae_fingerprint(replace(SDXL, vae_repository=None, revision="v2")) == f"{SDXL.repository}@v2"
 
 
+def test_the_fingerprint_of_a_hub_model_names_the_commit_that_is_pinned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else latents of another commit of the same branch would pass for this one's."""
+    monkeypatch.setattr("backend.models.revisions.pinned", lambda: {"stabilityai/sd-vae-ft-mse": "c0ffee"})
+    assert vae_fingerprint(SD_V1) == "stabilityai/sd-vae-ft-mse@c0ffee"
+
+
 def test_several_pictures_in_a_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadLatentsError, match="holds 3 pictures"):
         latents.load_latents(saved(tmp_path / "a.safetensors", count=3))

@@ -2,9 +2,6 @@
 
 Nothing here downloads (see `download.py`). HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE mean what they always
 mean. What is loaded is a folder of the hub's cache, so that loading never asks the network.
-
-`python -m backend.models --pin` writes each repository's present commit into revisions.json; a repository that is not
-in there follows its branch `main`.
 """
 
 from __future__ import annotations
@@ -14,15 +11,13 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from backend.errors import UnsupportedVAEError
 from backend.models import ModelSpec
+from backend.models.revisions import LOCK, MAIN, revision_of
 
-LOCK = Path(__file__).parents[1] / "revisions.json"
-MAIN = "main"
 _LEFT_OUT = (
     "vae",
     "vae_1_0",
@@ -54,23 +49,6 @@ class HubFiles:
     @property
     def is_local(self) -> bool:
         return Path(self.repository).exists()
-
-
-@cache
-def pinned() -> Mapping[str, str]:
-    """Commit hashes by repository."""
-    return json.loads(LOCK.read_bytes()) if LOCK.is_file() else {}
-
-
-def revision_of(spec: ModelSpec, repository: str) -> str:
-    """The commit, tag or branch that the spec names for its repository, else the lock file's, else `main`."""
-    specified = spec.revision if repository == spec.repository else None
-    return specified or pinned_revision(repository)
-
-
-def pinned_revision(repository: str) -> str:
-    """The commit in the lock file, else `main`."""
-    return pinned().get(repository, MAIN)
 
 
 def files_of(spec: ModelSpec, part: Part) -> HubFiles:

@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backend.device.hub import pinned_revision
 from backend.device.queue import DeviceQueue
 from backend.endpoint.compute import Served
 from backend.errors import BadSettingError, ModelUnavailableError, UnsupportedVAEError
 from backend.message import literal
 from backend.models import MODELS, LatentSpec
 from backend.models.local import is_name
+from backend.models.revisions import pinned_revision
 from backend.pairs import split_pair
 
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ import struct
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from backend.models import ModelSpec
+from backend.models import ModelSpec
+from backend.models.revisions import revision_of
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _CHECKPOINT_PREFIX = "first_stage_model."
@@ -32,8 +31,7 @@ def vae_fingerprint(spec: ModelSpec) -> str:
     source = spec.vae_repository or spec.repository
     path = Path(source)
     if not path.exists():
-        revision = spec.revision if source == spec.repository else None
-        return f"{source}@{revision or 'main'}"
+        return f"{source}@{revision_of(spec, source)}"
     if path.is_file():
         files = [path]
     else:

@@ -13,7 +13,18 @@ import pytest
 
 from backend.device import hub
 from backend.device.hub import HubFiles, Part, choose, files_of, is_complete, repository_bytes
-from backend.models import BUILTIN, FLUX, MODELS, SD_V1, SD_V1_LCM, SD_V2, SDXL, SDXL_TURBO, ModelSpec
+from backend.models import (
+    BUILTIN,
+    FLUX,
+    MODELS,
+    SD_V1,
+    SD_V1_LCM,
+    SD_V2,
+    SDXL,
+    SDXL_TURBO,
+    ModelSpec,
+    revisions,
+)
 from tests.hub_listings import LISTINGS
 from tests.hubbing import COMMIT, Hub, hub_here, serve
 
@@ -192,11 +203,11 @@ def test_pinning_writes_a_lock_file_that_counts(tmp_path: Path, monkeypatch: pyt
         )
     assert done.returncode == 0, done.stderr
     assert json.loads(lock.read_text())[SD_V1.repository] == COMMIT
-    monkeypatch.setattr(hub, "LOCK", lock)
-    hub.pinned.cache_clear()
+    monkeypatch.setattr(revisions, "LOCK", lock)
+    revisions.pinned.cache_clear()
     try:
         assert hub.revision_of(SD_V1, SD_V1.repository) == COMMIT
         assert hub.revision_of(replace(SD_V1, revision="v2"), SD_V1.repository) == "v2"
         assert hub.revision_of(SD_V1, "someone/else") == "main"
     finally:
-        hub.pinned.cache_clear()
+        revisions.pinned.cache_clear()

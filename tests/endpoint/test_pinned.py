@@ -16,11 +16,11 @@ MINE = "someone/painter"
 SERVED = """
 import sys
 from pathlib import Path
-from backend.device import hub
+from backend.models import revisions
 from backend.endpoint.source import Source
 from backend.device.queue import DeviceQueue
 
-hub.LOCK = Path(sys.argv[1])
+revisions.LOCK = Path(sys.argv[1])
 print(Source("mine", "someone/painter", "cpu", "auto", DeviceQueue()).module().config.latent_channels)
 """
 
