@@ -279,6 +279,11 @@ class BulkEncoder:
     ) -> Iterator[tuple[str, torch.Tensor, tuple[int, int]]]:
         import torch
 
+        most = self.batch or self._fastest.current
+        if len(group) > most:  # gathered when more were thought to fit
+            for start in range(0, len(group), most):
+                yield from self._encode(group[start : start + most], stop)
+            return
         pictures = [images.to_tensor(picture) for _, picture, _ in group]
         # Concatenating one would start OpenMP workers on this thread, beside those of the thread that computes.
         image = pictures[0] if len(pictures) == 1 else torch.cat(pictures)
@@ -289,8 +294,7 @@ class BulkEncoder:
             if self.batch is not None or len(group) == 1:
                 raise
             self._fastest.too_large()
-            for alone in group:
-                yield from self._encode([alone], stop)
+            yield from self._encode(group, stop)
             return
         self._fastest.took(len(group), len(group) * request.width * request.height, report.cost.seconds)
         for (name, _, size), one in zip(group, latents, strict=True):
