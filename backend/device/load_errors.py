@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.device.availability import hub_answers
-from backend.errors import ModelUnavailableError
+from backend.errors import ModelUnavailableError, OutOfMemoryError
 from backend.message import literal
 from backend.models import ModelSpec
 
@@ -95,3 +95,24 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while following is not None:
         yield following
         following = following.__cause__ or following.__context__
+
+
+def map_out_of_memory(spec: ModelSpec, load: Callable[[], Any]) -> Any:
+    """`load()`.
+
+    Raises:
+        OutOfMemoryError: an allocator, or the system, had no room.
+    """
+    from backend.vae.base import clear_traceback_frames, is_out_of_memory
+
+    try:
+        return load()
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error) and getattr(error, "errno", None) != errno.ENOMEM:
+            raise
+        clear_traceback_frames(error)
+        raise OutOfMemoryError(
+            "There was not enough memory to load {model}.",
+            "Please choose a smaller model, or close other programs.",
+            model=spec.title,
+        ) from error

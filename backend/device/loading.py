@@ -7,21 +7,22 @@ it never takes any memory here.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from backend.device import hub
-from backend.device.availability import hub_answers, pick_device
-from backend.device.load_errors import map_load_errors
-from backend.device.measure import empty_device_cache
-from backend.device.precision import dtype_name, pick_dtype
+from backend.device.availability import hub_answers, on_zero_gpu, pick_device
+from backend.device.load_errors import map_load_errors, map_out_of_memory
+from backend.device.measure import current_device, empty_device_cache, free_bytes, free_ram
+from backend.device.offload import Offload, choose_offload, denoiser_files, weight_sizes
+from backend.device.precision import dtype_name, next_wider_dtype, pick_dtype
 from backend.device.queue import DeviceQueue
-from backend.errors import UnsupportedVAEError
+from backend.errors import OutOfMemoryError, UnsupportedVAEError
 from backend.families import VaeConfigStub, components_left_out
 from backend.lazy_import import import_module_locked
-from backend.message import Message
+from backend.message import Message, join
 from backend.models import ModelSpec
 from backend.settings import LOW_MEMORY, Settings
 
@@ -68,6 +69,12 @@ class Loader:
         """The most recently used last."""
         self._low_memory_since: dict[str, str] = {}
         """Models that ran out of memory, and the `low_memory` that they are loaded with since."""
+        self._offloads: dict[str, tuple[Offload, Message]] = {}
+        """How each denoiser was placed at last, and why."""
+        self._upcast: dict[tuple[str, Part], torch.dtype] = {}
+        """What overflowed, and the dtype that it is loaded in since."""
+        self._kept: frozenset[tuple[str, Part]] = frozenset()
+        """What is never dropped."""
 
     @property
     def device(self) -> torch.device:
@@ -77,9 +84,27 @@ class Loader:
             self._device = pick_device(self.settings.device)
         return self._device
 
-    def dtype(self, spec: ModelSpec) -> torch.dtype:
-        """The dtype that `precision.pick_dtype` chooses for this model and device."""
-        return pick_dtype(spec.dtype, self.device)[0]
+    def dtype(self, spec: ModelSpec, part: Part = "denoiser") -> torch.dtype:
+        """What the part computes in here: `precision.pick_dtype`, or a wider one since that overflowed."""
+        return self._upcast.get((spec.name, part)) or pick_dtype(spec.dtype, self.device)[0]
+
+    def upcast(self, spec: ModelSpec, part: Part, module: Any) -> None:
+        """Hold `module`, a wider copy that did not overflow, in place of the part that did, now and later."""
+        with self._loading:
+            self._upcast[(spec.name, part)] = module.dtype
+            if (spec.name, part) in self._parts:
+                self._parts[(spec.name, part)] = module
+                empty_device_cache(self.device)
+
+    def keep(self) -> None:
+        """Never drop what is loaded now: on ZeroGPU its files are gone once it was loaded."""
+        with self._loading:
+            self._kept = frozenset(self._parts)
+
+    def offload(self, spec: ModelSpec) -> Message:
+        """Why the denoiser that was loaded is not on the device as a whole; empty if it is."""
+        chosen, reason = self._offloads.get(spec.name, (Offload("none"), Message("")))
+        return Message("") if chosen.low_memory == "none" else reason
 
     def has_vae(self, spec: ModelSpec, tiny: bool = False) -> bool:
         return (spec.name, _vae_part(tiny)) in self._parts
@@ -89,45 +114,73 @@ class Loader:
 
         Raises:
             ModelUnavailableError: the weights cannot be had, with a sentence why.
-            UnsupportedVAEError: there is no tiny VAE for this model.
+            UnsupportedVAEError: there is no tiny VAE for this model. OutOfMemoryError: it did not fit.
         """
         return self._part(spec, _vae_part(tiny), lambda: self._load_vae(spec, tiny))
 
     def denoiser(self, spec: ModelSpec, dtype: torch.dtype | None = None) -> Any:
         """The model's diffusers pipeline on the device, with a config-only stand-in for its VAE.
 
-        `dtype` loads it anew if it is held in another one; None takes what is there.
+        `dtype` loads it anew if it is held in another one, now and later; None takes what is there.
 
         Raises:
-            ModelUnavailableError: the weights cannot be had, with a sentence why.
+            ModelUnavailableError: the weights cannot be had, with a sentence why. OutOfMemoryError: they did not fit.
         """
         with self._loading:
+            if dtype is not None:
+                self._upcast[(spec.name, "denoiser")] = dtype
             held = self._parts.get((spec.name, "denoiser"))
             if held is not None and dtype not in (None, held.dtype):
                 self._drop([(spec.name, "denoiser")])
             held = None
-            return self._part(spec, "denoiser", lambda: self._load_denoiser(spec, dtype or self.dtype(spec)))
+            return self._part(spec, "denoiser", lambda: self._load_denoiser(spec, self.dtype(spec)))
 
-    def reduce_memory(self, spec: ModelSpec) -> Message | None:
-        """After denoising ran out of memory: keep less on the device. Returns what was done, None if nothing is left.
+    def load_vae(self, spec: ModelSpec, tiny: bool = False) -> tuple[Any, Message]:
+        """`vae`, and what had to go from the device to make room for it; empty if nothing had.
 
-        First everything but this model's denoiser is freed (a VAE is loaded again when it is asked for); then, on a
-        GPU, the denoiser is loaded with the next `low_memory`, now and later. The caller must drop its reference first.
+        Raises:
+            As `vae`.
+        """
+        reason = Message("")
+        while True:
+            try:
+                return self.vae(spec, tiny), reason
+            except OutOfMemoryError:
+                done = self.reduce_memory(spec, _vae_part(tiny))
+                if done is None:
+                    raise
+            reason = join(reason, Message("There was no room to load it, so {done}.", done=done))
+
+    def reduce_memory(self, spec: ModelSpec, part: Part = "denoiser") -> Message | None:
+        """After `part` ran out of memory: keep less on the device. Returns what was done, None if nothing is left.
+
+        First everything but this part is freed (it is loaded again when it is asked for); then, on a GPU, the denoiser
+        is loaded with the next `low_memory`, now and later. The caller must drop its references first.
         """
         with self._loading:
-            denoiser: tuple[str, Part] = (spec.name, "denoiser")
-            others = [key for key in self._parts if key != denoiser]
+            others = [key for key in self._parts if key != (spec.name, part) and key not in self._kept]
+            if part != "denoiser" and (spec.name, "denoiser") in others:
+                self._save_more(spec)  # else the two would push each other out at every job
             if others:
                 self._drop(others)
+                if part != "denoiser":
+                    return Message("the painting network was taken out of memory")
                 return Message("the VAE was taken out of memory")
-            if self.device.type == "cpu":
+            denoiser: tuple[str, Part] = (spec.name, "denoiser")
+            if part != "denoiser" or denoiser in self._kept or not self._save_more(spec):
                 return None
-            following = LOW_MEMORY.index(self._low_memory(spec)) + 1
-            if following == len(LOW_MEMORY):
-                return None
-            self._low_memory_since[spec.name] = LOW_MEMORY[following]
-            self._drop([denoiser])
-            return _OFFLOADED[LOW_MEMORY[following]]
+            self._drop([denoiser])  # if it was loaded; what is left of a load that failed goes as well
+            return _OFFLOADED[self._low_memory(spec)]
+
+    def _save_more(self, spec: ModelSpec) -> bool:
+        """Load the denoiser with the next `low_memory` from now on; False if there is none."""
+        held = self._offloads.get(spec.name)
+        present = self._low_memory(spec) if held is None else held[0].low_memory
+        following = LOW_MEMORY.index(present) + 1
+        if self.device.type == "cpu" or following == len(LOW_MEMORY):
+            return False
+        self._low_memory_since[spec.name] = LOW_MEMORY[following]
+        return True
 
     def _low_memory(self, spec: ModelSpec) -> str:
         return self._low_memory_since.get(spec.name, self.settings.low_memory)
@@ -150,12 +203,12 @@ class Loader:
         with self._loading:
             if key not in self._parts:
                 self._make_room(spec, part)
-                self._parts[key] = map_load_errors(spec, load)
+                self._parts[key] = map_load_errors(spec, lambda: map_out_of_memory(spec, load))
             self._parts[key] = self._parts.pop(key)
             return self._parts[key]
 
     def _make_room(self, spec: ModelSpec, part: Part) -> None:
-        others = [key for key in self._parts if key[0] != spec.name]
+        others = [key for key in self._parts if key[0] != spec.name and key not in self._kept]
         if part == "denoiser":
             self._drop(others)
         else:
@@ -163,7 +216,7 @@ class Loader:
 
     def _drop(self, keys: list[tuple[str, Part]]) -> None:
         for key in keys:
-            del self._parts[key]
+            self._parts.pop(key, None)
         if keys:
             empty_device_cache(self.device)
 
@@ -202,7 +255,8 @@ class Loader:
     def _load_vae(self, spec: ModelSpec, tiny: bool) -> Any:
         diffusers = import_module_locked("diffusers")
         AutoencoderKL, AutoencoderTiny = diffusers.AutoencoderKL, diffusers.AutoencoderTiny  # noqa: N806 - classes
-        arguments: dict[str, Any] = {"dtype": self.dtype(spec), "use_safetensors": True}
+        part = _vae_part(tiny)
+        arguments: dict[str, Any] = {"dtype": self.dtype(spec, part), "use_safetensors": True}
         source, subfolder = _vae_source(spec, tiny)
         if tiny:
             vae = AutoencoderTiny.from_pretrained(self._here(spec, source, subfolder), **arguments)
@@ -210,8 +264,23 @@ class Loader:
             vae = AutoencoderKL.from_single_file(source, **_checkpoint(arguments, spec, "vae"))
         else:
             where = self._here(spec, source, subfolder)
+            config = AutoencoderKL.load_config(where, subfolder=subfolder or None)
+            arguments["dtype"] = self._forced_upcast(spec, config) or arguments["dtype"]
             vae = AutoencoderKL.from_pretrained(where, subfolder=subfolder or None, **arguments)
-        return vae.to(self.device).eval().requires_grad_(False)
+        return self._moved(vae.eval().requires_grad_(False))
+
+    def _forced_upcast(self, spec: ModelSpec, config: Mapping[str, Any]) -> torch.dtype | None:
+        """The dtype to start in for a VAE whose config file says that it overflows in float16.
+
+        Only what the file says counts: diffusers' own default is True, also for VAEs that never overflow.
+        """
+        dtype = self.dtype(spec, "VAE")
+        if not config.get("force_upcast") or dtype_name(dtype) != "float16":
+            return None
+        wider = next_wider_dtype(dtype, self.device)
+        assert wider is not None, "float16 is not the widest"
+        self._upcast[(spec.name, "VAE")] = wider
+        return wider
 
     def _load_denoiser(self, spec: ModelSpec, dtype: torch.dtype) -> Any:
         family = getattr(import_module_locked("diffusers"), spec.pipeline)
@@ -221,25 +290,52 @@ class Loader:
             "dtype": dtype,
             "use_safetensors": True,
         }
+        where = spec.repository if spec.is_checkpoint else self._here(spec, spec.repository, None)
+        chosen = self._choose_offload(spec, denoiser_files(spec, Path(where)), dtype)
         if spec.is_checkpoint:
-            pipeline = family.from_single_file(spec.repository, **_checkpoint(arguments, spec))
+            pipeline = family.from_single_file(where, **_checkpoint(arguments, spec))
         else:
-            where = self._here(spec, spec.repository, None)
             pipeline = family.from_pretrained(where, variant=spec.variant, **arguments)
         pipeline.vae = VaeConfigStub(spec)
         pipeline.set_progress_bar_config(disable=True)
-        return self._placed(pipeline, self._low_memory(spec))
+        with current_device(self.device):
+            return self._placed(pipeline, chosen)
 
-    def _placed(self, pipeline: Any, low_memory: str) -> Any:
+    def _choose_offload(self, spec: ModelSpec, files: list[Path], dtype: torch.dtype) -> Offload:
+        """Raises OutOfMemoryError if the weights in `files` fit neither the device nor this computer's memory."""
+        if on_zero_gpu():
+            return Offload(
+                "none"
+            )  # what is free in this process says nothing about the card that will be lent
+        device, ram = self.device, free_ram()
+        sizes = weight_sizes(files, dtype.itemsize)
+        free = free_bytes(device) if device.type == "cuda" else ram
+        chosen, reason = choose_offload(sizes, device.type, free, ram, self._low_memory(spec))
+        if chosen is None:
+            raise OutOfMemoryError(
+                "{model} is too large for this computer.",
+                join(reason, Message("Please choose a smaller model, or close other programs.")),
+                model=spec.title,
+            )
+        self._offloads[spec.name] = chosen, reason
+        return chosen
+
+    def _moved(self, module: Any) -> Any:
+        return module.to(self.device)
+
+    def _placed(self, pipeline: Any, chosen: Offload) -> Any:
         """The pipeline on the device, or, to save memory there, ready to move onto it part by part."""
         device = self.device
-        if device.type == "cpu" or low_memory == "none":
+        if device.type == "cpu" or chosen.low_memory == "none":
             return pipeline.to(device)
-        if low_memory == "model":
+        if chosen.low_memory == "model":
             pipeline.enable_model_cpu_offload(device=device)
         else:
             pipeline.enable_group_offload(
-                onload_device=device, offload_type="leaf_level", use_stream=device.type == "cuda"
+                onload_device=device,
+                offload_type="leaf_level",
+                use_stream=device.type == "cuda",
+                low_cpu_mem_usage=chosen.low_ram,
             )
         return pipeline
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -110,6 +111,11 @@ def free_bytes(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free + held)
+    return free_ram()
+
+
+def free_ram() -> int:
+    """Bytes of this computer's memory that work could still get."""
     return int(psutil.virtual_memory().available)
 
 
@@ -147,15 +153,28 @@ def processor_name() -> str | None:
     return platform.processor() or None
 
 
+def current_device(device: torch.device) -> AbstractContextManager[object]:
+    """While inside, code that names no card uses this one: libraries make their streams on cuda:0 otherwise."""
+    if device.type != "cuda":
+        return nullcontext()
+    import torch
+
+    return torch.cuda.device(device)
+
+
 def empty_device_cache(device: torch.device) -> None:
-    """Collect garbage and give torch's unused CUDA memory back to the device."""
+    """Collect garbage and give back what torch holds unused: of a card, pinned for a card, of a Mac."""
     import gc
 
     import torch
 
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    if device.type == "cuda" and torch.cuda.is_initialized():
+        with torch.cuda.device(device):
+            torch.cuda.empty_cache()
+        torch._C._host_emptyCache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 class _VramPeak:

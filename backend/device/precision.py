@@ -34,6 +34,8 @@ def pick_dtype(requested: str, device: torch.device) -> tuple[torch.dtype, Messa
     published: torch.dtype = getattr(torch, requested)
     if published == torch.float32:
         return published, Message("This model was made in float32.")
+    if published == torch.bfloat16 and not has_bfloat16(device):
+        return torch.float32, Message("This card has no bfloat16, so it computes in float32.")
     if device.type != "cpu":
         return published, Message("This model was published in {dtype}.", dtype=requested)
     if bfloat16_pays():
@@ -45,7 +47,8 @@ def next_wider_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype | 
     """The dtype to try after `dtype` overflowed; None after float32. bfloat16 has float32's range."""
     import torch
 
-    if dtype == torch.float16 and device.type != "mps":  # MPS knows bfloat16 only since macOS 14
+    # MPS knows bfloat16 only since macOS 14.
+    if dtype == torch.float16 and device.type != "mps" and has_bfloat16(device):
         return torch.bfloat16
     return None if dtype == torch.float32 else torch.float32
 
@@ -59,6 +62,18 @@ def overflow_hint(dtype: torch.dtype) -> Message:
     return Message("The numbers that it was given are too large for any number format.")
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device has bfloat16 in hardware: of NVIDIA's cards those from Ampere on (compute capability 8.0).
+
+    `torch.cuda.is_bf16_supported` is also true where it is emulated, and cuDNN's convolutions may then find no engine.
+    """
+    if device.type != "cuda":
+        return True
+    import torch
+
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def copy_in_dtype(module: Any, dtype: torch.dtype) -> Any:
     """A copy in another dtype. The original stays, since from float16 to bfloat16 there is no exact way back."""
     return copy.deepcopy(module).to(dtype)
@@ -70,12 +85,15 @@ def overflow_message(dtype: str, wider: str) -> Message:
 
 
 def retry_with_upcast(
-    load: Callable[[torch.dtype | None], Any], compute: Callable[[Any], T]
+    load: Callable[[torch.dtype | None], Any],
+    compute: Callable[[Any], T],
+    device: torch.device | None = None,
 ) -> tuple[T, str, tuple[str, ...]]:
     """(result, dtype that gave it, dtypes that overflowed before): `compute(load(None))`, then in wider dtypes.
 
     `load(dtype)` gives something with `dtype` and `device`, such as a VAE or a pipeline, in that dtype; None is the
-    one it is held in. The reference to what was loaded before is dropped first.
+    one it is held in. The reference to what was loaded before is dropped first. `device`: where it computes, if that is
+    not where it lies, as with offloading.
 
     Raises:
         NonFiniteError: also float32 overflowed.
@@ -88,7 +106,7 @@ def retry_with_upcast(
         try:
             return compute(model), name, overflowed
         except NonFiniteError:
-            following = next_wider_dtype(model.dtype, model.device)
+            following = next_wider_dtype(model.dtype, device or model.device)
             if following is None:
                 raise
         overflowed = (*overflowed, name)

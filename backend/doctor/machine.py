@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from backend.device.availability import hub_answers
+from backend.device.availability import cuda_problem, hub_answers
 from backend.device.measure import processor_name
 from backend.doctor.finding import Finding
 from backend.message import Message
@@ -173,6 +173,8 @@ def card(settings: Settings) -> Iterator[Finding]:
     figures = card_figures()
     if settings.device == "cpu":
         yield Finding("card", "ok", Message("This app was started to compute on the processor."), figures)
+    elif (problem := cuda_problem()) is not None:
+        yield Finding("card", "problem", problem, figures)
     elif figures["torch_sees_it"]:
         values = {
             "name": figures["name"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backend.device.loading import Loader
+from backend.device.loading import Loader, Part
 from backend.device.measure import DeviceState, device_name, free_bytes
 from backend.device.precision import dtype_name
 from backend.job import ResolvedJob
@@ -24,10 +24,10 @@ class Planner:
         path = settings.cache_folder and settings.cache_folder / "calibration.json"
         self.costs = costs or LearnedCosts(path)
 
-    def device_state(self, spec: ModelSpec) -> DeviceState:
-        """The device as it is now, for this model; asking for it imports torch."""
+    def device_state(self, spec: ModelSpec, part: Part = "VAE") -> DeviceState:
+        """The device as it is now, for this part of the model; asking for it imports torch."""
         device = self.loader.device
-        dtype = dtype_name(self.loader.dtype(spec))
+        dtype = dtype_name(self.loader.dtype(spec, part))
         return DeviceState(device.type, str(device_name(device)), dtype, free_bytes(device))
 
     def expect(self, request: StageRequest, mode: str) -> ExpectedCost:
@@ -51,10 +51,10 @@ class Planner:
 
     def expect_denoise(self, job: ResolvedJob) -> float | None:
         """Seconds of the job's denoising; 0 if there is nothing to do, None before the model has denoised here."""
-        return self.costs.expect_denoise(job, self.device_state(job.spec))
+        return self.costs.expect_denoise(job, self.device_state(job.spec, "denoiser"))
 
     def learn_denoise(self, job: ResolvedJob, report: StageReport) -> None:
-        self.costs.learn_denoise(job, self.device_state(job.spec), report.cost.seconds)
+        self.costs.learn_denoise(job, self.device_state(job.spec, "denoiser"), report.cost.seconds)
 
     def estimate(self, job: ResolvedJob) -> Estimate:
         """What the job would take as things are now; nothing runs."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from backend import families
 from backend.device.interrupt import interruptible, raise_if_stopped
-from backend.device.measure import Meter, device_name, empty_device_cache, memory_kind
+from backend.device.measure import Meter, current_device, device_name, empty_device_cache, memory_kind
 from backend.device.precision import dtype_name, overflow_hint, overflow_message, retry_with_upcast
 from backend.errors import NonFiniteError, OutOfMemoryError
 from backend.events import StageStarted, Step, Waiting
@@ -100,25 +100,26 @@ def _denoise_here(
         return pipeline
 
     def compute(pipeline: Any) -> tuple[torch.Tensor, int]:
-        return _run_pipeline(pipeline, job, latents, stop, notify)
+        return _run_pipeline(pipeline, job, latents, loader.device, stop, notify)
 
     notify(Waiting(Message("Loading {model}", model=spec.title)))
-    loader.denoiser(spec)  # outside the measurement
-    with Meter(loader.device) as meter:
-        while True:
-            try:
-                (output, steps), dtype, _ = retry_with_upcast(load, compute)
-                break
-            except OutOfMemoryError as error:
-                clear_traceback_frames(error)  # they hold the pipeline
-                done = loader.reduce_memory(spec)
-                if done is None:
-                    raise
-            reason = join(reason, Message("It ran out of memory, so {done} and it ran again.", done=done))
+    while True:
+        try:
+            loader.denoiser(spec)  # outside the measurement
+            with current_device(loader.device), Meter(loader.device) as meter:
+                (output, steps), dtype, _ = retry_with_upcast(load, compute, loader.device)
+            break
+        except OutOfMemoryError as error:
+            clear_traceback_frames(error)  # they hold the pipeline
+            done = loader.reduce_memory(spec)
+            if done is None:
+                raise
+        raise_if_stopped(stop)
+        reason = join(reason, Message("It ran out of memory, so {done} and it ran again.", done=done))
     report = StageReport(
         stage="denoise",
         mode="local",
-        reason=reason,
+        reason=join(reason, loader.offload(spec)),
         where=where,
         cost=meter.cost,
         steps=steps,
@@ -129,7 +130,12 @@ def _denoise_here(
 
 
 def _run_pipeline(
-    pipeline: Any, job: ResolvedJob, latents: torch.Tensor, stop: threading.Event, notify: Notify
+    pipeline: Any,
+    job: ResolvedJob,
+    latents: torch.Tensor,
+    device: torch.device,
+    stop: threading.Event,
+    notify: Notify,
 ) -> tuple[torch.Tensor, int]:
     """One run of the pipeline: scaled latents (1, C, h, w) in and out, and the steps that it took.
 
@@ -156,11 +162,13 @@ def _run_pipeline(
                 output_type="latent",
                 callback_on_step_end=_step_callback(job, latents.shape, stop, notify),
             ).images
-    except (RuntimeError, MemoryError) as error:
+    except BaseException as error:
+        # What an offloaded pipeline moved onto the device goes back at the end of a run, so not if it is broken off.
+        pipeline.maybe_free_model_hooks()
         if not is_out_of_memory(error):
             raise
         clear_traceback_frames(error)
-        empty_device_cache(pipeline.device)
+        empty_device_cache(device)
         raise OutOfMemoryError(
             "There was not enough memory to paint at this size.", "Please choose a smaller size."
         ) from error
@@ -208,7 +216,9 @@ def _scheduler(original: Any, name: str) -> Any:
     kind = (
         type(original) if name == "default" else getattr(import_module_locked("diffusers"), SCHEDULERS[name])
     )
-    return _with_timesteps_on_the_host(kind.from_config(original.config))
+    # Stable Diffusion was never run with PNDM's Runge-Kutta start, which takes up to three times the steps.
+    known = {"skip_prk_steps": True} if name == "PNDM" else {}
+    return _with_timesteps_on_the_host(kind.from_config(original.config, **known))
 
 
 def _with_timesteps_on_the_host(scheduler: Any) -> Any:

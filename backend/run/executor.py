@@ -101,4 +101,5 @@ class LocalExecutor:
     def vae(self, spec: ModelSpec, *, low_memory: bool = False) -> VAE:
         from backend.vae.modes import local_vae
 
-        return local_vae("tiled" if low_memory else "whole", self.context.loader.vae(spec), spec.latents)
+        module, _ = self.context.loader.load_vae(spec)
+        return local_vae("tiled" if low_memory else "whole", module, spec.latents)

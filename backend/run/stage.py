@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 from backend import images
 from backend.device.interrupt import interruptible, raise_if_stopped
 from backend.device.loading import Part
-from backend.device.measure import SAFE_SHARE, Meter, device_name, empty_device_cache, free_bytes
+from backend.device.measure import (
+    SAFE_SHARE,
+    Meter,
+    current_device,
+    device_name,
+    empty_device_cache,
+    free_bytes,
+)
 from backend.device.precision import copy_in_dtype, overflow_message, retry_with_upcast
 from backend.errors import LatentRelayError, OutOfMemoryError, RemoteError
 from backend.events import StageStarted, Waiting
@@ -135,20 +142,30 @@ def _run_here(
         if tiny:
             loading = Message("Loading the tiny VAE of {model}", model=spec.title)
         notify(Waiting(loading))
-    module = loader.vae(spec, tiny)
+    module, made_room = loader.load_vae(spec, tiny)
     where = device_name(loader.device)
     notify(StageStarted(request.direction, mode, candidate.reason, where))
     device_state = context.planner.device_state(spec)
-    with Meter(loader.device) as meter:
-        output, dtype, overflowed = retry_with_upcast(
-            lambda dtype: _mode(request, mode, module, dtype, stop), lambda vae: _compute(vae, request, stop)
-        )
+    vae: LocalVAE | None = None
+
+    def load(dtype: torch.dtype | None) -> LocalVAE:
+        nonlocal vae
+        vae = None  # the copy that overflowed, too, goes before the next is made
+        vae = _mode(request, mode, module, dtype, stop)
+        return vae
+
+    with current_device(loader.device), Meter(loader.device) as meter:
+        output, dtype, overflowed = retry_with_upcast(load, lambda vae: _compute(vae, request, stop))
+    if overflowed and vae is not None:
+        loader.upcast(spec, "tiny VAE" if tiny else "VAE", vae.module)
     if not overflowed:  # else the seconds are those of several runs
         context.planner.costs.learn(request, mode, device_state, meter.cost.seconds, meter.cost.added_bytes)
     report = StageReport(
         stage=request.direction,
         mode=mode,
-        reason=join(candidate.reason, *map(overflow_message, overflowed, (*overflowed[1:], dtype))),
+        reason=join(
+            candidate.reason, made_room, *map(overflow_message, overflowed, (*overflowed[1:], dtype))
+        ),
         where=where,
         cost=meter.cost,
         dtype=dtype,

@@ -21,13 +21,15 @@ from backend.settings import Settings
 from backend.studio import Studio
 from backend.vae.base import require_finite
 from backend.vae.whole import Whole
+from tests.card_figures import CardFigures
 from tests.factories import tiny_vae
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 WHOLE = VaeOptions("whole")
 
 
-def test_a_card_takes_models_as_published() -> None:
+def test_a_card_takes_models_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    CardFigures().pretend(monkeypatch)
     assert precision.pick_dtype(SD_V1.dtype, CUDA)[0] == torch.float16
     assert precision.pick_dtype(FLUX.dtype, CUDA)[0] == torch.bfloat16
     assert precision.pick_dtype(BUILTIN.dtype, CUDA)[0] == torch.float32
@@ -57,7 +59,8 @@ def test_the_measurement_takes_the_median_of_pairs(monkeypatch: pytest.MonkeyPat
         assert precision.bfloat16_pays.__wrapped__() is pays
 
 
-def test_the_next_wider_dtype() -> None:
+def test_the_next_wider_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    CardFigures().pretend(monkeypatch)
     assert precision.next_wider_dtype(torch.float16, CUDA) == torch.bfloat16
     assert precision.next_wider_dtype(torch.float16, MPS) == torch.float32
     assert precision.next_wider_dtype(torch.bfloat16, CPU) == torch.float32
