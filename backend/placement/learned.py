@@ -30,7 +30,9 @@ _FORMAT = 2
 _FORMAT_OTHER_PEAKS = 1
 """Its speeds still hold; its peaks were multiples of another forecast."""
 _WEIGHT = 0.3
-"""How much a new run counts against what is known: the first one in a process is slower, and others may disturb."""
+"""How much a new run counts against what is known: others may disturb."""
+_TRUSTED_RUNS = 2
+"""Of a mode, before it is compared with another."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,11 @@ class ExpectedCost:
     peak_bytes: int | None
     seconds: float | None
     measured_seconds: float | None = None
-    """`seconds`, but only from runs of this very model and mode."""
+    """`seconds`, but only from runs of this very model and mode, and from no fewer than two."""
     least_bytes: int | None = None
     """On a card, where a stage can do with less workspace than `peak_bytes` has."""
+    runs_since: int = 0
+    """How often the model ran here in other modes since it last ran in this one."""
 
 
 class LearnedCosts:
@@ -55,6 +59,12 @@ class LearnedCosts:
         """Multiply-adds a second."""
         self._peaks: dict[str, float] = {}
         """Measured peak as a multiple of the forecast."""
+        self._runs: dict[str, int] = {}
+        """How many runs a rate comes from."""
+        self._since: dict[str, int] = {}
+        """Runs in other modes since the last in this one."""
+        self._warm: set[tuple[str, int, int]] = set()
+        """What has run in this process, with its size."""
         self._read()
 
     def expect(self, request: StageRequest, mode: str, device: DeviceState) -> ExpectedCost:
@@ -68,11 +78,14 @@ class LearnedCosts:
         with self._lock:
             measured, ratio = self._rates.get(key), self._peaks.get(key, 1.0)
             rate = self._similar_rate(key, mode) if measured is None else measured
+            trusted = self._runs.get(key, 0) >= _TRUSTED_RUNS
+            since = self._since.get(key, 0)
         return ExpectedCost(
             None if peak is None else round(peak * ratio),
             None if rate is None else work / rate,
-            None if measured is None else work / measured,
+            None if measured is None or not trusted else work / measured,
             least,
+            since,
         )
 
     def learn(
@@ -83,11 +96,21 @@ class LearnedCosts:
         seconds: float,
         added_bytes: int | None,
     ) -> None:
-        """Remember a finished stage that ran here."""
+        """Remember a finished stage that ran here.
+
+        On a card the first run of a size in a process teaches nothing: it loads libraries and tries algorithms out,
+        which takes up to seconds, and workspace.
+        """
         if seconds <= 0:
             return
         key = _key(request, mode, device)
         with self._lock:
+            self._count_others(key)
+            size = (key, request.width, request.height)
+            if device.type != "cpu" and size not in self._warm:
+                self._warm.add(size)
+                return
+            self._runs[key] = self._runs.get(key, 0) + 1
             _blend(self._rates, key, _work(request, mode) / seconds)
             # Only where it is used: for the streamed mode this would make a whole plan.
             learns_peak = device.type == "cuda" and mode != "streamed" and added_bytes
@@ -112,6 +135,13 @@ class LearnedCosts:
             _blend(self._rates, _denoise_key(job, device), _pixel_steps(job) / seconds)
             self._write()
 
+    def _count_others(self, key: str) -> None:
+        self._since[key] = 0
+        start = key.rsplit("|", 1)[0] + "|"
+        for other in self._rates:
+            if other != key and other.startswith(start):
+                self._since[other] = self._since.get(other, 0) + 1
+
     def _similar_rate(self, key: str, mode: str) -> float | None:
         """Of the same arithmetic in another mode or for another model, as a rough guess."""
         if mode == "tiny":  # another architecture: nothing else is like it
@@ -131,6 +161,7 @@ class LearnedCosts:
             data = json.loads(self._path.read_bytes())
             if data["format"] in (_FORMAT, _FORMAT_OTHER_PEAKS):
                 self._rates = _table(data["rates"])
+                self._runs = {key: int(n) for key, n in _table(data.get("runs", {})).items()}
             if data["format"] == _FORMAT:
                 self._peaks = _table(data["peaks"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -140,7 +171,7 @@ class LearnedCosts:
     def _write(self) -> None:
         if self._path is None:
             return
-        data = {"format": _FORMAT, "rates": self._rates, "peaks": self._peaks}
+        data = {"format": _FORMAT, "rates": self._rates, "peaks": self._peaks, "runs": self._runs}
         part = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,13 +23,14 @@ def candidates(
     device: str = "cuda",
     seconds: dict[str, float] | None = None,
     side: int = 2048,
+    since: dict[str, int] | None = None,
 ) -> list[Candidate]:
     """For a stage of 6.4 GB whole, 1 GB streamed and 0.4 GB in tiles of 512; `seconds` by mode, as measured."""
     needs = {"whole": int(6.44e9), "streamed": streamed and int(streamed), "tiled": int(0.403e9)}
 
     def expect(mode: str) -> ExpectedCost:
         known = (seconds or {}).get(mode)
-        return ExpectedCost(needs[mode], known, known)
+        return ExpectedCost(needs[mode], known, known, runs_since=(since or {}).get(mode, 0))
 
     request = StageRequest("decode", SD, side, side, VaeOptions("auto"))
     return choose(request, DeviceState(device, "a device", "float16", int(free)), expect, has_endpoint)
@@ -64,6 +65,18 @@ def test_the_faster_of_the_exact_modes_comes_first_where_both_fit() -> None:
     assert candidates(24e9, seconds={"whole": 1.0}, device="cpu")[0].mode == "streamed", (
         "one is not known yet"
     )
+
+
+def test_the_slower_of_the_exact_modes_is_timed_again_now_and_then() -> None:
+    for slower, times in (
+        ("whole", {"whole": 2.0, "streamed": 1.0}),
+        ("streamed", {"whole": 1.0, "streamed": 2.0}),
+    ):
+        early = candidates(24e9, seconds=times, since={slower: 19})
+        assert early[0].mode != slower
+        late = candidates(24e9, seconds=times, since={slower: 20})
+        assert late[0].mode == slower and "timed again" in str(late[0].reason)
+        assert sorted(one.mode for one in late) == sorted(one.mode for one in early)
 
 
 def test_what_is_asked_for_by_name_is_the_only_candidate() -> None:

@@ -63,10 +63,48 @@ def test_on_a_card_the_peaks_are_learned_too() -> None:
     published = gpu_memory(SD_V1, "decode", 512, 512).full
     known = LearnedCosts()
     assert known.expect(*card).peak_bytes == published
-    known.learn(*card, 0.1, published * 2)
+    for _ in range(2):
+        known.learn(*card, 0.1, published * 2)
     assert known.expect(*card).peak_bytes == published * 2
     known.learn(*PLAN, 1.0, 1)
     assert known.expect(*PLAN).peak_bytes == peak_bytes(*PLAN), "resident memory on a processor is too coarse"
+
+
+def test_the_first_run_of_a_size_on_a_card_teaches_nothing(tmp_path: Path) -> None:
+    """It takes seconds to load libraries and to try algorithms out: once learned, it kept "whole" from running."""
+    card = DeviceState("cuda", "a card", "float16", 8 * 2**30)
+    larger = replace(REQUEST, width=1024)
+    for known in (LearnedCosts(tmp_path / "calibration.json"), LearnedCosts(tmp_path / "calibration.json")):
+        known.learn(REQUEST, "whole", card, 2.6, None)
+        assert known.expect(REQUEST, "whole", card).seconds in (None, pytest.approx(0.2)), (
+            "in each process anew"
+        )
+        known.learn(REQUEST, "whole", card, 0.2, None)
+        known.learn(larger, "whole", card, 3.0, None)
+        assert known.expect(REQUEST, "whole", card).seconds == pytest.approx(0.2)
+    known.learn(larger, "whole", card, 0.4, None)
+    assert known.expect(REQUEST, "whole", card).seconds == pytest.approx(0.2)
+
+
+def test_one_run_is_not_yet_a_measurement_to_compare_by(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    known = LearnedCosts(path)
+    known.learn(*PLAN, 10.0, None)
+    assert known.expect(*PLAN).measured_seconds is None
+    known.learn(*PLAN, 10.0, None)
+    assert known.expect(*PLAN).measured_seconds == pytest.approx(10.0)
+    assert LearnedCosts(path).expect(*PLAN).measured_seconds == pytest.approx(10.0), "also after a restart"
+
+
+def test_it_counts_for_how_long_a_mode_has_not_run() -> None:
+    known = LearnedCosts()
+    known.learn(*PLAN, 1.0, None)
+    for _ in range(3):
+        known.learn(REQUEST, "streamed", CPU, 1.0, None)
+    known.learn(replace(REQUEST, direction="encode"), "streamed", CPU, 1.0, None)
+    assert known.expect(*PLAN).runs_since == 3 and known.expect(REQUEST, "streamed", CPU).runs_since == 0
+    known.learn(*PLAN, 1.0, None)
+    assert known.expect(*PLAN).runs_since == 0 and known.expect(REQUEST, "streamed", CPU).runs_since == 1
 
 
 def test_it_is_kept_and_read_again(tmp_path: Path) -> None:
@@ -79,7 +117,9 @@ def test_it_is_kept_and_read_again(tmp_path: Path) -> None:
 def test_peaks_of_another_forecast_are_forgotten_and_speeds_are_kept(tmp_path: Path) -> None:
     card = (REQUEST, "whole", DeviceState("cuda", "a card", "float16", 8 * 2**30))
     path = tmp_path / "calibration.json"
-    LearnedCosts(path).learn(*card, 10.0, 1)
+    known = LearnedCosts(path)
+    for _ in range(2):
+        known.learn(*card, 10.0, 1)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 1}))
     expected = LearnedCosts(path).expect(*card)
     assert expected.peak_bytes == gpu_memory(SD_V1, "decode", 512, 512).full
