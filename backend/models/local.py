@@ -106,6 +106,7 @@ def _from_folder(name: str, folder: Path) -> ModelSpec:
         latents=latents,
         vae_block_out_channels=channels,
         variant=_variant(folder),
+        extra_steps=_extra_steps(folder / "scheduler" / "scheduler_config.json"),
     )
     if latents != expected:  # then what was made for the family's latents shows another picture of these
         spec = replace(spec, tiny_vae=None, preview=())
@@ -158,6 +159,14 @@ def _family_of_pipeline(name: str) -> ModelSpec | None:
         "Flux": FLUX,
     }
     return families.get(name.removesuffix("Pipeline").removesuffix("Img2Img"))
+
+
+def _extra_steps(config_file: Path) -> int:
+    """PNDM repeats its second timestep, or starts with three Runge-Kutta steps of four evaluations each."""
+    config = _read(config_file) if config_file.is_file() else {}
+    if config.get("_class_name") != "PNDMScheduler":
+        return 0
+    return 1 if config.get("skip_prk_steps") else 9
 
 
 def _variant(folder: Path) -> str | None:

@@ -158,7 +158,9 @@ def test_steps_are_counted_as_the_scheduler_makes_them(
     assert [step.step for step in steps] == list(range(1, steps[0].steps + 1))
     assert {step.steps for step in steps} == {len(steps)} and steps[-1].seconds_left == 0
     (report,) = [e.report for e in events if isinstance(e, StageDone) and e.report.stage == "denoise"]
-    assert report.steps == len(steps)
+    assert report.steps == len(steps) == studio.resolve(job(picture, scheduler=scheduler)).steps_to_run, (
+        "as the estimate has it"
+    )
 
 
 def test_a_scheduler_does_not_outlast_its_run(studio: Studio, picture: Image.Image, whole: Result) -> None:
