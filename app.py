@@ -54,10 +54,11 @@ def _folder(settings: Settings) -> Path:
 
 def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
     """Open the page and the VAE routes; returns the studio and the local URL (at once if not `block`)."""
-    gpu = spaces_gpu(os.environ)  # before anything imports torch
     pictures, temp = pictures_folder(settings), _folder(settings) / "temp"
-    # Gradio reads it when it is imported: its copies of uploads and results are cleaned away with the rest.
+    # Gradio reads it when it is imported, which `spaces` does: its copies of uploads and results are cleaned away with
+    # the rest.
     ours = os.environ.setdefault("GRADIO_TEMP_DIR", str(temp)) == str(temp)
+    gpu = spaces_gpu(os.environ)  # before anything imports torch
     from ui.cleaning import Retention
     from ui.page import build_page, launch_options
     from ui.runs import Runs

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from backend.device.interrupt import raise_if_stopped
 from backend.device.queue import DeviceQueue
-from backend.errors import Cancelled, LatentRelayError
+from backend.errors import BadSettingError, BusyError, Cancelled, LatentRelayError
 from backend.events import Event, Failed, InBatch, StageDone
 from backend.job import ResolvedJob, VaeOptions
+from backend.message import literal
 from backend.models import LatentSpec, ModelSpec
 from backend.placement.shapes import multiply_adds
 from backend.report import StageReport
@@ -38,8 +39,9 @@ T = TypeVar("T")
 SpacesGpu = Callable[..., Callable[[T], T]]
 """`spaces.GPU`: called with `duration=`, a number of seconds or a function of the call's arguments."""
 
-SHORTEST, LONGEST = 10, 120
-"""Seconds that are asked for: a visitor's quota is charged by them, and a call over the longest is not let in."""
+SHORTEST, USUAL, LONGEST = 10, 60, 120
+"""Seconds that are asked for. A visitor's quota is charged by them; an anonymous visitor's whole day is the longest:
+over the usual there is no margin, and what would take longer than the longest is not begun."""
 _ARRIVAL = 6.0
 """Seconds for the fork and for moving the weights onto the card."""
 _REMOTE = 15.0
@@ -79,6 +81,8 @@ class ZeroGpuExecutor:
 
     def load(self, spec: ModelSpec) -> None:
         self.local.load_now(spec)  # `spaces` stands in for the card on the main thread only
+        # `spaces` deletes the files of what it has packed, and its process for the card serves many visitors.
+        self.local.context.loader.keep()
 
     def stage(
         self, request: StageRequest, stop: threading.Event | None = None, notify: Notify = ignore
@@ -94,7 +98,13 @@ class ZeroGpuExecutor:
     def job(
         self, job: ResolvedJob, stop: threading.Event, heartbeat: float | None = None
     ) -> Iterator[Event | None]:
-        """Like `LocalExecutor.job`, but stopping takes up to one step."""
+        """Like `LocalExecutor.job`, but stopping takes up to one step. What `spaces` raises, such as a quota that is
+        used up, comes as it is.
+
+        Raises:
+            BadSettingError: it would take longer than a card is lent for.
+        """
+        self.job_seconds(job)
         return _beating(self._events(job, stop), stop, heartbeat)
 
     def _events(self, job: ResolvedJob, stop: threading.Event) -> Iterator[Event]:
@@ -173,7 +183,22 @@ def _beating(events: Iterator[E], stop: threading.Event, heartbeat: float | None
 
 
 def bounded(seconds: float) -> int:
-    return min(LONGEST, max(SHORTEST, math.ceil(_ARRIVAL + _MARGIN * seconds)))
+    """What to ask for, for work that takes `seconds`.
+
+    Raises:
+        BadSettingError: it would take longer than a card is lent for.
+    """
+    needed = math.ceil(_ARRIVAL + seconds)
+    if needed > LONGEST:
+        raise BadSettingError(
+            "This would take about {seconds} seconds of the Space's graphics card, "
+            "which is lent for {longest} at most.",
+            "Please choose fewer steps or a smaller picture.",
+            seconds=needed,
+            longest=LONGEST,
+        )
+    with_margin = math.ceil(_ARRIVAL + _MARGIN * seconds)
+    return max(SHORTEST, min(with_margin, max(USUAL, needed)))
 
 
 def vae_seconds(spec: ModelSpec, width: int, height: int) -> float:
@@ -199,7 +224,19 @@ class ZeroGpuVae:
         self._options = VaeOptions(mode)
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
-        return self._executor.stage(encode_request(self._model, image, self._options))[0]
+        """Raises BusyError: no card is lent now, for the reason that `spaces` gives."""
+        return self._stage(encode_request(self._model, image, self._options))
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return self._executor.stage(decode_request(self._model, latents, self._options))[0]
+        """Raises BusyError: no card is lent now, for the reason that `spaces` gives."""
+        return self._stage(decode_request(self._model, latents, self._options))
+
+    def _stage(self, request: StageRequest) -> torch.Tensor:
+        try:
+            return self._executor.stage(request)[0]
+        except Exception as error:
+            # `gradio.Error`, which only the page knows what to do with; the client of an endpoint gets its sentence.
+            if type(error).__module__.partition(".")[0] not in ("gradio", "spaces"):
+                raise
+            sentence = str(getattr(error, "message", error))
+            raise BusyError(literal(sentence)) from error
