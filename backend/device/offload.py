@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.device import hub
+from backend.device.measure import SAFE_SHARE
 from backend.message import Message, join
 from backend.models import ModelSpec
 from backend.settings import LOW_MEMORY
 
-_SHARE = 0.85
-"""Of the free memory, for weights: denoising needs some of the rest, and a display shares the card."""
 _PINNED = 2
 """Group offload with streams pins a copy of all weights, each rounded up to a power of two (diffusers #11106)."""
 
@@ -42,7 +41,7 @@ def choose_offload(
     values = {"total": _size(total), "largest": _size(largest), "free": _size(device_free)}
     low_ram = ram_free < _PINNED * total
     lowest = LOW_MEMORY.index(at_least)
-    if device_type == "cuda" and total <= device_free * _SHARE and lowest == 0:
+    if device_type == "cuda" and total <= device_free * SAFE_SHARE and lowest == 0:
         return Offload("none"), Message("All its weights fit on the card: {total} of {free} free.", **values)
     if total > ram_free:
         return None, Message(
@@ -52,7 +51,7 @@ def choose_offload(
         )
     if device_type != "cuda":
         return Offload(at_least, low_ram), Message("Its weights take {total}.", total=values["total"])
-    if largest <= device_free * _SHARE and lowest <= LOW_MEMORY.index("model"):
+    if largest <= device_free * SAFE_SHARE and lowest <= LOW_MEMORY.index("model"):
         return Offload("model"), Message(
             "Its weights take {total} and {free} are free on the card, so only the network at work is kept there.",
             **values,

@@ -52,13 +52,9 @@ def choose(
     if streamed.peak_bytes is not None and streamed.peak_bytes <= budget:
         faster, why = _streamed_is_faster(request, device, whole, streamed)
         if candidates and faster:
-            candidates = [
-                Candidate(
-                    "streamed",
-                    why or Message("Gives the same picture as whole, and faster, in {streamed}.", **sizes),
-                ),
-                Candidate("whole", Message("The whole picture fits, too.")),
-            ]
+            reason = why or Message("Gives the same picture as whole, and faster, in {streamed}.", **sizes)
+            whole_too = Candidate("whole", Message("The whole picture fits, too."))
+            candidates = [Candidate("streamed", reason), whole_too]
         elif candidates:
             candidates = [Candidate("whole", join(candidates[0].reason, why))]
             reason = Message("Streamed gives the same picture in less memory.")

@@ -146,18 +146,17 @@ def _run_here(
     where = device_name(loader.device)
     notify(StageStarted(request.direction, mode, candidate.reason, where))
     device_state = context.planner.device_state(spec)
-    vae: LocalVAE | None = None
+    used: list[LocalVAE] = []
 
     def load(dtype: torch.dtype | None) -> LocalVAE:
-        nonlocal vae
-        vae = None  # the copy that overflowed, too, goes before the next is made
-        vae = _mode(request, mode, module, dtype, stop)
-        return vae
+        used.clear()  # the copy that overflowed, too, goes before the next is made
+        used.append(_mode(request, mode, module, dtype, stop))
+        return used[-1]
 
     with current_device(loader.device), Meter(loader.device) as meter:
         output, dtype, overflowed = retry_with_upcast(load, lambda vae: _compute(vae, request, stop))
-    if overflowed and vae is not None:
-        loader.upcast(spec, "tiny VAE" if tiny else "VAE", vae.module)
+    if overflowed:
+        loader.upcast(spec, "tiny VAE" if tiny else "VAE", used[-1].module)
     if not overflowed:  # else the seconds are those of several runs
         context.planner.costs.learn(request, mode, device_state, meter.cost.seconds, meter.cost.added_bytes)
     report = StageReport(
