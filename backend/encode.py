@@ -190,11 +190,10 @@ class BulkEncoder:
     ) -> Iterator[tuple[_Prepared, torch.Tensor]]:
         import torch
 
-        if (
-            self.batch is None and len(group) > self._fastest.current
-        ):  # prepared before that many were too many
-            for alone in group:
-                yield from self._encode([alone], stop)
+        most = self.batch or self._fastest.current
+        if len(group) > most:  # gathered when more were thought to fit
+            for start in range(0, len(group), most):
+                yield from self._encode(group[start : start + most], stop)
             return
         # Concatenating one would start OpenMP workers on this thread, beside those of the thread that computes.
         image = group[0].pixels if len(group) == 1 else torch.cat([picture.pixels for picture in group])
@@ -205,8 +204,7 @@ class BulkEncoder:
             if self.batch is not None or len(group) == 1:
                 raise
             self._fastest.too_large()
-            for alone in group:
-                yield from self._encode([alone], stop)
+            yield from self._encode(group, stop)
             return
         self._fastest.took(len(group), len(group) * request.width * request.height, report.cost.seconds)
         yield from zip(group, latents, strict=True)

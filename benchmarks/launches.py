@@ -1,6 +1,6 @@
 """What each VAE mode asks of a graphics card, counted without one: launches, waits, layouts, and what they may cost.
 
-    python -m benchmarks.launches [--models sd-v1 flux] [--sizes 512 1024 2048] [--no-save]
+    python -m benchmarks.launches [--models sd-v1 flux-schnell] [--sizes 512 1024 2048] [--no-save]
 
 Counted on a card that is only pretended (`tests.pretended_card`), in float16 or the model's own half precision:
 
@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from backend.models import MODELS, ModelSpec
+from backend.models import FLUX, MODELS, SD_V1, ModelSpec
 from backend.report import Direction
 from backend.vae.base import LocalVAE
 from backend.vae.modes import LOCAL_MODES, ModeOptions, local_vae
@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", default=["sd-v1", "flux"], choices=sorted(MODELS))
+    parser.add_argument("--models", nargs="+", default=[SD_V1.name, FLUX.name], choices=sorted(MODELS))
     parser.add_argument("--sizes", type=int, nargs="+", default=[512, 1024, 2048])
     parser.add_argument("--modes", nargs="+", default=MODES, choices=(*MODES, *LOCAL_MODES))
     parser.add_argument("--no-save", action="store_true", help="print only, write no file")

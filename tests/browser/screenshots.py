@@ -113,6 +113,7 @@ def _opened(chromium: Any, url: str, view: str, locale: str = "en-US") -> Any:
         reduced_motion="reduce",
     )
     page = context.new_page()
+    page.set_default_timeout(120_000)
     page.goto(f"{url}?__theme={scheme}&seed={SEED}")
     page.locator("#lr-paint").wait_for()
     return page

@@ -170,7 +170,7 @@ def on_card(card: PretendedCard, make: Callable[[], Any], spec: ModelSpec, dtype
         (SDXL, sdxl, torch.float16, "blurred"),
         (FLUX, flux, torch.bfloat16, ""),
     ],
-    ids=lambda value: getattr(value, "name", str(value)),
+    ids=["sd-v1-float16", "sd-v1-bfloat16", "sdxl", "flux"],
 )
 def test_a_step_mixes_no_devices_and_no_dtypes(
     spec: ModelSpec,
