@@ -198,15 +198,15 @@ class Practice:
         captions = self.lessons.ids[places[:, 0], torch.tensor([one.caption for one in chosen])].long()
         silent = torch.from_numpy(rng.random(count) < settings.caption_dropout)
         captions = torch.where(silent[:, None], self.silence[None], captions)
-        starts = torch.tensor([TIMES if one.strength is None else one.strength * TIMES for one in chosen])
+        starts = torch.tensor([TIMES * (1.0 if one.strength is None else one.strength) for one in chosen])
         from_, until = (
             (0.0, settings.crop_times) if cropped else settings.large_times if large else (0.0, 1.0)
         )
         reach = torch.from_numpy(spread(count, rng)).float() ** (1.0 if cropped else settings.time_power)
-        times = (from_ + reach * (until - from_)) * TIMES
-        # img2img never sees a time later than its start: a twin's times fill what lies before.
-        fitted = torch.minimum(times, starts * reach)
-        times = torch.where(starts < TIMES, fitted, times).long().clamp(0, TIMES - 1)
+        # img2img never sees a time later than its start; a start before all of these times makes a plain sample.
+        starts = torch.where(starts > from_ * TIMES, starts, torch.full_like(starts, TIMES))
+        latest = starts.clamp(max=until * TIMES)
+        times = (from_ * TIMES + reach * (latest - from_ * TIMES)).long().clamp(0, TIMES - 1)
         return Batch(wanted, given, captions, times, starts.long())
 
 

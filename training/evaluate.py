@@ -7,8 +7,9 @@ recogniser of things learn from scenes painted for them and are kept in `--work`
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 
@@ -37,6 +38,7 @@ from training.report import STEPS, Painter
 from training.rows import Row, table
 from training.sketches import sketch
 from training.skyline import READER_LESSONS, train_reader
+from training.teaching import Lessons
 from training.vae import reconstruct
 
 UNKNOWN_WORDS = (
@@ -193,42 +195,69 @@ def measure_speed(painter: Painter, amounts: Amounts, threads: int = 2) -> list[
     ]
 
 
-def fewer(number: int, share: float) -> int:
-    return max(2, round(number * share))
+ROWS = ("words", "layout", "things", "vae", "prompts", "distance", "variety", "speed")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The model and what it is measured with; a `share` below 1 looks at that part of the pictures, with networks that
+    learned from that part.
+    """
+
+    painter: Painter
+    work: Path
+    amounts: Amounts
+    share: float = 1.0
+
+    @cached_property
+    def judge(self) -> Judge:
+        return train_judge(self.work, self.taught(JUDGE_LESSONS))
+
+    def taught(self, lessons: Lessons) -> Lessons:
+        return replace(lessons, pictures=fewer(lessons.pictures, self.share))
+
+    def part(self, name: str) -> list[Row]:
+        """The rows of one of `ROWS`."""
+        painter, amounts = self.painter, self.amounts
+        match name:
+            case "words":
+                return words_rows(painter, self.judge, amounts.words)
+            case "layout":
+                reader = train_reader(self.work, self.taught(READER_LESSONS))
+                return layout_rows(painter, reader, amounts.layout_scenes, amounts.reader_scenes)
+            case "things":
+                recogniser = train_recogniser(self.work, self.taught(RECOGNISER_LESSONS))
+                return [things_row(painter, recogniser, amounts.things)]
+            case "vae":
+                return measure_vae(painter, amounts)
+            case "prompts":
+                return measure_prompts(painter, self.judge, amounts)
+            case "distance":
+                return [measure_distance(painter, self.judge, amounts)]
+            case "variety":
+                return [measure_variety(painter, amounts)]
+            case "speed":
+                return measure_speed(painter, amounts)
+        raise ValueError(f"no such rows: {name}; there are {', '.join(ROWS)}")
 
 
 def measure(
-    model: Path,
-    work: Path,
-    amounts: Amounts,
-    device: str = "cpu",
-    guidance: float | None = None,
-    share: float = 1.0,
+    painter: Painter, model: Path, work: Path, share: float = 1.0, parts: Sequence[str] = ROWS
 ) -> list[Row]:
-    """All rows. A `share` below 1 looks at that part of the pictures, with networks that learned from that part."""
-    amounts = Amounts(**{name: fewer(number, share) for name, number in asdict(amounts).items()})
-    taught = [
-        replace(lessons, pictures=fewer(lessons.pictures, share))
-        for lessons in (JUDGE_LESSONS, READER_LESSONS, RECOGNISER_LESSONS)
-    ]
-    judge, reader = train_judge(work, taught[0]), train_reader(work, taught[1])
-    recogniser = train_recogniser(work, taught[2])
-    painter = Painter(model, device, BUILTIN.guidance_scale if guidance is None else guidance)
+    """The rows of these parts, each printed as soon as it is measured."""
+    amounts = Amounts(**{name: fewer(number, share) for name, number in asdict(Amounts()).items()})
+    measured = Measured(painter, work, amounts, share)
     megabytes = sum(path.stat().st_size for path in model.rglob("*.safetensors")) / 1e6
     rows = [Row("weights", f"{megabytes:.1f} MB", "≤ 40 MB", megabytes <= 40)]
-    for part in (
-        lambda: words_rows(painter, judge, amounts.words),
-        lambda: layout_rows(painter, reader, amounts.layout_scenes, amounts.reader_scenes),
-        lambda: [things_row(painter, recogniser, amounts.things)],
-        lambda: measure_vae(painter, amounts),
-        lambda: measure_prompts(painter, judge, amounts),
-        lambda: [measure_distance(painter, judge, amounts), measure_variety(painter, amounts)],
-        lambda: measure_speed(painter, amounts),
-    ):
-        more = part()
+    for name in parts:
+        more = measured.part(name)
         print("\n".join(f"  {row.name}: {row.figure}" for row in more), flush=True)
         rows += more
     return rows
+
+
+def fewer(number: int, share: float) -> int:
+    return max(2, round(number * share))
 
 
 def fill_card(card: Path, text: str) -> None:
@@ -253,9 +282,11 @@ def main() -> None:
     parser.add_argument(
         "--share", type=float, default=1.0, help="of the pictures and lessons, for a rough look"
     )
+    parser.add_argument("--rows", default=",".join(ROWS), help="some of " + ", ".join(ROWS))
     flags = parser.parse_args()
     guidance = BUILTIN.guidance_scale if flags.guidance is None else flags.guidance
-    rows = measure(flags.model, flags.work, Amounts(), flags.device, guidance, flags.share)
+    painter = Painter(flags.model, flags.device, guidance)
+    rows = measure(painter, flags.model, flags.work, flags.share, flags.rows.split(","))
     print(f"{STEPS} steps and guidance {guidance:g} unless said otherwise.\n\n{table(rows)}")
     if flags.card:
         fill_card(flags.card, table(rows))

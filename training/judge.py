@@ -79,9 +79,9 @@ def softened(views: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def train_judge(work: Path, lessons: Lessons) -> Judge:
-    """Read from work/judge.pt, or trained on freshly painted scenes and kept."""
+    """Read from work, or trained on freshly painted scenes and kept."""
     torch.manual_seed(lessons.seed)
-    judge, kept = Judge(), work / "judge.pt"
+    judge, kept = Judge(), work / f"judge-{lessons.pictures}.pt"
     if kept.exists():
         judge.load_state_dict(torch.load(kept, weights_only=True))
         return judge.eval()

@@ -113,9 +113,9 @@ def overlap(one: Box, other: Box) -> float:
 
 
 def train_recogniser(work: Path, lessons: Lessons) -> Recogniser:
-    """Read from work/things.pt, or trained on freshly painted scenes and kept."""
+    """Read from work, or trained on freshly painted scenes and kept."""
     torch.manual_seed(lessons.seed)
-    network, kept = Recogniser(), work / "things.pt"
+    network, kept = Recogniser(), work / f"things-{lessons.pictures}.pt"
     if kept.exists():
         network.load_state_dict(torch.load(kept, weights_only=True))
         return network.eval()

@@ -96,9 +96,9 @@ def blotched(views: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def train_reader(work: Path, lessons: Lessons) -> SkylineReader:
-    """Read from work/skyline.pt, or trained on freshly painted scenes and kept."""
+    """Read from work, or trained on freshly painted scenes and kept."""
     torch.manual_seed(lessons.seed)
-    reader, kept = SkylineReader(), work / "skyline.pt"
+    reader, kept = SkylineReader(), work / f"skyline-{lessons.pictures}.pt"
     if kept.exists():
         reader.load_state_dict(torch.load(kept, weights_only=True))
         return reader.eval()

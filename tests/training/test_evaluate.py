@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from training.compare import guided_rows, sketches, text_rows
+from training.evaluate import Amounts, Measured
 from training.evaluate_img2img import Contradiction, contradiction, layout_cases, prompt_for, seen
 from training.painter.attributes import CHOICES, Attributes
 from training.progress import Progress
@@ -118,3 +120,10 @@ def test_two_models_are_compared_row_by_row():
     assert [row[1].getpixel((0, 0)) for row in rows] == [(255, 0, 0), (0, 0, 255)] * 2
     assert [len(row) for row in rows] == [7] * 4
     assert [len(row) for row in text_rows([Still("red"), Still("blue")])] == [6] * 4
+
+
+def test_rows_are_measured_by_name(tmp_path):
+    measured = Measured(None, tmp_path, Amounts(), share=0.01)
+    assert measured.taught(RECOGNISER_LESSONS).pictures == 30
+    with pytest.raises(ValueError, match="no such rows: beauty; there are words, layout"):
+        measured.part("beauty")
