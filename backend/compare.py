@@ -15,6 +15,7 @@ from backend.errors import Cancelled, LatentRelayError
 from backend.job import MAX_SIDE, VaeOptions
 from backend.message import Message, literal, mode_name
 from backend.report import StageReport
+from backend.units import percent, size
 
 if TYPE_CHECKING:
     import torch
@@ -220,33 +221,41 @@ def conclusion(rows: Sequence[Row]) -> Message:
     if not others:
         return Message("Only the whole picture was made, so there is nothing to compare it with.")
     best = min(others, key=lambda row: (_closeness(row), row.added_bytes or 2**63))
-    mode, picture = _MODES.get(best.mode, literal(best.mode.capitalize())), _CLOSENESS[_closeness(best)]
+    mode, picture = _MODES.get(best.mode, literal(best.mode.capitalize())), in_words(best)
     if best.wire_bytes is not None:
         return Message(
-            "{mode} gives {picture} for {size:.1f} MB over the network.",
+            "{mode} gives {picture} for {size} over the network.",
             mode=mode,
             picture=picture,
-            size=best.wire_bytes / 1e6,
+            size=size(best.wire_bytes),
         )
     share = memory_share(best, whole)
     times = best.seconds / whole.seconds if best.seconds and whole.seconds else None
     if share is not None and times is not None:
         return Message(
-            "{mode} gives {picture} in {share:.0f} % of the memory and {times:.1f} times the time.",
+            "{mode} gives {picture} in {share} of the memory and {times:.1f} times the time.",
             mode=mode,
             picture=picture,
-            share=share,
+            share=percent(share),
             times=times,
         )
     if share is not None:
         return Message(
-            "{mode} gives {picture} in {share:.0f} % of the memory.", mode=mode, picture=picture, share=share
+            "{mode} gives {picture} in {share} of the memory.",
+            mode=mode,
+            picture=picture,
+            share=percent(share),
         )
     if times is not None:
         return Message(
             "{mode} gives {picture} in {times:.1f} times the time.", mode=mode, picture=picture, times=times
         )
     return Message("{mode} gives {picture}.", mode=mode, picture=picture)
+
+
+def in_words(row: Row) -> Message:
+    """How a mode's picture compares to that of `whole`, to the eye."""
+    return _CLOSENESS[_closeness(row)]
 
 
 def memory_share(row: Row, whole: Row) -> float | None:

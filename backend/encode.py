@@ -37,6 +37,7 @@ from backend.request import encode_request
 from backend.run.batch_size import BatchSize
 from backend.settings import Settings, merge_endpoints
 from backend.studio import Studio
+from backend.units import seconds
 
 if TYPE_CHECKING:
     import torch
@@ -356,14 +357,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LatentRelayError as error:
         say(error.sentence)
         return 2
-    say(f"{summary.encoded} encoded in {summary.seconds:.1f} s, {summary.skipped} were there already.")
+    say(f"{summary.encoded} encoded in {seconds(summary.seconds)}, {summary.skipped} were there already.")
     for name, reason in summary.unreadable.items():
         say(f"Left out: {name}: {reason}")
     return 1 if summary.unreadable else 0
 
 
 def _line(progress: Progress) -> str:
-    left = "" if progress.seconds_left is None else f", {progress.seconds_left:.0f} s left"
+    left = "" if progress.seconds_left is None else f", {seconds(progress.seconds_left)} left"
     return f"{progress.done} of {progress.total}, {progress.pictures_per_second:.2f} a second{left}"
 
 

@@ -11,6 +11,7 @@
     ├── UserError               something a person can fix; the page shows it word for word
     │   ├── BadImageError       a picture that cannot be read or is too large
     │   ├── BadLatentsError     a latents file that is broken or belongs to another model
+    │   │   └── UnnamedLatentsError     latents of another program that do not say which model they are of
     │   ├── BadSettingError     a parameter out of range
     │   ├── UnknownModelError   a model name that is not in the table
     │   ├── ModelUnavailableError   weights that cannot be had now (no network, gated, missing)
@@ -118,6 +119,10 @@ class BadImageError(UserError):
 
 class BadLatentsError(UserError):
     code = "bad_latents"
+
+
+class UnnamedLatentsError(BadLatentsError):
+    code = "unnamed_latents"
 
 
 class BadSettingError(UserError):

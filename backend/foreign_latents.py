@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from backend.comfyui import read_graph
-from backend.errors import BadLatentsError
+from backend.errors import BadLatentsError, UnnamedLatentsError
 from backend.families import unpack_tokens
 from backend.message import Message
 from backend.models import SD_V1, LatentSpec, ModelSpec
@@ -66,7 +66,7 @@ def foreign_model(
     """The model that foreign latents are of: the one that a person named, else what the file lets recognise.
 
     Raises:
-        BadLatentsError: nothing says which it is; or the named one has other channels.
+        UnnamedLatentsError: nothing says which it is. BadLatentsError: the named one has other channels.
     """
     if named:
         model = models.get(named)
@@ -75,7 +75,7 @@ def foreign_model(
                 "These latents have {channels} channels, and those of {model} have {theirs}.",
                 "Please choose the model that they were made with.",
                 channels=channels,
-                model=named if model is None else model.title,
+                model=named if model is None else model.title_message,
                 theirs="–" if model is None else model.latents.channels,
             )
         return model
@@ -92,9 +92,9 @@ def foreign_model(
         for beginning, of in _PUBLISHED:
             if name.startswith(beginning) and of in models and models[of].latents.channels == channels:
                 return models[of]
-    raise BadLatentsError(
+    raise UnnamedLatentsError(
         "This file does not say which model its latents are of.",
-        "Please choose it under “Whose latents are these?”.",
+        "Please choose it under “Whose VAE?”.",
     )
 
 
@@ -103,16 +103,20 @@ def of_comfyui(tensor: torch.Tensor, names: list[str], model: ModelSpec) -> tupl
     numbers = tensor.float()
     if _UNSCALED not in names:
         numbers = numbers / SD_V1.latents.scaling_factor
-    return scaled(numbers, model.latents), Message("Read as ComfyUI’s latents of {model}.", model=model.title)
+    return scaled(numbers, model.latents), Message(
+        "Read as ComfyUI’s latents of {model}.", model=model.title_message
+    )
 
 
 def of_diffusers(tensor: torch.Tensor, model: ModelSpec) -> tuple[torch.Tensor, Message]:
     """(scaled latents, what they were read as) of a plain tensor (1, C, h, w)."""
     if float(tensor.float().std()) > _MOST_SPREAD:
-        said = Message("Read as latents of {model}, unscaled, as its VAE gives them.", model=model.title)
+        said = Message(
+            "Read as latents of {model}, unscaled, as its VAE gives them.", model=model.title_message
+        )
         return scaled(tensor.float(), model.latents), said
     return tensor, Message(
-        "Read as latents of {model}, scaled, as diffusers’ pipelines give them.", model=model.title
+        "Read as latents of {model}, scaled, as diffusers’ pipelines give them.", model=model.title_message
     )
 
 

@@ -14,6 +14,7 @@ from backend.errors import BadSettingError
 from backend.logs import new_id
 from backend.message import Message
 from backend.models import ModelSpec
+from backend.prompt_words import understood
 from backend.token import Token
 
 VaeMode = Literal["auto", "whole", "tiled", "streamed", "remote", "tiny"]
@@ -192,11 +193,30 @@ class ResolvedJob(Job):
         """diffusers' img2img runs the last `strength` share of the schedule."""
         return families.steps_to_run(self.spec, self.num_inference_steps, self.strength, self.scheduler)
 
+    @property
+    def model_prompt(self) -> str:
+        """The prompt as the model gets it: in the words it knows, if it is one that knows few."""
+        return self._in_its_words(self.prompt) or self.prompt
+
+    @property
+    def model_negative_prompt(self) -> str:
+        return self._in_its_words(self.negative_prompt) or self.negative_prompt
+
+    def _in_its_words(self, prompt: str) -> str | None:
+        """The prompt translated; None for one that stays as it is."""
+        known = understood(prompt) if self.spec.translates_prompts else None
+        return known and known.prompt
+
     def recipe(self) -> dict[str, Any]:
         """Everything needed to do it again, JSON-ready, without the picture."""
+        translated = {
+            "prompt_understood_as": self._in_its_words(self.prompt),
+            "negative_prompt_understood_as": self._in_its_words(self.negative_prompt),
+        }
         return {
             "prompt": self.prompt,
             "negative_prompt": self.negative_prompt,
+            **{name: words for name, words in translated.items() if words is not None},
             "model": self.spec.name,
             "strength": self.strength,
             "num_inference_steps": self.num_inference_steps,
@@ -284,7 +304,7 @@ def _check_scheduler(name: str, spec: ModelSpec) -> None:
         raise BadSettingError(
             "{model} does not work with the scheduler {name}.",
             "It takes {known}.",
-            model=spec.title,
+            model=spec.title_message,
             name=name,
             known=", ".join(spec.schedulers),
         )

@@ -103,7 +103,7 @@ def check_meaning(metadata: Mapping[str, str], model: ModelSpec) -> None:
             raise BadLatentsError(
                 "These latents are of another VAE than the one of {model}: their {name} is {theirs}, not {ours}.",
                 "Decode them where they were made, or encode the picture again.",
-                model=model.title,
+                model=model.title_message,
                 name=name,
                 theirs=theirs,
                 ours=here[name],
@@ -112,7 +112,7 @@ def check_meaning(metadata: Mapping[str, str], model: ModelSpec) -> None:
         raise BadLatentsError(
             "These latents are of another VAE than the one of {model}: its weights are others.",
             "Decode them where they were made, or encode the picture again.",
-            model=model.title,
+            model=model.title_message,
         )
 
 
@@ -227,7 +227,7 @@ def _check_shape(tensor: torch.Tensor, model: ModelSpec) -> None:
     if tensor.ndim != 4 or tensor.shape[1] != spec.channels or 0 in tensor.shape:
         raise BadLatentsError(
             "This file says it is from {model}, but its shape {shape} does not fit.",
-            model=model.title,
+            model=model.title_message,
             shape=str(tuple(tensor.shape)),
         )
     _check_size(tuple(tensor.shape), spec.downscale)

@@ -27,6 +27,7 @@ from backend.placement.planner import Planner
 from backend.report import Direction, StageReport
 from backend.request import StageRequest, decode_request, encode_request
 from backend.run.context import ExecutionContext, Notify, ignore
+from backend.run.departure import Departure, departure
 from backend.run.executor import Executor, LocalExecutor
 from backend.run.job_queue import JobQueue
 from backend.run.remote_stage import check_remote
@@ -150,6 +151,13 @@ class Studio:
             UnknownModelError, BadSettingError: as the job itself would.
         """
         return self.planner.estimate(self.resolve(job))
+
+    def departure(
+        self, model: str, direction: Direction, width: int, height: int, options: VaeOptions
+    ) -> Departure | None:
+        """What that stage would send to another computer; None if it stays here."""
+        request = StageRequest(direction, self.find_model(model), width, height, options)
+        return departure(request, self.context)
 
     def preflight(self, model: str, direction: Direction, options: VaeOptions) -> Preflight | None:
         """Whether the remote of that direction would work, in a sentence; None if it is this very app.

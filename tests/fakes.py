@@ -15,7 +15,9 @@ from backend.message import Message, literal
 from backend.models import BUILTIN, MODELS, ModelSpec, find_model
 from backend.placement.estimate import Estimate
 from backend.remote.preflight import Preflight
-from backend.report import Cost, Stage, StageReport, Traffic
+from backend.report import Cost, Direction, Stage, StageReport, Traffic
+from backend.request import StageRequest
+from backend.run.departure import Departure, most_bytes
 from backend.run.stream import stream
 from backend.settings import Settings
 
@@ -146,9 +148,16 @@ class FakeStudio:
         image = job.image.convert("RGB").filter(ImageFilter.GaussianBlur(2))
         yield Result(image, latents, (encoded, denoised, decoded), resolved.recipe())
 
+    def departure(
+        self, model: str, direction: Direction, width: int, height: int, options: VaeOptions
+    ) -> Departure | None:
+        request = StageRequest(direction, self.find_model(model), width, height, options)
+        remote = options.mode == "remote"
+        return Departure(direction, "vae.example.org", most_bytes(request), surely=True) if remote else None
+
     def preflight(self, model: str, direction: str, options: VaeOptions) -> Preflight | None:
-        sentence = f"The endpoint at {{where}} is ready: a tiny {direction} took {{milliseconds:.0f}} ms."
-        return Preflight("ready", Message(sentence, where="vae.example.org", milliseconds=12), 0.012)
+        sentence = f"The endpoint at {{where}} is ready: a tiny {direction} took {{took}}."
+        return Preflight("ready", Message(sentence, where="vae.example.org", took="12 ms"), 0.012)
 
     def encode(
         self,

@@ -24,6 +24,7 @@ def page_view() -> RunWidgets:
             table=gr.HTML(),
             picture=gr.DownloadButton(),
             latents=gr.DownloadButton(),
+            comfyui=gr.DownloadButton(),
             finish=gr.Row(),  # type: ignore[arg-type]
             gallery=gr.Gallery(),
             ids=gr.BrowserState([], secret="test"),

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from backend import images, latents
-from backend.errors import BadLatentsError
+from backend.errors import BadLatentsError, UnnamedLatentsError
 from backend.job import VaeOptions
 from backend.models import BUILTIN, FLUX, MODELS, SD_V1, SDXL, ModelSpec
 from backend.quality import psnr
@@ -95,9 +95,9 @@ def test_a_file_of_comfyui_from_before_its_version_key_is_scaled(tmp_path: Path)
 
 def test_what_the_file_does_not_say_is_asked_for(tmp_path: Path) -> None:
     file = comfyui(tmp_path / "a.latent", raw_of(SDXL), "my_merge_v3.safetensors", workflow="{}")
-    with pytest.raises(BadLatentsError, match="does not say which model") as caught:
+    with pytest.raises(UnnamedLatentsError, match="does not say which model") as caught:
         latents.load_latents(file)
-    assert "Whose latents are these?" in caught.value.hint
+    assert "Whose VAE?" in caught.value.hint
     named = latents.load_latents(file, named="sdxl")
     assert named.model == "sdxl" and torch.allclose(named.latents, scaled(raw_of(SDXL), SDXL), atol=1e-5)
     with pytest.raises(BadLatentsError, match="have 4 channels, and those of FLUX"):

@@ -16,7 +16,8 @@ LAYERS = (
     # Words and data: what a request, an event, a report, a model, a setting is.
     "backend.message backend.dtypes backend.errors backend.report backend.events backend.pairs backend.models "
     "backend.job backend.request backend.settings backend.logs backend.token backend.families backend.images "
-    "backend.comfyui backend.foreign_latents backend.latents backend.lazy_import backend.quality",
+    "backend.prompt_words backend.prompt_dictionary backend.units backend.comfyui backend.foreign_latents "
+    "backend.latents backend.lazy_import backend.quality",
     # Bytes to tensors and back, without I/O.
     "backend.wire",
     # What computes here.

@@ -32,7 +32,7 @@ from training.progress import clock
 from training.settings import Budget, DataSettings, DenoiserSettings, Recipe, Run, VaeSettings
 from training.sketches import DRAWN, sketch
 from training.trainer import Muon, Trainer
-from ui.looks import EXAMPLES, LOOKS
+from ui.looks import EXAMPLES, LOOKS, example_of
 
 TINY = Recipe(
     data=DataSettings(scenes=10, generic=5, heldout=5, shard=5, captions=2),
@@ -292,7 +292,7 @@ def test_the_page_offers_the_built_in_model_only_words_of_its_captions():
     known = set(
         re.findall(r"\w+", json.dumps([vars(captions)[name] for name in vars(captions) if name.isupper()]))
     )
-    offered = [*LOOKS.values(), *(example.prompt for example in EXAMPLES.values())]
+    offered = [*LOOKS.values(), *(example_of("builtin", name).prompt for name in EXAMPLES)]
     assert not {word for text in offered for word in re.findall(r"\w+", text)} - known
 
 

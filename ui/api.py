@@ -104,11 +104,13 @@ class Api:
         tile_size: int = 512,
         tile_overlap: int = 128,
         transfer: str = "uint8",
+        model: str = "",
     ) -> tuple[str, Report]:
-        """A latents file to a picture. Gives the PNG and {"model", "stages"}."""
+        """A latents file, ours, ComfyUI's or a plain tensor in safetensors, to a picture; `model` counts where the file
+        does not say its own. Gives the PNG and {"model", "stages"}."""
         with self._run() as run:
             options = _options(mode, tile_size, tile_overlap, transfer)
-            done = decode_file(self.context.studio, run, latents, options, "en")
+            done = decode_file(self.context.studio, run, latents, options, "en", named=model or None)
         return str(done.picture), {"model": done.file.model, "stages": [done.report.as_dict()]}
 
     def round_trip(
@@ -201,7 +203,8 @@ def build(context: PageContext) -> None:
         image = picture_input(label="image")
         inputs = [image, model(), mode(), *_tiles_and_transfer()]
         _expose(api.encode, inputs, ("latents", "channels"), **BY_THE_VAE)
-        inputs = [uploads_only(gr.File(label="latents")), mode(), *_tiles_and_transfer()]
+        named = _choice("model", ["", *models], "")
+        inputs = [uploads_only(gr.File(label="latents")), mode(), *_tiles_and_transfer(), named]
         _expose(api.decode, inputs, ("picture",), **BY_THE_VAE)
         modes = mode("encode_mode"), mode("decode_mode")
         inputs = [picture_input(label="image"), model(), *modes, *_tiles_and_transfer()]

@@ -18,8 +18,9 @@ from backend.job import VAE_MODES
 from backend.message import literal
 from backend.models import ModelSpec
 from backend.placement.cards import DEFAULT_TILE, cells
+from backend.units import percent, seconds, size
 from ui.frame import Changes, Frame, Task, columns, form_column, result_column, start_and_stop, status_line
-from ui.render import FigureRow, figures, seconds, size
+from ui.render import FigureRow, figures
 from ui.tab import PageContext
 from ui.text import T, say
 from ui.widgets import html, intro, local, model_choices
@@ -206,7 +207,7 @@ def _row(row: Measured, locale: str) -> FigureRow:
         reason = say(locale, "fit_oom") if row.error == OOM else row.error or "–"
         measured = [escape(reason)]
     else:
-        share = "" if row.memory_percent is None else f" ({row.memory_percent:.1f} %)"
+        share = "" if row.memory_percent is None else f" ({percent(row.memory_percent)})"
         kind = "" if row.memory_kind is None else f" {row.memory_kind}"
         measured = [seconds(row.seconds), f"{size(row.peak_bytes)}{kind}{share}"]
     return FigureRow(f"{row.size} × {row.size}", [mode, *measured])

@@ -13,19 +13,21 @@ from gradio.components import Component
 from PIL import Image
 
 from backend import images, quality
-from backend.compare import Row, at_working_size, compare, conclusion, memory_share
-from backend.errors import BadImageError, LatentRelayError
-from backend.job import VAE_MODES, VaeOptions, vae_modes
+from backend.compare import Row, at_working_size, compare, conclusion, in_words, memory_share
+from backend.errors import BadImageError, LatentRelayError, UnnamedLatentsError
+from backend.job import MAX_SIDE, VAE_MODES, VaeOptions, vae_modes
 from backend.latents import load_latents
 from backend.message import Message, literal
 from backend.models import ModelSpec
 from backend.report import Direction
 from backend.studio import Studio
+from backend.units import percent, seconds, size
 from ui import remote_status
 from ui.form import vae_options
 from ui.frame import Frame, Task, columns, form_column, result_column, start_and_stop, status_line
+from ui.leaving import of_tab
 from ui.pictures import file_url, open_picture
-from ui.render import FigureRow, figures, seconds, size
+from ui.render import FigureRow, figures
 from ui.tab import PageContext
 from ui.text import T, locale_of, say, say_message
 from ui.widgets import (
@@ -79,26 +81,32 @@ class CompareTab:
         shown = [self.frame.run_id, self.left, self.right]
         gr.on([self.left.input, self.right.input], self._switch, shown, [self.viewer, self.heat], **quiet())
         self.model.input(self._list_modes, self.model, self.modes, **quiet())
-        watched = {self.modes, self.model, self.latents}
+        self.latents.upload(
+            self._recognise, self.latents, [self.model, self.modes, self.frame.status], **quiet()
+        )
+        watched = {self.modes, self.model, self.picture, self.latents, self.side}
         gr.on(
             [widget.change for widget in watched], self._ask, watched, self.remote_line, **remote_status.EVENT
         )
 
     def _ask(self, data: Mapping[Component, Any], request: gr.Request) -> Iterator[str]:
-        """Before anything is sent: to which host it would go."""
+        """Before anything is sent: what would go to which host."""
         studio, locale, model = self.context.studio, locale_of(request), data[self.model]
         if "remote" not in data[self.modes]:
             yield ""
             return
         directions: tuple[Direction, ...] = ("encode", "decode")
+        picture, file = data[self.picture], data[self.latents]
         try:
-            if data[self.latents]:
-                model, directions = load_latents(Path(data[self.latents]), studio.models).model, ("decode",)
+            if file:
+                model, directions = load_latents(Path(file), studio.models, model).model, ("decode",)
         except LatentRelayError as error:
             yield remote_status.shown("broken", error.full_message, locale)
             return
-        stages = [(direction, VaeOptions("remote")) for direction in directions]
-        yield from remote_status.ask(studio, model, stages, locale)
+        options, longest = VaeOptions("remote"), int(data[self.side]) or MAX_SIDE
+        leaves = of_tab(studio, model, options, None if file else picture, file, locale, longest)
+        for status in remote_status.ask(studio, model, [(one, options) for one in directions], locale):
+            yield status + leaves
 
     def _compare(self, task: Task) -> None:
         studio, locale, folder = self.context.studio, task.locale, task.run.folder
@@ -136,6 +144,17 @@ class CompareTab:
             return gr.skip(), gr.skip()
         return _pair(folder, left, right, locale_of(request)), _heat(folder, left, right)
 
+    def _recognise(self, path: str, request: gr.Request) -> dict[Component, Any]:
+        """The model whose latents an uploaded file holds, and its modes; none where only a person can know it."""
+        studio, locale = self.context.studio, locale_of(request)
+        try:
+            model = load_latents(Path(path), studio.models).model
+        except UnnamedLatentsError as error:
+            return {self.model: None, self.frame.status: status_line(say_message(error.full_message, locale))}
+        except LatentRelayError:
+            return {self.model: gr.skip()}
+        return {self.model: model, self.modes: self._list_modes(model)}
+
     def _list_modes(self, model: str) -> dict[str, Any]:
         return gr.update(choices=mode_boxes(self.context.studio.find_model(model)), value=list(FIRST))
 
@@ -147,7 +166,9 @@ def build(context: PageContext) -> CompareTab:
         with form_column():
             picture = picture_input(label=T("picture"), height=260, buttons=[], elem_id="lr-compare-picture")
             with gr.Accordion(T("compare_latents"), open=False):
-                file = uploads_only(gr.File(label=T("latents_file"), file_types=[".safetensors"], height=120))
+                file = uploads_only(
+                    gr.File(label=T("latents_file"), file_types=[".safetensors", ".latent"], height=120)
+                )
             model = gr.Dropdown(
                 model_choices(context.studio), value=spec.name, label=T("compare_model"), filterable=False
             )
@@ -207,14 +228,14 @@ def mode_boxes(spec: ModelSpec) -> list[tuple[Any, str]]:
 
 
 def _source(
-    studio: Studio, picture: str | None, file: str | None, model: str, side: int, locale: str
+    studio: Studio, picture: str | None, file: str | None, model: str | None, side: int, locale: str
 ) -> tuple[Any, str, Message]:
     """(picture at the size worked at, or latents; model; the size in a sentence).
 
-    A latents file, where given, wins and names its model.
+    A latents file, where given, wins; `model` counts for one that does not name its own.
     """
     if file:
-        latents = load_latents(Path(file), studio.models)
+        latents = load_latents(Path(file), studio.models, model)
         downscale = studio.find_model(latents.model).latents.downscale
         height, width = (downscale * int(cells) for cells in latents.latents.shape[-2:])
         size = Message(
@@ -259,8 +280,10 @@ def _row(row: Row, whole: Row | None, locale: str) -> FigureRow:
     if row.error is not None:
         return FigureRow(name, [escape(say_message(row.error, locale))])
     reference = row.mode == "whole"
+    if row.psnr is not None and not reference:
+        name += f"<small>{escape(say_message(in_words(row), locale))}</small>"
     share = None if reference or whole is None else memory_share(row, whole)
-    of_whole = "" if share is None else f" ({share:.0f} %)"
+    of_whole = "" if share is None else f" ({percent(share)})"
     costs = (seconds(row.seconds), size(row.added_bytes) + of_whole, size(row.wire_bytes))
     distances = (
         _figure(row.psnr, "{:.1f} dB"),

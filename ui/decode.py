@@ -14,7 +14,7 @@ from backend.message import literal
 from backend.report import StageReport
 from backend.studio import Studio
 from ui.runs import Run
-from ui.text import say
+from ui.text import say, say_message
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,16 @@ def decode_file(
     options: VaeOptions,
     locale: str,
     notify: Callable[[Event], None] = lambda _: None,
+    named: str | None = None,
 ) -> Decoded:
-    """Decode with the model that the file names.
+    """Decode with the model that the file names, or with `named`, a person's choice, where it does not say.
 
     Raises:
         BadLatentsError: no file, or a broken one. LatentRelayError: as the stage raised it.
     """
     if not path:
         raise BadLatentsError(literal(say(locale, "needs_latents")))
-    file = load_latents(Path(path), studio.models)
+    file = load_latents(Path(path), studio.models, named)
     image, report = studio.decode(file.latents, file.model, options, run.stop, notify)
     return Decoded(run.write("decoded.png", image.save), file, report)
 
@@ -51,4 +52,6 @@ def decoded_sentence(decoded: Decoded, title: str, locale: str) -> str:
     _, channels, h, w = decoded.file.latents.shape
     width, height = decoded.file.image_size
     sizes = {"channels": channels, "w": w, "h": h, "width": width, "height": height}
-    return say(locale, "decode_summary", **sizes, model=title)
+    sentence = say(locale, "decode_summary", **sizes, model=title)
+    note = decoded.file.note
+    return sentence if note is None else f"{sentence} {say_message(note, locale)}"

@@ -22,7 +22,7 @@ from ui.text import say, say_message
 
 @dataclass(frozen=True)
 class Encoded:
-    """A picture's latents: the file, and its channels as a picture."""
+    """A picture's latents: the file, beside it one for ComfyUI, and its channels as a picture."""
 
     file: Path
     channels: Path
@@ -56,7 +56,10 @@ def encode_picture(
     picture = images.to_rgb(open_picture(path, locale))
     size = fit_size(picture.size, spec)
     z, report = studio.encode(images.resize(picture, *size), model, options, run.stop, notify)
-    file = run.write("latents.safetensors", lambda path: latents.save_latents(path, z, spec))
+    file, _ = (
+        run.write(f"latents{suffix}", lambda path: latents.save_latents(path, z, spec))
+        for suffix in (latents.SUFFIX, latents.COMFYUI_SUFFIX)
+    )
     channels = run.write("channels.png", latents.channels_picture(z).save)
     return Encoded(file, channels, latents.statistics(z), report, size)
 

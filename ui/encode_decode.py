@@ -10,25 +10,27 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from backend.errors import LatentRelayError
+from backend.errors import LatentRelayError, UnnamedLatentsError
 from backend.latents import load_latents
 from backend.models import FLUX
 from backend.report import Stage
 from ui import remote_status
 from ui.decode import decode_file, decoded_sentence
 from ui.encode import encode_all, encode_picture, encoded_sentence, round_trip_sentence, there_and_back
-from ui.form import Changes
+from ui.form import Changes, vae_options
 from ui.frame import Frame, StageResult, Task, VaeFields, columns, form_column, result_column, start_and_stop
+from ui.leaving import of_tab
 from ui.pictures import file_url
 from ui.render import Progress, panel
 from ui.run_view import offer
 from ui.tab import PageContext
-from ui.text import T, locale_of, say
+from ui.text import T, locale_of, say, say_message
 from ui.theme import ASSETS
 from ui.widgets import (
     BY_THE_VAE,
     VaeModeSelect,
     follow_model,
+    html,
     intro,
     mode_choices,
     model_choices,
@@ -50,6 +52,8 @@ class EncodeDecodeTab:
     latents: gr.File
     model: gr.Dropdown
     vae: VaeFields
+    leaves: gr.HTML
+    """What would leave this computer."""
     encode: gr.Button
     round_trip: gr.Button
     decode: gr.Button
@@ -78,10 +82,25 @@ class EncodeDecodeTab:
         self.latents.upload(
             self._recognise,
             {self.latents, self.model, self.vae.mode},
-            [self.model, self.vae.mode],
+            [self.model, self.vae.mode, self.result.status],
             **quiet(),
         )
         remote_status.wire(studio, endpoints, select, STAGES, self.vae.remote_line)  # type: ignore[arg-type]
+        watched = {self.picture, self.latents, self.model, self.vae.mode, self.vae.transfer}
+        changes = [widget.change for widget in watched]
+        gr.on(changes, self._say_what_leaves, watched, self.leaves, **remote_status.EVENT)
+
+    def _say_what_leaves(self, data: Mapping[Component, Any], request: gr.Request) -> str:
+        try:
+            options = vae_options(
+                data[self.vae.mode],
+                transfer=data[self.vae.transfer],
+                endpoints=self.context.endpoints.of(request.session_hash),
+            )
+        except LatentRelayError:  # which the line beside the modes says
+            return ""
+        chosen = data[self.picture], data[self.latents]
+        return of_tab(self.context.studio, data[self.model], options, *chosen, locale_of(request))
 
     def _encode(self, task: Task) -> None:
         data = task.data
@@ -99,8 +118,7 @@ class EncodeDecodeTab:
             {
                 self.result.viewer: channels
                 | {"alt_before": say(task.locale, "encode_result"), "label_before": ""},
-                self.result.save_picture: offer(None),
-                self.result.save_latents: offer(encoded.file),
+                **self.result.offers(latents=encoded.file),
                 self.latents: str(encoded.file),  # so that they can be decoded at once
                 **self.result.finished(task, [encoded.report], encoded_sentence(encoded, task.locale)),
             }
@@ -123,8 +141,7 @@ class EncodeDecodeTab:
         task.show(
             {
                 self.result.viewer: shows(task.locale, before=before, after=after, prompt=sentence),
-                self.result.save_picture: offer(trip.after),
-                self.result.save_latents: offer(None),
+                **self.result.offers(trip.after),
                 **self.result.finished(task, trip.reports, sentence),
             }
         )
@@ -132,15 +149,17 @@ class EncodeDecodeTab:
     def _decode(self, task: Task) -> None:
         studio, locale = self.context.studio, task.locale
         options = self.vae.options(task)
-        decoded = decode_file(studio, task.run, task.data[self.latents], options, locale, task.notify)
-        sentence = decoded_sentence(decoded, studio.models[decoded.file.model].title, locale)
+        path, named = task.data[self.latents], task.data[self.model]
+        decoded = decode_file(studio, task.run, path, options, locale, task.notify, named)
+        sentence = decoded_sentence(
+            decoded, say_message(studio.models[decoded.file.model].title_message, locale), locale
+        )
         picture = shows(locale, before=file_url(decoded.picture))
         task.show(
             {
                 self.result.viewer: picture
                 | {"alt_before": say(locale, "decode_result"), "label_before": ""},
-                self.result.save_picture: offer(decoded.picture),
-                self.result.save_latents: offer(None),
+                **self.result.offers(decoded.picture),
                 **self.result.finished(task, [decoded.report], sentence),
             }
         )
@@ -160,15 +179,21 @@ class EncodeDecodeTab:
         )
 
     def _recognise(self, data: Mapping[Component, Any], request: gr.Request) -> Changes:
-        """The model that an uploaded latents file names, and its modes; what is wrong with a file is said on use."""
-        studio = self.context.studio
+        """The model whose latents an uploaded file holds, and its modes; none where only a person can know it.
+
+        What else is wrong with a file is said on use.
+        """
+        studio, locale = self.context.studio, locale_of(request)
         try:
             model = load_latents(Path(data[self.latents]), studio.models).model
+        except UnnamedLatentsError as error:
+            asked = panel(Progress(say_message(error.full_message, locale)), locale, STAGES)
+            return {self.model: None, self.result.status: asked}
         except LatentRelayError:
             return {self.model: gr.skip()}
         (select,) = self.mode_selects
         endpoints = self.context.endpoints.of(request.session_hash)
-        modes = select.update(studio, {**data, self.model: model}, endpoints, locale_of(request))
+        modes = select.update(studio, {**data, self.model: model}, endpoints, locale)
         return {self.model: model, **modes}
 
     def _take_flux(self, request: gr.Request) -> tuple[str, str, str]:
@@ -197,12 +222,13 @@ def build(context: PageContext) -> EncodeDecodeTab:
             latents = uploads_only(
                 gr.File(
                     label=T("latents_file"),
-                    file_types=[".safetensors"],
+                    file_types=[".safetensors", ".latent"],
                     elem_id="lr-latents-file",
                     height=130,
                 )
             )
             decode = gr.Button(T("decode_button"), variant="primary", elem_id="lr-decode")
+            leaves = html("", elem_id="lr-latents-leaves")
             with gr.Column(elem_classes="lr-more"):
                 model = gr.Dropdown(
                     model_choices(context.studio),
@@ -224,6 +250,7 @@ def build(context: PageContext) -> EncodeDecodeTab:
         latents,
         model,
         vae,
+        leaves,
         encode,
         round_trip,
         decode,

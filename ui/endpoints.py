@@ -15,13 +15,14 @@ from gradio.components import Component
 
 from backend.errors import LatentRelayError
 from backend.job import UserEndpoint
+from backend.message import Message
 from backend.models import BUILTIN
 from backend.remote import net
 from backend.remote.user_endpoint import discover, probe
 from backend.studio import Studio
+from backend.units import seconds
 from ui import remote_status
 from ui.frame import Changes
-from ui.render import seconds
 from ui.tab import PageContext
 from ui.text import T, locale_of, say, say_message
 from ui.widgets import VaeModeSelect, html, intro, model_choices, quiet
@@ -57,7 +58,7 @@ CURL = """curl -s --data-binary @a.png "{url}vae/builtin/encode" -o latents.bin 
 class ListedEndpoint:
     url: str
     direction: str
-    models: tuple[str, ...]
+    models: tuple[Message | str, ...]
     """Titles; models of one family share a VAE and so an endpoint."""
 
 
@@ -71,17 +72,17 @@ class Ping:
 
 def endpoints_of(studio: Studio) -> list[ListedEndpoint]:
     """What the owner configured, and the public defaults where they may be chosen; this app's comes first."""
-    found: dict[tuple[str, str], list[str]] = {}
+    found: dict[tuple[str, str], list[Message | str]] = {}
     if studio.self_url:
         base = f"{studio.self_url.rstrip('/')}/vae/{BUILTIN.name}"
         for direction in ("encode", "decode"):
-            found[f"{base}/{direction}", direction] = [BUILTIN.title]
+            found[f"{base}/{direction}", direction] = [BUILTIN.title_message]
     for spec in studio.models.values():
         configured = studio.settings.configured_endpoints(spec)
         default = studio.settings.default_endpoints(spec)
         for direction in ("encode", "decode"):
             if url := configured.of(direction) or default.of(direction):
-                found.setdefault((url, direction), []).append(spec.title)
+                found.setdefault((url, direction), []).append(spec.title_message)
     return [ListedEndpoint(url, direction, tuple(titles)) for (url, direction), titles in found.items()]
 
 
@@ -119,7 +120,7 @@ def table(
     for endpoint, answer in zip(endpoints, pings or [None] * len(endpoints), strict=True):
         rows.append(
             f"<tr>{_state(answer, locale) if with_state else ''}"
-            f'<th scope="row">{escape(", ".join(endpoint.models))}</th>'
+            f'<th scope="row">{escape(_said(endpoint.models, locale))}</th>'
             f"<td>{escape(say(locale, f'stage_{endpoint.direction}'))}</td>"
             f"<td><code>{escape(net.redact_url(endpoint.url))}</code></td></tr>"
         )
@@ -145,7 +146,7 @@ def _state(answer: Ping | None, locale: str) -> str:
 def user_table(studio: Studio, endpoints: Mapping[str, UserEndpoint], locale: str) -> str:
     """The visitor's endpoints; that a token was given is not even said."""
     listed = [
-        ListedEndpoint(url, direction, (f"{endpoint.name}: {_titles(studio, endpoint)}",))
+        ListedEndpoint(url, direction, (f"{endpoint.name}: {_titles(studio, endpoint, locale)}",))
         for endpoint in endpoints.values()
         for direction, url in (("encode", endpoint.encode), ("decode", endpoint.decode))
         if url
@@ -153,8 +154,12 @@ def user_table(studio: Studio, endpoints: Mapping[str, UserEndpoint], locale: st
     return table(listed, None, locale, with_state=False) if listed else ""
 
 
-def _titles(studio: Studio, endpoint: UserEndpoint) -> str:
-    return ", ".join(studio.models[name].title for name in endpoint.models)
+def _titles(studio: Studio, endpoint: UserEndpoint, locale: str) -> str:
+    return _said([studio.models[name].title_message for name in endpoint.models], locale)
+
+
+def _said(models: Sequence[Message | str], locale: str) -> str:
+    return ", ".join(say_message(one, locale) if isinstance(one, Message) else one for one in models)
 
 
 # -- tab -------------------------------------------------------------------------------------------------------
@@ -215,6 +220,7 @@ class UserEndpointForm:
                 min_width=200,
                 elem_id="lr-own-model",
             )
+        intro("endpoints_test_sends", "lr-quiet")
         test = gr.Button(T("endpoints_test"), variant="primary", elem_id="lr-test")
         verdict = html("", elem_id="lr-verdict")
         listed = html("", elem_id="lr-own-list")
@@ -296,7 +302,7 @@ class UserEndpointForm:
         self.context.endpoints.add(request.session_hash or "", tried.endpoint)
         both = tried.endpoint.encode and tried.endpoint.decode
         served = "both" if both else "encode" if tried.endpoint.encode else "decode"
-        titles = _titles(studio, tried.endpoint)
+        titles = _titles(studio, tried.endpoint, locale)
         added = say(locale, f"own_added_{served}", name=tried.endpoint.name, models=titles)
         yield {
             self.verdict: remote_status.shown(

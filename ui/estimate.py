@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from html import escape
 
-from PIL import ExifTags, Image
+from PIL import Image
 
 from backend.errors import LatentRelayError
-from backend.images import BROKEN
 from backend.placement.estimate import Estimate
+from backend.placement.fit import DIRECTIONS
 from backend.studio import Studio
+from backend.units import seconds, size
 from ui.form import Values
-from ui.render import seconds, size
+from ui.leaving import leaving
+from ui.pictures import picture_size
 from ui.text import say
 
 
@@ -42,27 +44,17 @@ def line(estimate: Estimate | None = None, locale: str = "en") -> str:
 
 
 def estimate_line(studio: Studio, values: Values, locale: str) -> str:
-    """The line for the form's values; empty while they are half typed, since the button says what is wrong."""
+    """The line for the form's values, and what would leave this computer.
+
+    Empty while they are half typed, since the button says what is wrong.
+    """
     try:
-        blank = Image.new("1", values.fitted(picture_size(values.image), studio.find_model(values.model)))
-        return line(studio.estimate(values.job(blank)), locale)
+        fitted = values.fitted(picture_size(values.image), studio.find_model(values.model))
+        found = studio.estimate(values.job(Image.new("1", fitted)))
+        leaves = (
+            studio.departure(values.model, direction, *fitted, values.vae(direction))
+            for direction in DIRECTIONS
+        )
+        return line(found, locale) + leaving(leaves, locale)
     except LatentRelayError:
         return line()
-
-
-def picture_size(path: str | None) -> tuple[int, int]:
-    """(width, height) as the picture is seen, that is, turned as its EXIF says; no pixel is read.
-
-    (1, 1) without a picture, or with one that cannot be read, which is said when it is used.
-    """
-    if not path:
-        return 1, 1
-    try:
-        with Image.open(path) as picture:
-            # Pillow would read a whole PNG in search of EXIF behind the pixels.
-            turned = picture.format != "PNG" or "exif" in picture.info
-            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1) if turned else 1
-            width, height = picture.size
-    except BROKEN:
-        return 1, 1
-    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)

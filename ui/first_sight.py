@@ -10,10 +10,11 @@ from typing import Any
 
 import gradio as gr
 
+from backend.units import seconds
 from ui.form import Changes
 from ui.pictures import asset_url
 from ui.recipe import PngMetadata, read_metadata
-from ui.render import Progress, cost_table, panel, seconds
+from ui.render import Progress, cost_table, panel
 from ui.run_view import RunWidgets
 from ui.text import locale_of, say
 from ui.theme import ASSETS

@@ -9,14 +9,14 @@ from html import escape
 import gradio as gr
 
 from backend.placement.fit import DIRECTIONS, Fit, advise, card_choices, will_it_fit
-from ui.render import FigureRow, figures, seconds
+from backend.units import GIB, card_size, percent, seconds
+from ui.render import FigureRow, figures
 from ui.tab import PageContext
 from ui.text import T, locale_of, say, say_message
 from ui.widgets import failure, intro, model_choices, quiet
 
 OTHER_GPU, THIS_COMPUTER = "own", "this"
 SIZES = (256, 512, 768, 1024, 1536, 2048, 3072, 4096)
-GIB = 2**30
 FIRST = "RTX 3070"
 AS_THE_MODEL = 0
 
@@ -129,8 +129,8 @@ def table(fits: Sequence[Fit], locale: str, gpu: str = "") -> str:
 def _row(fit: Fit, locale: str, gpu: str) -> FigureRow:
     cells = (
         escape(say(locale, f"mode_name_{fit.mode}")),
-        f"{fit.least_bytes / GIB:.1f} GB",
-        f"{fit.full_bytes / GIB:.1f} GB",
+        card_size(fit.least_bytes),
+        card_size(fit.full_bytes),
         _share(fit),
         f'<b class="lr-fits">{escape(say(locale, f"fit_{fit.verdict}"))}</b>',
         _published(fit, locale),
@@ -152,8 +152,8 @@ def _share(fit: Fit) -> str:
 def _published(fit: Fit, locale: str) -> str:
     if fit.published is None:
         return "–"
-    percent = fit.published.memory_percent
-    figure = say(locale, "fit_oom") if percent is None else f"{percent:.1f} %"
+    share = fit.published.memory_percent
+    figure = say(locale, "fit_oom") if share is None else percent(share)
     if not fit.published_in_float32:
         return escape(figure)
     return f"{escape(figure)} <small>{escape(say(locale, 'fit_in_float32'))}</small>"

@@ -12,7 +12,9 @@ import gradio as gr
 from gradio.components import Component
 
 from backend import families
+from backend.job import MAX_PROMPT
 from backend.models import ModelSpec
+from backend.prompt_words import understood
 from backend.studio import Studio
 from ui import remote_status
 from ui.crop_preview import crop_preview
@@ -42,6 +44,11 @@ class FormOutput:
     options: Mapping[str, Any]
 
 
+UNDERSTOOD = FormOutput(
+    lambda studio, values, locale: understood_words(studio.find_model(values.model), values, locale),
+    ("model", "prompt", "negative_prompt"),
+    quiet(),
+)
 STRENGTH = FormOutput(
     lambda studio, values, locale: strength_words(
         studio.find_model(values.model), values.strength or 0.0, int(values.steps or 1), locale
@@ -68,6 +75,7 @@ ESTIMATE = FormOutput(
         "tile_overlap",
         "encode_mode",
         "decode_mode",
+        "transfer",
     ),
     _QUEUED,
 )
@@ -100,6 +108,20 @@ def wire(
         shown,
         **{**output.options, "trigger_mode": "always_last"},
     )
+
+
+def understood_words(spec: ModelSpec, values: Values, locale: str) -> str:
+    """A prompt in German or French, in the words that the model knows; empty for one that it gets as it is."""
+    if not spec.translates_prompts:
+        return ""
+    lines = []
+    for prompt in (values.prompt, values.negative_prompt):
+        found = understood(prompt[:MAX_PROMPT]) if prompt else None
+        if found is not None:
+            line = escape(say(locale, "understood_as", prompt=found.prompt))
+            unknown = escape(say(locale, "understood_not", words=", ".join(found.unknown)))
+            lines.append(f"<span>{line}</span>" + (f"<small>{unknown}</small>" if found.unknown else ""))
+    return "".join(f'<p class="lr-words" role="status">{line}</p>' for line in lines)
 
 
 def strength_words(spec: ModelSpec, strength: float, steps: int, locale: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -19,13 +20,22 @@ from backend.job import UserEndpoint, VaeOptions
 from backend.models import ModelSpec
 from backend.report import Stage, StageReport
 from backend.run.stream import HEARTBEAT_SECONDS, stream
+from backend.units import seconds
 from ui.form import Changes, vae_options
-from ui.render import Progress, cost_table, panel, seconds
-from ui.run_view import advance
+from ui.render import Progress, cost_table, panel
+from ui.run_view import advance, offer, offer_comfyui
 from ui.runs import Run, Runs
 from ui.tab import PageContext
 from ui.text import T, locale_of, say, say_message
-from ui.widgets import empty_viewer, failure, html, mode_choices, quiet, tiles_and_transfer
+from ui.widgets import (
+    download_buttons,
+    empty_viewer,
+    failure,
+    html,
+    mode_choices,
+    quiet,
+    tiles_and_transfer,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +110,8 @@ class StageResult:
     status: gr.HTML
     save_picture: gr.DownloadButton
     save_latents: gr.DownloadButton
+    save_comfyui: gr.DownloadButton
+    """The same latents for ComfyUI."""
     table: gr.HTML
     stages: tuple[Stage, ...]
 
@@ -109,19 +121,22 @@ class StageResult:
         view = empty_viewer(f"{name}-viewer", tab)
         status = html(panel(Progress(say("en", "state_idle")), "en", stages), elem_id=f"{name}-panel")
         with gr.Row(elem_classes="lr-downloads"):
-            picture, latents = (
-                gr.DownloadButton(
-                    T(f"download_{kind}"), interactive=False, min_width=140, elem_id=f"{name}-save-{kind}"
-                )
-                for kind in ("picture", "latents")
-            )
+            downloads = download_buttons(f"{name}-save", "picture", "latents", "comfyui")
         with gr.Accordion(T("numbers"), open=True):
             table = html(cost_table((), "en"))
-        return cls(view, status, picture, latents, table, stages)
+        return cls(view, status, *downloads, table, stages)
 
     def widgets(self) -> set[Component]:
         """All but the status, which the frame has."""
-        return {self.viewer, self.save_picture, self.save_latents, self.table}
+        return {self.viewer, self.save_picture, self.save_latents, self.save_comfyui, self.table}
+
+    def offers(self, picture: Path | None = None, latents: Path | None = None) -> Changes:
+        """The download buttons, with these files behind them or grey."""
+        return {
+            self.save_picture: offer(picture),
+            self.save_latents: offer(latents),
+            self.save_comfyui: offer_comfyui(latents),
+        }
 
     def finished(self, task: Task, reports: list[StageReport], sentence: str) -> Changes:
         """Panel and numbers of stages that are done."""

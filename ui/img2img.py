@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from html import escape
@@ -15,18 +15,20 @@ from gradio.components import Component
 
 from backend.job import MAX_SEED
 from ui import first_sight, form_events, history
-from ui.form import Changes, Form, Values, clean, shareable
-from ui.img2img_layout import FormHelpers, form_column, model_note, result_column
+from ui.form import Changes, Form, Values, clean, shareable, vae_options
+from ui.img2img_layout import FinishWidgets, FormHelpers, form_column, model_note, result_column
+from ui.leaving import of_tab
 from ui.looks import EXAMPLES, LOOKS, example_of, with_look
 from ui.pictures import file_url
 from ui.recipe import settings_in, settings_of
 from ui.recipe_formats import OURS, Restored
 from ui.render import Progress, cost_table, panel, summary
-from ui.run_view import RunContext, RunWidgets, offer, offer_story
+from ui.run_view import RunContext, RunWidgets, offer, offer_comfyui, offer_story
 from ui.running import finish_another_way, follow, follow_series, with_seed
 from ui.tab import PageContext
 from ui.text import locale_of, say
 from ui.theme import ASSETS
+from ui.user_endpoints import PREFIX
 from ui.widgets import (
     VaeModeSelect,
     failure,
@@ -55,8 +57,7 @@ class Img2ImgTab:
     form: Form
     helpers: FormHelpers
     result: RunWidgets
-    finish_mode: gr.Dropdown
-    finish_button: gr.Button
+    finish: FinishWidgets
 
     @property
     def mode_selects(self) -> tuple[VaeModeSelect, ...]:
@@ -65,7 +66,7 @@ class Img2ImgTab:
             VaeModeSelect(form.mode, form.model, mode_choices),
             VaeModeSelect(form.encode_mode, form.model, mode_override_choices),
             VaeModeSelect(form.decode_mode, form.model, mode_override_choices),
-            VaeModeSelect(self.finish_mode, form.model, mode_name_choices),
+            VaeModeSelect(self.finish.mode, form.model, mode_name_choices),
         )
 
     def wire(self) -> None:
@@ -75,6 +76,7 @@ class Img2ImgTab:
         self._wire_link()
         self._wire_results()
         wire = partial(form_events.wire, studio, endpoints, self.form)
+        wire(form_events.UNDERSTOOD, helpers.understood)
         wire(form_events.STRENGTH, helpers.strength_words)
         wire(form_events.CROP, helpers.crop_preview)
         wire(form_events.REMOTE, helpers.remote_status)
@@ -136,7 +138,7 @@ class Img2ImgTab:
             )
 
         def finish(data: Data, request: gr.Request) -> Iterator[Changes]:
-            mode, known = data[self.finish_mode], endpoints.of(request.session_hash)
+            mode, known = data[self.finish.mode], endpoints.of(request.session_hash)
             yield from finish_another_way(context(data, request), data[result.run_id], mode, known)
 
         everything = {*form.widgets(), result.ids}
@@ -151,7 +153,7 @@ class Img2ImgTab:
         result.again.click(again, everything, **options)
         result.four.click(four, everything, **options)
         result.sweep.click(sweep, everything, **options)
-        self.finish_button.click(finish, {result.run_id, result.ids, self.finish_mode}, **options)
+        self.finish.button.click(finish, {result.run_id, result.ids, self.finish.mode}, **options)
         result.stop.click(runs.stop, result.run_id, None, **quiet())
 
     def _wire_form(self) -> None:
@@ -166,15 +168,18 @@ class Img2ImgTab:
 
         form.model.input(take_defaults, [form.model, form.mode], self._filled_in, **quiet())
 
-        def show_example(name: str, model: str) -> Changes:
-            example = vars(example_of(model, name)).items()
-            settings = {setting: value for setting, value in example if value is not None}
-            changes = form.update(settings, studio, {}, "en", model=model)  # no choices in any language
-            return changes | {form.image: str(ASSETS / f"{name}.png")}
+        def show_example(name: str) -> Callable[[str, gr.Request], Changes]:
+            def show(model: str, request: gr.Request) -> Changes:
+                example = vars(example_of(model, name, locale_of(request))).items()
+                settings = {setting: value for setting, value in example if value is not None}
+                changes = form.update(settings, studio, {}, "en", model=model)  # no choices in any language
+                return changes | {form.image: str(ASSETS / f"{name}.png")}
+
+            return show
 
         shown = [form.image, form.prompt, form.strength, form.steps, form.guidance]
         for button, name in zip(helpers.examples, EXAMPLES, strict=True):
-            button.click(partial(show_example, name), form.model, shown, **quiet())
+            button.click(show_example(name), form.model, shown, **quiet())
         for button, look in zip(helpers.looks, LOOKS, strict=True):
             button.click(
                 lambda prompt, model, look=look: with_look(prompt, look, model),
@@ -221,6 +226,18 @@ class Img2ImgTab:
 
         result.use.click(use, result.run_id, [form.image], **quiet())
 
+        def leaves(run_id: str, mode: str, request: gr.Request) -> str:
+            """What finishing the run in that mode would send away."""
+            folder, known = runs.find(run_id or ""), self.context.endpoints.of(request.session_hash)
+            latents = folder / "denoise.safetensors" if folder else None
+            if latents is None or not latents.is_file() or (mode.startswith(PREFIX) and mode not in known):
+                return ""
+            options = vae_options(mode, endpoints=known)
+            return of_tab(self.context.studio, None, options, None, str(latents), locale_of(request))
+
+        finish = self.finish
+        finish.mode.change(leaves, [result.run_id, finish.mode], finish.leaves, **quiet())
+
         def recall(data: Data, chosen: gr.SelectData, request: gr.Request) -> Changes:
             """An earlier run, as it looked when it was done, and its settings in the form."""
             locale = locale_of(request)
@@ -244,6 +261,7 @@ class Img2ImgTab:
                 result.table: cost_table(reports, locale),
                 result.picture: offer(picture),
                 result.latents: offer(latents if latents.is_file() else None),
+                result.comfyui: offer_comfyui(latents),
                 result.story: offer_story(folder.name),
                 result.use: gr.update(interactive=True),
                 result.finish: gr.update(visible=False),
@@ -269,5 +287,5 @@ def build(context: PageContext) -> Img2ImgTab:
         with gr.Column(scale=5, min_width=320, elem_classes="lr-form"):
             form, helpers = form_column(context.studio, spec, why)
         with gr.Column(scale=6, min_width=320, elem_classes="lr-result"):
-            result, finish_mode, finish_button = result_column(helpers.start, helpers.stop)
-    return Img2ImgTab(context, form, helpers, result, finish_mode, finish_button)
+            result, finish = result_column(helpers.start, helpers.stop)
+    return Img2ImgTab(context, form, helpers, result, finish)

@@ -20,6 +20,7 @@ from ui.text import T, say_message
 from ui.theme import ASSETS
 from ui.widgets import (
     AS_ABOVE,
+    download_buttons,
     html,
     local,
     mode_choices,
@@ -40,6 +41,7 @@ class FormHelpers:
     examples: tuple[gr.Button, ...]
     pad: draw.DrawingPad
     looks: tuple[gr.Button, ...]
+    understood: gr.HTML
     strength_words: gr.HTML
     estimate: gr.HTML
     model_note: gr.HTML
@@ -54,7 +56,7 @@ class FormHelpers:
 def form_column(studio: Studio, spec: ModelSpec, why: Message) -> tuple[Form, FormHelpers]:
     """The left column; `why` says why the page opens with the model `spec`."""
     image, examples, pad = _picture()
-    prompt, looks = _prompt()
+    prompt, understood, looks = _prompt()
     strength, words = _strength(spec)
     start, stop = _start_and_stop()
     estimated = html(estimate.line(), elem_id="lr-estimate")
@@ -92,7 +94,7 @@ def form_column(studio: Studio, spec: ModelSpec, why: Message) -> tuple[Form, Fo
         transfer=transfer,
     )
     helpers = FormHelpers(
-        examples, pad, looks, words, estimated, note, status, crop, make_link, link, start, stop
+        examples, pad, looks, understood, words, estimated, note, status, crop, make_link, link, start, stop
     )
     return form, helpers
 
@@ -120,7 +122,8 @@ def _picture() -> tuple[gr.Image, tuple[gr.Button, ...], draw.DrawingPad]:
     return image, examples, pad
 
 
-def _prompt() -> tuple[gr.Textbox, tuple[gr.Button, ...]]:
+def _prompt() -> tuple[gr.Textbox, gr.HTML, tuple[gr.Button, ...]]:
+    """The words, how a model that knows few understands them, and the looks."""
     with gr.Group(elem_classes="lr-plain"):
         prompt = gr.Textbox(
             label=T("step_prompt"),
@@ -130,9 +133,10 @@ def _prompt() -> tuple[gr.Textbox, tuple[gr.Button, ...]]:
             elem_id="lr-prompt",
             submit_btn=False,
         )
+        line = html("", elem_id="lr-understood")
         with gr.Row(elem_classes="lr-looks", elem_id="lr-looks"):
             looks = tuple(gr.Button(T(f"look_{name}"), size="sm", min_width=60, scale=0) for name in LOOKS)
-    return prompt, looks
+    return prompt, line, looks
 
 
 def _strength(spec: ModelSpec) -> tuple[gr.Slider, gr.HTML]:
@@ -259,8 +263,17 @@ def _vae(spec: ModelSpec) -> tuple[gr.Slider, gr.Slider, gr.Dropdown, gr.Dropdow
     return tile_size, tile_overlap, encode_mode, decode_mode
 
 
-def result_column(start: gr.Button, stop: gr.Button) -> tuple[RunWidgets, gr.Dropdown, gr.Button]:
-    """The right column: what a run writes to, and with which mode and button a failed one is finished."""
+@dataclass(frozen=True)
+class FinishWidgets:
+    """With which mode and button a failed run is finished, and what would leave this computer then."""
+
+    mode: gr.Dropdown
+    button: gr.Button
+    leaves: gr.HTML
+
+
+def result_column(start: gr.Button, stop: gr.Button) -> tuple[RunWidgets, FinishWidgets]:
+    """The right column: what a run writes to, and how a failed one is finished."""
     picture_view = viewer("lr-viewer", first_sight.viewer_value)
     status = local(html(first_sight.panel_html("en"), elem_id="lr-panel"), first_sight.panel_html)
     with gr.Row(visible=False, equal_height=True, elem_id="lr-finish", elem_classes="lr-finish") as finish:
@@ -272,14 +285,10 @@ def result_column(start: gr.Button, stop: gr.Button) -> tuple[RunWidgets, gr.Dro
             elem_id="lr-finish-mode",
         )
         finish_button = gr.Button(T("finish_button"), variant="primary", elem_id="lr-finish-button")
+        leaves = html("", elem_id="lr-finish-leaves")
     with gr.Row(elem_classes="lr-downloads"):
-        picture, latents = (
-            gr.DownloadButton(
-                T(f"download_{name}"), interactive=False, min_width=140, elem_id=f"lr-save-{name}"
-            )
-            for name in ("picture", "latents")
-        )
-        story = gr.Button(T("download_story"), interactive=False, min_width=140, elem_id="lr-save-story")
+        picture, latents, comfyui = download_buttons("lr-save", "picture", "latents", "comfyui")
+        story = gr.Button(T("download_story"), interactive=False, min_width=120, elem_id="lr-save-story")
     with gr.Row(elem_classes="lr-next"):
         use, again, four, sweep = (
             gr.Button(T(name), size="sm", min_width=120, interactive=name != "use", elem_id=f"lr-{name}")
@@ -306,6 +315,7 @@ def result_column(start: gr.Button, stop: gr.Button) -> tuple[RunWidgets, gr.Dro
         table=table,
         picture=picture,
         latents=latents,
+        comfyui=comfyui,
         story=story,
         start=start,
         stop=stop,
@@ -318,4 +328,4 @@ def result_column(start: gr.Button, stop: gr.Button) -> tuple[RunWidgets, gr.Dro
         # Ids only; without a secret of its own the list would not outlive a restart of the app.
         ids=gr.BrowserState([], storage_key="latent-relay-history", secret="latent-relay"),
     )
-    return widgets, finish_mode, finish_button
+    return widgets, FinishWidgets(finish_mode, finish_button, leaves)

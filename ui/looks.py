@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backend.models import BUILTIN, SD_V1
+from ui.text import say
 
 LOOKS: dict[str, str] = {
     "oil": "oil painting, brush strokes",
@@ -43,11 +44,7 @@ class Example:
     guidance: float | None = None
 
 
-EXAMPLES: dict[str, Example] = {
-    "mountains": Example("mountains with snow and a river, oil painting"),
-    "sea": Example("a boat on the sea at sunset"),
-    "castle": Example("a castle with green fields, fantasy painting"),
-}
+EXAMPLES = ("mountains", "sea", "castle")
 LARGE_EXAMPLES: dict[str, Example] = {
     "mountains": Example("A fantasy landscape, trending on artstation"),
     "sea": Example("A sailing boat on a stormy sea, dramatic light, oil on canvas"),
@@ -61,10 +58,10 @@ def looks_of(model: str) -> dict[str, str]:
     return LOOKS if model == BUILTIN.name else LARGE_LOOKS
 
 
-def example_of(model: str, name: str) -> Example:
-    """The example called `name` for that model."""
+def example_of(model: str, name: str, locale: str = "en") -> Example:
+    """The example called `name` for that model; the built-in one understands `locale`."""
     if model == BUILTIN.name:
-        return EXAMPLES[name]
+        return Example(say(locale, f"prompt_of_{name}"))
     example = LARGE_EXAMPLES[name]
     return Example(example.prompt, **SD_V1_PROGRAM) if model == SD_V1.name else example  # type: ignore[arg-type]
 

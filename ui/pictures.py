@@ -9,7 +9,7 @@ import secrets
 from pathlib import Path
 from urllib.parse import quote
 
-from PIL import Image
+from PIL import ExifTags, Image
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -43,6 +43,24 @@ def open_picture(path: str | None, locale: str = "en") -> Image.Image:
         heic = head[:4] == b"ftyp" and head[4:] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc")
         raise BadImageError(literal(say(locale, "heic" if heic else "unreadable"))) from error
     return image
+
+
+def picture_size(path: str | None) -> tuple[int, int]:
+    """(width, height) as the picture is seen, that is, turned as its EXIF says; no pixel is read.
+
+    (1, 1) without a picture, or with one that cannot be read, which is said when it is used.
+    """
+    if not path:
+        return 1, 1
+    try:
+        with Image.open(path) as picture:
+            # Pillow would read a whole PNG in search of EXIF behind the pixels.
+            turned = picture.format != "PNG" or "exif" in picture.info
+            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1) if turned else 1
+            width, height = picture.size
+    except BROKEN:
+        return 1, 1
+    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
 
 
 def data_uri(image: Image.Image, quality: int = 80) -> str:

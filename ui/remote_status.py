@@ -93,6 +93,9 @@ def wire(
         except LatentRelayError as error:
             yield shown("broken", error.full_message, locale)
             return
+        if not model:  # a file does not say whose latents it has, and nobody has chosen yet
+            yield ""
+            return
         yield from ask(studio, model, [(direction, options) for direction in directions], locale)
 
     watched = {select.widget, select.model}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from backend.report import Stage, StageReport, avoided_bytes
+from backend.units import UNKNOWN, percent, seconds, size
 from ui.text import say, say_message
 
 STAGES: tuple[Stage, ...] = ("encode", "denoise", "decode")
@@ -30,34 +31,6 @@ class Progress:
     """"" while all is well, "bad" after a failure, "example" for what was painted elsewhere."""
 
 
-def seconds(value: float | None) -> str:
-    if value is None:
-        return "–"
-    if value < 0.0995:
-        return f"{value * 1000:.0f} ms"
-    if value < 9.95:
-        return f"{value:.1f} s"
-    if value < 99.5:
-        return f"{value:.0f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s"
-
-
-def size(count: int | None) -> str:
-    """Bytes as a person reads them: decimal units, as in the published tables."""
-    if count is None:
-        return "–"
-    if count < 1000:
-        return f"{count} B"
-    if count < 1_000_000:
-        return f"{count / 1e3:.0f} kB"
-    if count < 100_000_000:
-        return f"{count / 1e6:.1f} MB"
-    if count < 1_000_000_000:
-        return f"{count / 1e6:.0f} MB"
-    return f"{count / 1e9:.2f} GB"
-
-
 def summary(reports: Sequence[StageReport], locale: str) -> str:
     """A run in one line: what happened where, how long it took, what went over the wire."""
     parts = []
@@ -79,9 +52,9 @@ def summary(reports: Sequence[StageReport], locale: str) -> str:
 def memory(report: StageReport) -> str:
     cost = report.cost
     if cost.peak_bytes is None:
-        return "–"
-    percent = "" if cost.peak_percent is None else f" ({cost.peak_percent:.1f} %)"
-    return f"{cost.peak_bytes / 1e6:.0f} MB {cost.memory_kind}{percent}"
+        return UNKNOWN
+    share = "" if cost.peak_percent is None else f" ({percent(cost.peak_percent)})"
+    return f"{size(cost.peak_bytes)} {cost.memory_kind}{share}"
 
 
 def panel(progress: Progress, locale: str, stages: Sequence[Stage] = STAGES) -> str:
@@ -172,18 +145,18 @@ def _table(headings: Iterable[str], rows: Iterable[str], locale: str, css: str, 
 
 
 def cost_table(reports: Sequence[StageReport], locale: str) -> str:
-    """The numbers, one row a stage and its reason under it; unknown is a dash, never 0."""
+    """The numbers, one row a stage and its reason under it; unknown is a dash, never 0. Stacked on a phone."""
     if not reports:
         return f'<p class="lr-quiet">{escape(say(locale, "no_numbers"))}</p>'
     columns = ("stage", "where", "time", "memory", "traffic", "wire")
-    headings = (say(locale, f"col_{name}") for name in columns)
+    headings = [say(locale, f"col_{name}") for name in columns]
     total = seconds(sum(report.cost.seconds for report in reports))
     foot = (
-        f'<tfoot><tr><th scope="row">{escape(say(locale, "total"))}</th><td></td><td>{total}</td>'
-        '<td colspan="3"></td></tr></tfoot>'
+        f'<tfoot><tr><th scope="row">{escape(say(locale, "total"))}</th><td></td>'
+        f'<td data-label="{escape(headings[2])}"><span>{total}</span></td><td colspan="3"></td></tr></tfoot>'
     )
-    rows = (_row(report, locale) for report in reports)
-    return _table(headings, rows, locale, "lr-table", foot) + _avoided(reports, locale)
+    rows = (_cost_row(report, headings, locale) for report in reports)
+    return _table(headings, rows, locale, "lr-table lr-figures lr-costs", foot) + _avoided(reports, locale)
 
 
 def _avoided(reports: Sequence[StageReport], locale: str) -> str:
@@ -194,25 +167,38 @@ def _avoided(reports: Sequence[StageReport], locale: str) -> str:
     )
 
 
-def _row(report: StageReport, locale: str) -> str:
-    traffic = report.traffic
-    moved = "–" if traffic is None else f"{size(traffic.bytes_sent)} / {size(traffic.bytes_received)}"
-    if traffic is not None and traffic.transfer is not None:
-        kept = say(locale, "wire_lossless" if traffic.lossless else "wire_lossy", form=traffic.transfer)
-        moved = f"{moved}<br><small>{escape(kept)}</small>"
-    wire = "–"
-    if traffic is not None:
-        wire = f"{seconds(traffic.server_seconds)} / {seconds(traffic.network_seconds(report.cost.seconds))}"
+def _cost_row(report: StageReport, headings: Sequence[str], locale: str) -> str:
+    """A stage's numbers, and under them why it ran there."""
+    name, reason = say(locale, f"stage_{report.stage}"), say_message(report.reason, locale)
+    cells = (
+        _place(report, locale),
+        seconds(report.cost.seconds),
+        memory(report),
+        *_traffic(report, locale),
+    )
+    stage = FigureRow(f'<i class="lr-dot lr-{report.stage}"></i>{escape(name)}', cells)
+    why = f"<div>{escape(say(locale, 'why', reason=reason))}</div>"
+    return f'{_figure_row(stage, headings)}<tr class="lr-why"><td colspan="{len(headings)}">{why}</td></tr>'
+
+
+def _place(report: StageReport, locale: str) -> str:
+    """The mode that ran and where, and the one that was asked for if that is another."""
     mode = say(locale, f"mode_name_{report.mode}")
     requested = ""
     if report.requested_mode and report.requested_mode != report.mode:
         name = say(locale, f"mode_name_{report.requested_mode}")
-        requested = f"<br><small>{escape(say(locale, 'asked_for', mode=name))}</small>"
-    name = say(locale, f"stage_{report.stage}")
-    where, reason = say_message(report.where, locale), say_message(report.reason, locale)
-    return (
-        f'<tr><th scope="row"><i class="lr-dot lr-{report.stage}"></i>{escape(name)}</th>'
-        f"<td>{escape(mode)} · {escape(where)}{requested}</td><td>{seconds(report.cost.seconds)}</td>"
-        f"<td>{memory(report)}</td><td>{moved}</td><td>{wire}</td></tr>"
-        f'<tr class="lr-why"><td colspan="6"><div>{escape(say(locale, "why", reason=reason))}</div></td></tr>'
-    )
+        requested = f"<small>{escape(say(locale, 'asked_for', mode=name))}</small>"
+    return f"{escape(mode)} · {escape(say_message(report.where, locale))}{requested}"
+
+
+def _traffic(report: StageReport, locale: str) -> tuple[str, str]:
+    """(bytes sent and received, seconds at the server and on the way); dashes for what stayed here."""
+    traffic = report.traffic
+    if traffic is None:
+        return UNKNOWN, UNKNOWN
+    moved = f"{size(traffic.bytes_sent)} / {size(traffic.bytes_received)}"
+    if traffic.transfer is not None:
+        kept = say(locale, "wire_lossless" if traffic.lossless else "wire_lossy", form=traffic.transfer)
+        moved += f"<small>{escape(kept)}</small>"
+    network = traffic.network_seconds(report.cost.seconds)
+    return moved, f"{seconds(traffic.server_seconds)} / {seconds(network)}"

@@ -18,13 +18,15 @@ from PIL import Image
 from backend.errors import Cancelled, LatentRelayError
 from backend.events import Downloading, Event, Failed, Result, StageDone, StageStarted, Step, Waiting
 from backend.job import Job
+from backend.latents import COMFYUI_SUFFIX
 from backend.models import ModelSpec
 from backend.studio import Studio
+from backend.units import seconds, size
 from ui import history
 from ui.form import Changes
 from ui.pictures import data_uri, file_url
 from ui.recipe import save_png
-from ui.render import Progress, cost_table, panel, seconds, size, summary
+from ui.render import Progress, cost_table, panel, summary
 from ui.runs import Run, Runs
 from ui.story import story_url
 from ui.text import say, say_message
@@ -46,6 +48,8 @@ class RunWidgets:
     table: Component
     picture: Component
     latents: Component
+    comfyui: Component
+    """The same latents for ComfyUI."""
     story: Component
     start: Component
     stop: Component
@@ -120,6 +124,7 @@ class RunView:
             widgets.table: cost_table((), locale),
             widgets.picture: offer(None),
             widgets.latents: offer(None),
+            widgets.comfyui: offer(None),
             widgets.story: offer_story(None),
             widgets.use: gr.update(interactive=False),
             widgets.finish: gr.update(visible=False),
@@ -169,6 +174,7 @@ class RunView:
             widgets.panel: panel(self.progress, locale),
             widgets.table: cost_table(run.reports, locale),
             widgets.latents: offer(run.latents),
+            widgets.comfyui: offer_comfyui(run.latents),
             widgets.finish: gr.update(visible=denoised and run.latents is not None),
         }
 
@@ -187,7 +193,11 @@ class RunView:
         run.picture = run.keep(
             f"latent-relay-{recipe['seed']}.png", lambda path: save_png(path, image, recipe, run.reports)
         )
-        changes = {widgets.latents: offer(run.latents), widgets.finish: gr.update(visible=False)}
+        changes = {
+            widgets.latents: offer(run.latents),
+            widgets.comfyui: offer_comfyui(run.latents),
+            widgets.finish: gr.update(visible=False),
+        }
         if run.picture is None:
             after = data_uri(image, quality=95)
             return changes | {widgets.viewer: shows(locale, after=after, **self._input)}
@@ -207,6 +217,12 @@ class RunView:
 def offer(path: Path | None) -> Any:
     """A download button's state: with a file behind it, or grey."""
     return gr.update(value=str(path) if path else None, interactive=path is not None)
+
+
+def offer_comfyui(latents: Path | None) -> Any:
+    """As `offer`, for the file that lies beside a latents file."""
+    path = latents and latents.with_suffix(COMFYUI_SUFFIX)
+    return offer(path if path and path.is_file() else None)
 
 
 def offer_story(run_id: str | None) -> Any:

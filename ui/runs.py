@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.errors import DiskFullError
-from backend.latents import save_latents
+from backend.latents import COMFYUI_SUFFIX, SUFFIX, save_latents
 from backend.models import ModelSpec
 from backend.report import StageReport
 from ui.cleaning import RUN_ID, Retention, clean
@@ -72,8 +72,10 @@ class Run:
 
     def keep_latents(self, latents: torch.Tensor, spec: ModelSpec, name: str) -> None:
         """Write them at once, so that a later failure loses nothing."""
-        path = self.keep(f"{name}.safetensors", lambda path: save_latents(path, latents, spec))
+        path = self.keep(name + SUFFIX, lambda path: save_latents(path, latents, spec))
         self.latents = path or self.latents
+        if path is not None:
+            self.keep(name + COMFYUI_SUFFIX, lambda path: save_latents(path, latents, spec))
 
 
 @contextmanager

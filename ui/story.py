@@ -20,8 +20,8 @@ from starlette.routing import Route
 
 from backend.device.measure import PROCESSOR, processor_name
 from backend.report import Stage, StageReport
+from backend.units import seconds, size
 from ui.history import earlier_run
-from ui.render import seconds, size
 from ui.runs import Runs
 from ui.text import locale_of, say, say_message
 

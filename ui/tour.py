@@ -25,11 +25,12 @@ from backend.remote.endpoints import display_host, own_endpoint
 from backend.report import StageReport
 from backend.run.stream import HEARTBEAT_SECONDS
 from backend.studio import Studio
+from backend.units import seconds, size
 from ui import first_sight
 from ui.form import Form
 from ui.frame import Frame, Task, status_line
 from ui.pictures import file_url, open_picture
-from ui.render import bar, seconds, size
+from ui.render import bar
 from ui.run_view import advance
 from ui.story import COLOURS, Column, Story, draw, machine, place
 from ui.tab import PageContext

@@ -14,7 +14,7 @@ from gradio_client.utils import is_http_url_like
 from backend.errors import LatentRelayError
 from backend.job import TRANSFERS, VAE_MODES, UserEndpoint, vae_modes
 from backend.message import Message
-from backend.models import ModelSpec
+from backend.models import BUILTIN, ModelSpec
 from backend.studio import Studio
 from ui.text import T, locale_of, say, say_message
 from ui.theme import ASSETS
@@ -194,12 +194,26 @@ def tiles_and_transfer(elem_id: str) -> tuple[gr.Slider, gr.Slider, gr.Dropdown]
         return tile, overlap, transfer_input(elem_id)
 
 
+def download_buttons(elem_id: str, *kinds: str) -> list[gr.DownloadButton]:
+    """A button for each kind of file that comes of a run, grey until there is one."""
+    return [
+        gr.DownloadButton(
+            T(f"download_{kind}"), interactive=False, min_width=120, elem_id=f"{elem_id}-{kind}"
+        )
+        for kind in kinds
+    ]
+
+
 def scheduler_choices(spec: ModelSpec) -> Choices:
     return [(T("scheduler_default") if name == "default" else name, name) for name in spec.schedulers]
 
 
 def model_choices(studio: Studio) -> Choices:
-    return [(spec.title, spec.name) for spec in studio.models.values() if spec.available]
+    return [
+        (T("model_builtin") if spec.name == BUILTIN.name else spec.title, spec.name)
+        for spec in studio.models.values()
+        if spec.available
+    ]
 
 
 def quiet() -> dict[str, Any]:
@@ -258,6 +272,7 @@ def shows(
         "label_before": say(locale, "before"),
         "label_after": say(locale, "after"),
         "slide": say(locale, "slide"),
+        "slide_value": say(locale, "slide_value"),
         "empty_title": say(locale, f"empty_title_{tab}"),
         "empty_text": say(locale, f"empty_text_{tab}"),
     }

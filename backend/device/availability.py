@@ -151,7 +151,7 @@ def default_model(settings: Settings) -> tuple[ModelSpec, Message]:
     """
     if settings.model != "auto":
         spec = settings.find_model(settings.model)
-        return spec, Message("{model}, as this app was started with it.", model=spec.title)
+        return spec, Message("{model}, as this app was started with it.", model=spec.title_message)
     if not _cuda_usable(settings):
         return BUILTIN, _without_card(settings)
     if not is_cached(SD_V1) and not hub_answers():
@@ -159,7 +159,9 @@ def default_model(settings: Settings) -> tuple[ModelSpec, Message]:
             "The model hub cannot be reached and Stable Diffusion is not on this computer yet, "
             "so this page starts with its small built-in model."
         )
-    return SD_V1, Message("{model}, because this computer has a graphics card for it.", model=SD_V1.title)
+    return SD_V1, Message(
+        "{model}, because this computer has a graphics card for it.", model=SD_V1.title_message
+    )
 
 
 def is_cached(spec: ModelSpec) -> bool:

@@ -27,21 +27,21 @@ def map_load_errors(spec: ModelSpec, load: Callable[[], Any]) -> Any:
         raise ModelUnavailableError(
             "{model} asks everybody to accept its licence first.",
             "Do so on its page on the hub ({repository}), set HF_TOKEN, and start again.",
-            model=spec.title,
+            model=spec.title_message,
             repository=spec.repository,
         ) from error
     except kinds.RepositoryNotFoundError as error:
         raise ModelUnavailableError(
             "{model} was not found on the hub ({repository}).",
             "It may have moved, or HF_TOKEN may be wrong. Please choose the built-in model, or try again later.",
-            model=spec.title,
+            model=spec.title_message,
             repository=spec.repository,
         ) from error
     except kinds.RevisionNotFoundError as error:
         raise ModelUnavailableError(
             "The version of {model} that this app is pinned to is no longer on the hub ({repository}).",
             "Pin the present ones with python -m backend.models --pin.",
-            model=spec.title,
+            model=spec.title_message,
             repository=spec.repository,
         ) from error
     except (OSError, kinds.HfHubHTTPError) as error:
@@ -55,7 +55,7 @@ def _unavailable(spec: ModelSpec, error: Exception) -> ModelUnavailableError:
             return ModelUnavailableError(
                 "The disk is full, so {model} could not be stored.",
                 "Make room, or set HF_HOME to a folder on another disk, and start again.",
-                model=spec.title,
+                model=spec.title_message,
             )
         status = getattr(getattr(cause, "response", None), "status_code", None)
         if status == 401:
@@ -73,20 +73,20 @@ def _unavailable(spec: ModelSpec, error: Exception) -> ModelUnavailableError:
             "{model} is a single file with weights only; its configs and tokenizer come from the model hub, "
             "which cannot be reached.",
             "Put them into a folder {folder} in diffusers' format, or try again later.",
-            model=spec.title,
+            model=spec.title_message,
             folder=str(beside),
         )
     if spec.is_local:
         return ModelUnavailableError(
             "The files of {model} in {folder} are missing or damaged.",
             literal(str(error)[:200]),
-            model=spec.title,
+            model=spec.title_message,
             folder=spec.repository,
         )
     return ModelUnavailableError(
         "{model} is not on this computer yet, and the model hub cannot be reached.",
         "Please choose the built-in model, or try again later.",
-        model=spec.title,
+        model=spec.title_message,
     )
 
 

@@ -353,7 +353,7 @@ def _vae_source(spec: ModelSpec, tiny: bool) -> tuple[str, str]:
     if tiny:
         if spec.tiny_vae is None:
             raise UnsupportedVAEError(
-                "There is no tiny VAE for {model}.", "Please choose another mode.", model=spec.title
+                "There is no tiny VAE for {model}.", "Please choose another mode.", model=spec.title_message
             )
         return spec.tiny_vae, ""
     return (spec.repository, "vae") if spec.vae_repository is None else (spec.vae_repository, "")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backend.errors import UnknownModelError
-from backend.message import Message
+from backend.message import Message, literal
 
 BUILTIN_FOLDER = Path(__file__).parent.parent / "builtin"
 
@@ -61,6 +61,8 @@ class ModelSpec:
     """Hub repository of an AutoencoderTiny for the same latents: a quick, small replacement of the VAE."""
     prompt_tokens: int = 77
     """What the text encoder reads of a prompt; the rest is cut off."""
+    translates_prompts: bool = False
+    """Whether German and French become the words that it knows: see `backend.prompt_words`."""
     schedulers: tuple[str, ...] = ("default",)
     """Names in `job.SCHEDULERS` that suit this model; "default" is its own."""
     extra_steps: int = 0
@@ -68,6 +70,11 @@ class ModelSpec:
     available: bool = True
     revision: str | None = None
     """Commit, tag or branch of `repository`; None follows the lock file (see backend/device/hub.py), else main."""
+
+    @property
+    def title_message(self) -> Message:
+        """The title inside a sentence; names are the same in every language, but for the built-in model's."""
+        return _TITLES.get(self.name, literal(self.title))
 
     @property
     def size_multiple(self) -> int:
@@ -83,6 +90,8 @@ class ModelSpec:
         """Whether everything lies in a single `.safetensors` file, as the original repositories published it."""
         return Path(self.repository).is_file()
 
+
+_TITLES: Mapping[str, Message] = {"builtin": Message("Built-in landscape painter")}
 
 SD_V1_LATENTS = LatentSpec(channels=4, downscale=8, scaling_factor=0.18215)
 SDXL_LATENTS = LatentSpec(channels=4, downscale=8, scaling_factor=0.13025)
@@ -155,6 +164,7 @@ BUILTIN = ModelSpec(
     ),
     vae_block_out_channels=(24, 48, 128),
     prompt_tokens=32,
+    translates_prompts=True,
     schedulers=_ANY_SCHEDULER,
 )
 
@@ -275,12 +285,14 @@ MODELS: dict[str, ModelSpec] = {
 }
 
 
-def find_model(name: str, models: Mapping[str, ModelSpec] = MODELS) -> ModelSpec:
+def find_model(name: str | None, models: Mapping[str, ModelSpec] = MODELS) -> ModelSpec:
     """The model of that name in a table of them; `Settings.models` also has the owner's.
 
     Raises:
         UnknownModelError: no such name, or a model that is announced but cannot run yet.
     """
+    if name is None:
+        raise UnknownModelError("No model is chosen.", "Please choose one.")
     spec = models.get(name) if isinstance(name, str) else None  # it may come from anyone
     if spec is None:
         raise UnknownModelError(
@@ -291,6 +303,8 @@ def find_model(name: str, models: Mapping[str, ModelSpec] = MODELS) -> ModelSpec
         )
     if not spec.available:
         raise UnknownModelError(
-            "{model} is not ready in this version yet.", "Please choose another model.", model=spec.title
+            "{model} is not ready in this version yet.",
+            "Please choose another model.",
+            model=spec.title_message,
         )
     return spec

@@ -98,7 +98,7 @@ def _from_folder(name: str, folder: Path) -> ModelSpec:
             "The VAE in {folder} makes {channels} channels, but {model} takes {expected}.",
             folder=str(folder),
             channels=latents.channels,
-            model=family.title,
+            model=family.title_message,
             expected=expected.channels,
         )
     spec = replace(

@@ -9,6 +9,7 @@ from backend.device.measure import DeviceState
 from backend.message import Message, join
 from backend.placement.learned import ExpectedCost
 from backend.request import StageRequest
+from backend.units import size
 
 _STREAMED_MIN_PIXELS = 512 * 512
 """Smaller pictures stay whole, so that what is learned does not move everyday jobs from one rounding to another."""
@@ -39,10 +40,10 @@ def choose(
     whole, streamed, tiled = (expect(mode) for mode in ("whole", "streamed", "tiled"))
     budget = device.budget_bytes
     sizes = {
-        "whole": _size(whole.peak_bytes),
-        "streamed": _size(streamed.peak_bytes),
-        "tiled": _size(tiled.peak_bytes),
-        "free": _size(device.free_bytes),
+        "whole": size(whole.peak_bytes),
+        "streamed": size(streamed.peak_bytes),
+        "tiled": size(tiled.peak_bytes),
+        "free": size(device.free_bytes),
     }
     too_big = Message("the whole picture needs about {whole} and {free} are free", **sizes)
     candidates: list[Candidate] = []
@@ -98,9 +99,3 @@ def _streamed_is_faster(
             "It was the slower of two ways to the same picture, and is timed again now and then."
         )
     return faster, Message("")
-
-
-def _size(count: int | None) -> str:
-    if count is None:
-        return "–"
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"

@@ -21,6 +21,7 @@ from backend.placement.cards import (
 from backend.placement.learned import ExpectedCost
 from backend.report import Direction
 from backend.request import StageRequest
+from backend.units import card_size
 
 DIRECTIONS: tuple[Direction, ...] = ("encode", "decode")
 
@@ -155,20 +156,20 @@ def advise(fits: Sequence[Fit], direction: Direction) -> tuple[str, Message]:
     if whole.verdict == "yes":
         return "whole", Message(
             "The whole picture fits: {whole} of {has}.",
-            whole=_gb(whole.full_bytes),
-            has=_gb(whole.card_bytes),
+            whole=card_size(whole.full_bytes),
+            has=card_size(whole.card_bytes),
         )
     why = _why_not_whole(whole)
     if of["streamed"].verdict != "no":
         return "streamed", Message(
             "Streamed gives the same picture in {streamed}; {why}.",
-            streamed=_gb(of["streamed"].full_bytes),
+            streamed=card_size(of["streamed"].full_bytes),
             why=why,
         )
     if of["tiled"].verdict != "no":
         return "tiled", Message(
             "Only tiles fit, in {tiled}, and seams may show; {why}.",
-            tiled=_gb(of["tiled"].full_bytes),
+            tiled=card_size(of["tiled"].full_bytes),
             why=why,
         )
     return "remote", Message("Nothing fits; {why}.", why=why)
@@ -176,9 +177,9 @@ def advise(fits: Sequence[Fit], direction: Direction) -> tuple[str, Message]:
 
 def _why_not_whole(whole: Fit) -> Message:
     figures = {
-        "least": _gb(whole.least_bytes),
-        "full": _gb(whole.full_bytes),
-        "has": _gb(whole.card_bytes),
+        "least": card_size(whole.least_bytes),
+        "full": card_size(whole.full_bytes),
+        "has": card_size(whole.card_bytes),
     }
     if whole.verdict == "no" and whole.least_bytes == whole.full_bytes:
         return Message("the whole picture needs {full}, and there are {has}", **figures)
@@ -195,7 +196,3 @@ def _why_not_whole(whole: Fit) -> Message:
 def card_choices() -> dict[str, int]:
     """The published cards by name, with their memory in bytes."""
     return {name.removeprefix("NVIDIA GeForce "): size for name, size in CARDS.items()}
-
-
-def _gb(count: int) -> str:
-    return f"{count / 2**30:.1f} GB"

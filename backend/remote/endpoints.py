@@ -88,8 +88,12 @@ def require(
         check_model(user, spec)
     if endpoint is None:
         sentences = {
-            "encode": Message("No endpoint is known that could encode for {title}.", title=spec.title),
-            "decode": Message("No endpoint is known that could decode for {title}.", title=spec.title),
+            "encode": Message(
+                "No endpoint is known that could encode for {title}.", title=spec.title_message
+            ),
+            "decode": Message(
+                "No endpoint is known that could decode for {title}.", title=spec.title_message
+            ),
         }
         raise ModelUnavailableError(
             sentences[direction],
@@ -119,7 +123,7 @@ def check_model(endpoint: UserEndpoint, spec: ModelSpec) -> None:
             "Your endpoint “{name}” serves no VAE for {title}.",
             "Choose another place, or another model.",
             name=endpoint.name,
-            title=spec.title,
+            title=spec.title_message,
         )
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from backend import wire
+from backend import units, wire
 from backend.errors import (
     Cancelled,
     LatentRelayError,
@@ -102,15 +102,13 @@ def preflight(remote: RemoteVae, direction: Direction, timeout: float = SECONDS)
 
 
 _READY: dict[tuple[Direction, bool], Message] = {
-    ("encode", False): Message("The endpoint at {where} is ready: a tiny encode took {milliseconds:.0f} ms."),
-    ("decode", False): Message("The endpoint at {where} is ready: a tiny decode took {milliseconds:.0f} ms."),
+    ("encode", False): Message("The endpoint at {where} is ready: a tiny encode took {took}."),
+    ("decode", False): Message("The endpoint at {where} is ready: a tiny decode took {took}."),
     ("encode", True): Message(
-        "The endpoint at {where} is ready: a tiny encode took {milliseconds:.0f} ms, "
-        "up to {megapixels:.1f} million pixels."
+        "The endpoint at {where} is ready: a tiny encode took {took}, up to {megapixels:.1f} million pixels."
     ),
     ("decode", True): Message(
-        "The endpoint at {where} is ready: a tiny decode took {milliseconds:.0f} ms, "
-        "up to {megapixels:.1f} million pixels."
+        "The endpoint at {where} is ready: a tiny decode took {took}, up to {megapixels:.1f} million pixels."
     ),
 }
 """By direction, and whether the limit is known."""
@@ -118,7 +116,7 @@ _READY: dict[tuple[Direction, bool], Message] = {
 
 def _ready(where: str, direction: Direction, latency: float, max_pixels: int | None) -> Message:
     template = _READY[direction, max_pixels is not None]
-    return Message(template.key, where=where, milliseconds=latency * 1000, megapixels=(max_pixels or 0) / 1e6)
+    return Message(template.key, where=where, took=units.seconds(latency), megapixels=(max_pixels or 0) / 1e6)
 
 
 def _describe(url: str, client: EndpointClient) -> description.EndpointDescription | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from backend import units
 from backend.device.interrupt import raise_if_stopped
 from backend.errors import Cancelled, LatentRelayError
 from backend.events import Failed, InBatch
@@ -131,5 +132,7 @@ def _with_overlap(report: StageReport, seconds: float) -> StageReport:
     seconds = min(seconds, report.cost.seconds)
     sentence = Message("")
     if seconds:
-        sentence = Message("The next picture was being made here for {seconds:.1f} s of it.", seconds=seconds)
+        sentence = Message(
+            "The next picture was being made here for {took} of it.", took=units.seconds(seconds)
+        )
     return replace(report, reason=join(report.reason, sentence), overlapped_seconds=seconds)

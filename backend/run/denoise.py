@@ -102,7 +102,7 @@ def _denoise_here(
     def compute(pipeline: Any) -> tuple[torch.Tensor, int]:
         return _run_pipeline(pipeline, job, latents, loader.device, stop, notify)
 
-    notify(Waiting(Message("Loading {model}", model=spec.title)))
+    notify(Waiting(Message("Loading {model}", model=spec.title_message)))
     while True:
         try:
             loader.denoiser(spec)  # outside the measurement
@@ -152,11 +152,11 @@ def _run_pipeline(
     try:
         with interruptible(network, stop):
             output = pipeline(
-                prompt=job.prompt,
+                prompt=job.model_prompt,
                 image=latents,
                 strength=job.strength,
                 num_inference_steps=job.num_inference_steps,
-                **families.guidance_arguments(job.spec, job.guidance_scale, job.negative_prompt),
+                **families.guidance_arguments(job.spec, job.guidance_scale, job.model_negative_prompt),
                 **families.size_arguments(latents, job.spec),
                 generator=torch.Generator().manual_seed(job.seed),
                 output_type="latent",
@@ -196,7 +196,7 @@ def _step_callback(
             raise NonFiniteError(
                 "{model} overflowed in {dtype}.",
                 overflow_hint(latents.dtype),
-                model=job.spec.title,
+                model=job.spec.title_message,
                 dtype=dtype_name(latents.dtype),
             )
         now = time.monotonic()

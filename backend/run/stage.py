@@ -138,9 +138,9 @@ def _run_here(
     loader, spec, mode = context.loader, request.spec, candidate.mode
     tiny = mode == "tiny"
     if not loader.has_vae(spec, tiny):
-        loading = Message("Loading the VAE of {model}", model=spec.title)
+        loading = Message("Loading the VAE of {model}", model=spec.title_message)
         if tiny:
-            loading = Message("Loading the tiny VAE of {model}", model=spec.title)
+            loading = Message("Loading the tiny VAE of {model}", model=spec.title_message)
         notify(Waiting(loading))
     module, made_room = loader.load_vae(spec, tiny)
     where = device_name(loader.device)

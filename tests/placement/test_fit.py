@@ -47,7 +47,7 @@ def planted(whole: float, streamed: float, tiled: float) -> list[Fit]:
 )
 def test_the_choice_and_its_reason(sizes: tuple[float, float, float], mode: str) -> None:
     chosen, reason = advise(planted(*sizes), "decode")
-    assert chosen == mode and f"{sizes[0]:.1f} GB" in str(reason) and str(reason).endswith(".")
+    assert chosen == mode and f"{sizes[0]:g} GB" in str(reason) and str(reason).endswith(".")
 
 
 def test_a_card_that_is_filled_to_the_brim_fits_only_just() -> None:
@@ -56,7 +56,7 @@ def test_a_card_that_is_filled_to_the_brim_fits_only_just() -> None:
     assert fits[0].least_bytes < 0.961 * 8 * GIB < fits[0].full_bytes
     mode, reason = advise(fits, "encode")
     assert mode == "streamed" and str(reason).endswith(
-        "the whole picture needs at least 5.2 GB, runs at full speed with 12.0 GB, and there are 8.0 GB."
+        "the whole picture needs at least 5.2 GB, runs at full speed with 12 GB, and there are 8 GB."
     )
     assert fits[2].verdict == "yes"
 
@@ -66,10 +66,10 @@ def test_why_the_whole_picture_is_not_taken() -> None:
         whole = Fit("decode", "whole", int(least * GIB), int(full * GIB), 8 * GIB)
         return str(advise([whole, *planted(1, 1, 1)[1:]], "decode")[1])
 
-    assert "needs at least 9.0 GB, and there are 8.0 GB" in reason(9, 20)
-    assert "needs 9.0 GB, and there are 8.0 GB" in reason(9, 9)
-    assert "takes 7.0 GB of 8.0 GB, which leaves little for the denoiser" in reason(3, 7)
-    assert reason(3, 6) == "The whole picture fits: 6.0 GB of 8.0 GB."
+    assert "needs at least 9 GB, and there are 8 GB" in reason(9, 20)
+    assert "needs 9 GB, and there are 8 GB" in reason(9, 9)
+    assert "takes 7 GB of 8 GB, which leaves little for the denoiser" in reason(3, 7)
+    assert reason(3, 6) == "The whole picture fits: 6 GB of 8 GB."
 
 
 def test_seconds_say_where_they_are_from() -> None:

@@ -11,9 +11,7 @@ from ui.estimate import line, picture_size, sentence
 
 def test_known_figures_are_told_and_unknown_ones_left_out() -> None:
     known = Estimate(4.2, 2_100_000_000, 8_000_000_000, "whole", "streamed")
-    assert (
-        sentence(known, "en") == "About 4.2 s, 2.10 GB of 8.00 GB free memory, encode whole, decode streamed"
-    )
+    assert sentence(known, "en") == "About 4.2 s, 2.1 GB of 8 GB free memory, encode whole, decode streamed"
     unknown = Estimate(None, None, 8_000_000_000, "remote", "whole")
     assert sentence(unknown, "en") == "encode remote, decode whole"
 

@@ -16,7 +16,7 @@ def test_a_look_replaces_another_also_one_of_another_model() -> None:
 
 
 def test_every_look_and_example_is_there_for_every_model() -> None:
-    assert LOOKS.keys() == LARGE_LOOKS.keys() and EXAMPLES.keys() == LARGE_EXAMPLES.keys()
+    assert LOOKS.keys() == LARGE_LOOKS.keys() and set(EXAMPLES) == LARGE_EXAMPLES.keys()
     for model in MODELS:
         assert all(looks_of(model).values()) and all(example_of(model, name).prompt for name in EXAMPLES)
 

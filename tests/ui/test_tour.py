@@ -49,7 +49,7 @@ def test_every_way_has_its_numbers_its_place_and_its_map(tmp_path: Path) -> None
     assert [slide.get("waiting") for slide in states[0]] == [None, True, True, True, True, True]
     start, whole, tiled, streamed, remote, end = states[-1]
     assert all(slide["figures"][0][1] == "to decode" for slide in (whole, tiled, streamed, remote))
-    assert whole["figures"][1] == ("32.0 MB", "extra memory") and whole["pictures"][0][1] == "Before"
+    assert whole["figures"][1] == ("32 MB", "extra memory") and whole["pictures"][0][1] == "Before"
     assert remote["figures"][1][1] == "over the network" and "vae.example.org" in remote["note"]
     for slide in (tiled, streamed, remote):
         assert slide["pictures"][1][1] == "Difference from whole"

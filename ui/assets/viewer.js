@@ -9,7 +9,11 @@ const set = (node, url, alt) => {
   node.alt = alt || "";
   node.hidden = !url;
 };
-const move = (x) => { slider.value = x; frame.style.setProperty("--x", x + "%"); };
+const move = (x) => {
+  slider.value = x;
+  frame.style.setProperty("--x", x + "%");
+  slider.setAttribute("aria-valuetext", ((props.value || {}).slide_value || "{percent} %").replace("{percent}", x));
+};
 let shown = "";
 const update = () => {
   const v = props.value || {};

@@ -13,6 +13,7 @@ from backend.device.interrupt import raise_if_stopped
 from backend.errors import OutOfMemoryError
 from backend.models import LatentSpec
 from backend.report import Direction
+from backend.units import size
 from backend.vae.base import LocalVAE
 from backend.vae.streamed.arena import Arena
 from backend.vae.streamed.plan import plan
@@ -94,10 +95,10 @@ class Streamed(LocalVAE):
     def _run(self, chosen: StripPlan, given: Tensor) -> Tensor:
         if self.max_memory is not None and chosen.peak_bytes > self.max_memory:
             raise OutOfMemoryError(
-                "Streaming this picture takes at least {need:.0f} MB, but only {limit:.0f} MB are allowed.",
+                "Streaming this picture takes at least {need}, but only {limit} are allowed.",
                 "Choose a smaller size, or a mode that needs less memory.",
-                need=chosen.peak_bytes / 2**20,
-                limit=self.max_memory / 2**20,
+                need=size(chosen.peak_bytes),
+                limit=size(self.max_memory),
             )
         return run(chosen, given, lambda: raise_if_stopped(self.stop))
 
