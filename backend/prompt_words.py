@@ -21,7 +21,7 @@ _MOST_WORDS = 200
 _LONGEST_WORD = 40
 """Letters; a longer one is not taken apart."""
 _ENDINGS: dict[str, tuple[str, ...]] = {
-    "de": ("e", "n", "s", "en", "er", "es", "em"),
+    "de": ("e", "n", "s", "en", "er", "es", "em", "ern"),
     "fr": ("s", "x", "e", "es"),
 }
 _SHORTEST_PART = 3

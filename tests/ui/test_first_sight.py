@@ -15,7 +15,7 @@ from backend.studio import Studio
 from tests.fakes import FakeStudio
 from ui import first_sight, img2img
 from ui.assets import paint
-from ui.looks import EXAMPLES
+from ui.looks import example_of
 from ui.recipe import settings_of
 from ui.runs import Runs
 from ui.tab import PageContext
@@ -39,7 +39,7 @@ def test_it_is_what_the_shipped_weights_make_of_its_recipe(studio: Studio) -> No
 def test_its_settings_are_those_of_the_example_button() -> None:
     settings = settings_of(first_sight.metadata().recipe, MODELS)
     spec = MODELS["builtin"]
-    assert settings["prompt"] == EXAMPLES[first_sight.SKETCH].prompt
+    assert settings["prompt"] == example_of("builtin", first_sight.SKETCH).prompt
     assert (settings["strength"], settings["steps"]) == (spec.strength, spec.num_inference_steps)
 
 

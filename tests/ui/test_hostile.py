@@ -59,7 +59,7 @@ USUAL: dict[str, tuple[Any, ...]] = {
         "uint8",
     ),
     "encode": (None, "builtin", "auto", 128, 32, "uint8"),
-    "decode": (None, "auto", 128, 32, "uint8"),
+    "decode": (None, "auto", 128, 32, "uint8", ""),
     "round_trip": (None, "builtin", "auto", "auto", 128, 32, "uint8"),
 }
 """Good values of every parameter but the file."""

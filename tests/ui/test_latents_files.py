@@ -63,6 +63,7 @@ def test_compare_says_where_the_remote_is_before_anything_is_sent(tmp_path: Path
         tab = build(context)
     request = gr.Request(headers={})
     data: dict[Any, Any] = {tab.modes: ["whole", "remote"], tab.model: "builtin", tab.latents: None}
+    data |= {tab.picture: None, tab.side: 0}
     assert "vae.example.org is ready" in list(tab._ask(data, request))[-1]
     assert list(tab._ask({**data, tab.modes: ["whole"]}, request)) == [""]
     save_latents(tmp_path / "a.safetensors", torch.zeros(1, 4, 16, 16), OTHER)
@@ -106,7 +107,7 @@ def test_foreign_latents_are_decoded_by_the_model_that_was_chosen(tmp_path: Path
         decode_file(studio, run, file, whole, "en")  # type: ignore[arg-type]
     done = decode_file(studio, run, file, whole, "en", named="builtin")  # type: ignore[arg-type]
     said = decoded_sentence(done, BUILTIN.title, "de")
-    assert done.file.model == "builtin" and "Gelesen als ComfyUIs Latents von Built-in" in said
+    assert done.file.model == "builtin" and "Gelesen als ComfyUIs Latents von Eingebauter" in said
     with pytest.raises(UnknownModelError, match="No model is chosen"):
         studio.find_model(None)  # type: ignore[arg-type]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from backend.models import SD_V1
+from backend.models import BUILTIN, SD_V1
 from backend.settings import Settings
 from backend.studio import Studio
 from tests.browser.launching import page_of
@@ -81,7 +81,7 @@ def test_the_list_has_the_public_defaults_only_where_they_may_be_chosen() -> Non
 def test_each_address_is_asked_once_and_the_answer_has_a_light(studio: Studio) -> None:
     listed = endpoints_of(studio)
     assert len({(endpoint.url, endpoint.direction) for endpoint in listed}) == len(listed)
-    assert listed[0].models == ("Built-in landscape painter",)
+    assert listed[0].models == (BUILTIN.title_message,)
     up, down = ping(f"{studio.self_url}/vae/builtin/encode"), ping("http://127.0.0.1:9/")
     assert up.latency is not None and down.latency is None
     html = table([listed[0], ListedEndpoint("http://127.0.0.1:9/", "decode", ("<b>",))], [up, down], "en")

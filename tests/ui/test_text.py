@@ -88,10 +88,10 @@ def test_sentences_one_after_another_and_messages_inside_messages() -> None:
         "Le serveur http://a.b/x sert un autre modèle. Ses latents ont 4 canaux, ceux de ce modèle 16."
     )
     tiled = Message(
-        "{mode} gives {picture} in {share:.0f} % of the memory.",
+        "{mode} gives {picture} in {share} of the memory.",
         mode=Message("Tiled"),
         picture=Message("nearly the same picture"),
-        share=40,
+        share="40 %",
     )
     assert say_message(tiled, "de") == "Gekachelt gibt fast dasselbe Bild in 40 % des Speichers."
     unknown = literal("anything at all")

@@ -18,7 +18,7 @@ from backend.message import literal
 from backend.settings import Settings
 from backend.studio import Studio
 from ui.first_sight import PAINTING, SKETCH
-from ui.looks import EXAMPLES
+from ui.looks import example_of
 from ui.recipe import save_png
 from ui.theme import ASSETS
 
@@ -30,7 +30,7 @@ def job(seed: int = SEED) -> Job:
     """What the example button and the big button would do, with a seed that was chosen."""
     with Image.open(ASSETS / f"{SKETCH}.png") as sketch:
         picture = images.resize(images.to_rgb(sketch), SIDE, SIDE)
-    return Job(picture, EXAMPLES[SKETCH].prompt, model="builtin", seed=seed)
+    return Job(picture, example_of("builtin", SKETCH).prompt, model="builtin", seed=seed)
 
 
 def main() -> None:
