@@ -80,7 +80,7 @@ def cuda_problem(name: str = "cuda:0") -> Message | None:
         except RuntimeError as error:
             return _no_kernel(name, error)
         return None if works else _no_kernel(name, None)
-    return _no_cuda(_nvidia_smi(), torch.version.cuda)
+    return _no_cuda(nvidia_smi(), torch.version.cuda)
 
 
 def _no_kernel(name: str, error: RuntimeError | None) -> Message:
@@ -103,8 +103,8 @@ def _no_kernel(name: str, error: RuntimeError | None) -> Message:
     )
 
 
-def _nvidia_smi() -> tuple[str, str] | None:
-    """(card, driver's version) of the first card that the driver's own tool finds, where torch finds none."""
+def nvidia_smi() -> tuple[str, str] | None:
+    """(card, driver's version) of the first card that the driver's own tool finds; None if there is neither."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None

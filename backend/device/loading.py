@@ -106,6 +106,12 @@ class Loader:
         chosen, reason = self._offloads.get(spec.name, (Offload("none"), Message("")))
         return Message("") if chosen.low_memory == "none" else reason
 
+    def plan_offload(self, spec: ModelSpec, sizes: Mapping[str, int]) -> tuple[Offload | None, Message]:
+        """How a denoiser of `sizes` bytes by component would be placed as things are now; see `choose_offload`."""
+        device, ram = self.device, free_ram()
+        free = free_bytes(device) if device.type == "cuda" else ram
+        return choose_offload(sizes, device.type, free, ram, self._low_memory(spec))
+
     def has_vae(self, spec: ModelSpec, tiny: bool = False) -> bool:
         return (spec.name, _vae_part(tiny)) in self._parts
 
@@ -331,10 +337,7 @@ class Loader:
             return Offload(
                 "none"
             )  # what is free in this process says nothing about the card that will be lent
-        device, ram = self.device, free_ram()
-        sizes = weight_sizes(files, dtype.itemsize)
-        free = free_bytes(device) if device.type == "cuda" else ram
-        chosen, reason = choose_offload(sizes, device.type, free, ram, self._low_memory(spec))
+        chosen, reason = self.plan_offload(spec, weight_sizes(files, dtype.itemsize))
         if chosen is None:
             raise OutOfMemoryError(
                 "{model} is too large for this computer.",

@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from backend.device.availability import cuda_problem, hub_answers
+from backend.device.availability import cuda_problem, hub_answers, nvidia_smi
 from backend.device.measure import processor_name
 from backend.doctor.finding import Finding
 from backend.message import Message
@@ -26,7 +25,6 @@ _LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "huggingface-h
 _GB = 1e9
 _LITTLE_DISK = 10e9
 """A model of Stable Diffusion's kind takes 2 to 7 GB."""
-_NVIDIA_SMI_SECONDS = 10
 
 
 def libraries() -> Iterator[Finding]:
@@ -190,29 +188,13 @@ def card(settings: Settings) -> Iterator[Finding]:
         yield Finding("card", "note", Message("No graphics card was found; the processor computes."), figures)
 
 
-def nvidia_smi() -> list[dict[str, str]] | None:
-    """Name, driver and memory of each NVIDIA card, as the driver tells them; None if there is no such driver."""
-    if shutil.which("nvidia-smi") is None:
-        return None
-    fields = ("name", "driver_version", "memory.total", "memory.free")
-    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if done.returncode:
-        return None
-    return [dict(zip(fields, line.split(", "), strict=False)) for line in done.stdout.splitlines() if line]
-
-
 def card_figures() -> dict[str, Any]:
     """What torch and the driver say of the first card; None for what nobody says."""
     import torch
 
+    found = nvidia_smi()
     figures: dict[str, Any] = {
-        "driver": nvidia_smi(),
+        "driver": None if found is None else {"card": found[0], "version": found[1]},
         "torch_cuda": torch.version.cuda,
         "torch_sees_it": torch.cuda.is_available(),
         "mps": sys.platform == "darwin" and torch.backends.mps.is_available(),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+from backend.device.availability import hub_answers
+from backend.device.hub import Listing, files_of, folder, hub_listing, local_listing, repository_bytes
+from backend.device.offload import denoiser_files, weight_sizes
 from backend.doctor.finding import Finding, Status
 from backend.job import VaeOptions
-from backend.message import Message, literal, mode_name
+from backend.message import Message, join, literal, mode_name
+from backend.models import ModelSpec
 from backend.placement.fit import DIRECTIONS
 from backend.remote.endpoints import display_host
 from backend.request import StageRequest
@@ -23,7 +28,8 @@ def default_model(studio: Studio) -> Iterator[Finding]:
 
 
 def models(studio: Studio) -> Iterator[Finding]:
-    """For each model whether it is here, and what its VAE would be run with at its own size, and why."""
+    """For each model whether it is here, where its weights would lie, and what its VAE would be run with, and why."""
+    listing = hub_listing if hub_answers() else local_listing
     for spec in studio.models.values():
         if not spec.available:
             continue
@@ -34,8 +40,13 @@ def models(studio: Studio) -> Iterator[Finding]:
             first = studio.planner.candidates(request)[0]
             stages[direction] = (first.mode, first.reason)
         state = studio.planner.device_state(spec)
+        sizes = _denoiser_bytes(studio, spec, listing)
+        offload, placing = (None, Message("")) if sizes is None else studio.loader.plan_offload(spec, sizes)
         figures = {
             "downloaded": here,
+            "weight_bytes": sizes,
+            "low_memory": None if offload is None else offload.low_memory,
+            "placing": str(placing),
             "dtype": state.dtype,
             "device": state.type,
             "side": side,
@@ -54,7 +65,17 @@ def models(studio: Studio) -> Iterator[Finding]:
             if here
             else Message("{model}: not downloaded. At {side} pixels, {dtype}, VAE {mode}. {reason}", **values)
         )
-        yield Finding(f"model: {spec.name}", "ok", message, figures)
+        fits = sizes is None or offload is not None
+        yield Finding(f"model: {spec.name}", "ok" if fits else "note", join(message, placing), figures)
+
+
+def _denoiser_bytes(studio: Studio, spec: ModelSpec, listing: Listing) -> Mapping[str, int] | None:
+    """By component: as they will lie in memory, or, of what is not here, as the hub stores them; None if unknown."""
+    if studio.is_here(spec):
+        where = Path(spec.repository) if spec.is_checkpoint else folder(files_of(spec, "denoiser"))
+        return weight_sizes(denoiser_files(spec, where), studio.loader.dtype(spec).itemsize)
+    stored = repository_bytes(spec, listing)
+    return stored and {name: size for name, size in stored.items() if name != "vae"}
 
 
 def endpoints(studio: Studio) -> Iterator[Finding]:

@@ -48,7 +48,7 @@ def old_card(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("old_card")
 def test_a_card_without_kernels_is_not_taken() -> None:
     assert pick_device("auto").type == "cpu"
-    spec, reason = default_model(Settings())
+    spec, reason = default_model(Settings(), lambda _: False)
     assert spec is BUILTIN
     assert "GTX 1080 is too old" in str(reason) and "RTX 20xx" in str(reason) and "processor" in str(reason)
 
@@ -71,7 +71,7 @@ def test_a_driver_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     assert pick_device("auto").type == "cpu"
-    sentence = str(default_model(Settings())[1])
+    sentence = str(default_model(Settings(), lambda _: False)[1])
     assert (
         "driver 550.120 of the NVIDIA GeForce RTX 3060 is too old" in sentence and "580 or newer" in sentence
     )

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import app
-from backend.doctor import machine
+from backend.doctor import machine, places
 from backend.doctor.examine import (
     all_well,
     as_json,
@@ -211,19 +211,24 @@ def test_a_nearly_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "only 2.0 GB" in str(of["disk: models"].message)
 
 
-def test_the_driver_is_asked_for_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_driver_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = tmp_path / "nvidia-smi"
-    command.write_text("#!/bin/sh\necho 'NVIDIA GeForce RTX 4090, 550.54.14, 24564 MiB, 23000 MiB'\n")
+    command.write_text("#!/bin/sh\necho 'NVIDIA GeForce RTX 4090, 550.54.14'\n")
     command.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert machine.nvidia_smi() == [
-        {
-            "name": "NVIDIA GeForce RTX 4090",
-            "driver_version": "550.54.14",
-            "memory.total": "24564 MiB",
-            "memory.free": "23000 MiB",
-        }
-    ]
+    assert machine.card_figures()["driver"] == {"card": "NVIDIA GeForce RTX 4090", "version": "550.54.14"}
+
+
+def test_where_a_models_weights_would_lie(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = {finding.check: finding for finding in places.models(studio)}
+    found = of["model: builtin"]
+    assert found.figures["low_memory"] == "none" and found.figures["weight_bytes"]["unet"] > 1e6
+    assert "Its weights take" in str(found.message)
+    assert of["model: sd-v1"].figures["weight_bytes"] is None, "not here, and no hub to ask"
+    refusal = (None, Message("Its weights take {total}.", total="34 GB"))
+    monkeypatch.setattr(studio.loader, "plan_offload", lambda *_: refusal)
+    of = {finding.check: finding for finding in places.models(studio)}
+    assert of["model: builtin"].status == "note" and of["model: builtin"].figures["low_memory"] is None
 
 
 def test_app_py_ends_with_the_doctors_status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
