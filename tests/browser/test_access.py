@@ -16,7 +16,7 @@ from ui.text import say
 
 UPSTREAM = {
     # Gradio's footer: the settings link holds the word and an icon with the same alternative text.
-    ("image-redundant-alt", 'img[alt="Settings"]'),
+    *(("image-redundant-alt", f'img[alt="{word}"]') for word in ("Settings", "Einstellungen", "Paramètres")),
     # Gradio's placeholder in a plot without data: a div with a label but without a role.
     ("aria-prohibited-attr", '.empty.unpadded_box[aria-label="Empty value"]'),
 }

@@ -52,7 +52,7 @@ def test_offer_progress_stop_and_on_to_the_end(watched: WatchedPages, url: str, 
     """Nothing is begun on the page, so it switches, and says so; the new model then paints."""
     page = watched.open(url)
     text_of(page).get_by_text("would run well on this computer").wait_for()
-    assert "22.8 MB" in text_of(page).inner_text()
+    assert "23 MB" in text_of(page).inner_text()
     page.locator("#lr-offer-start").click()
     text_of(page).get_by_text("a second").wait_for()
     page.locator("#lr-offer-stop").click()
