@@ -61,7 +61,7 @@ class Target:
         uploaded = self._upload("a.safetensors", content)
         if uploaded is None:
             return
-        body = {"data": [uploaded, "auto", 128, 32, "uint8"], "fn_index": self._decode} | self._session()
+        body = {"data": [uploaded, "auto", 128, 32, "uint8", ""], "fn_index": self._decode} | self._session()
         what = f"decode {content[:600]!r}"
         if self._post("queue/join", json.dumps(body).encode(), what) != 200:
             self.tally.findings.append(f"the queue refused: {what}")
