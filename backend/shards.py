@@ -149,7 +149,7 @@ class Shard:
         return len(self._tensors)
 
     def add(self, name: str, latents: torch.Tensor, size: tuple[int, int]) -> None:
-        self._tensors[name] = latents.clone()
+        self._tensors[name] = latents.clone().contiguous()  # a tiny VAE's come with channels last
         self._sizes[name] = size
 
     def write(self) -> None:

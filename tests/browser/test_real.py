@@ -125,7 +125,7 @@ def test_stable_diffusion_has_its_own_examples_and_says_clearly_when_it_cannot_b
     page.get_by_role("option", name="Stable Diffusion v1.5").click()
     page.get_by_text("The classic: any subject").wait_for()
     page.get_by_role("button", name="Mountains").click()
-    page.get_by_text("0.75 × 50 = 37 steps").wait_for()
+    page.get_by_text("0.75 × 50 = 38 steps").wait_for()
     prompt = page.locator("#lr-prompt textarea")
     page.wait_for_function(
         "document.querySelector('#lr-prompt textarea').value.startsWith('A fantasy landscape')"

@@ -25,6 +25,7 @@ from transformers import (
     T5EncoderModel,
 )
 
+from backend.device.measure import Meter
 from backend.families import VaeConfigStub
 from backend.job import Job
 from backend.models import FLUX, SD_V1, SDXL, ModelSpec
@@ -189,7 +190,9 @@ def test_a_step_mixes_no_devices_and_no_dtypes(
         assert pipeline.device == CARD and pipeline.dtype == dtype
         latents = torch.randn(1, spec.latents.channels, 16, 16, dtype=dtype)
         card.forget()
-        output, steps = denoise._run_pipeline(pipeline, job, latents, CARD, threading.Event(), lambda _: None)
+        output, steps, _ = denoise._run_pipeline(
+            pipeline, job, latents, CARD, threading.Event(), lambda _: None, Meter(CARD)
+        )
         assert output.shape == latents.shape and output.dtype == dtype and steps == 1
         assert card.launches > 400
         assert card.syncs["__bool__"] <= 2 * steps, "one look for overflow a step, and one of diffusers' own"

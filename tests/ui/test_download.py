@@ -29,18 +29,18 @@ RUNNING = ModelDownload("running", 2_301_000_000, 575_000_000, 11_000_000.0, ask
 def test_the_offer_says_what_it_is_and_how_much_and_nothing_that_is_not_known() -> None:
     assert said(OFFERED) == (
         "Stable Diffusion v1.5 would run well on this computer. The classic: any subject, 512 pixels, wants a "
-        "graphics card with 4 GB or more. It has to be downloaded once: 2.30 GB."
+        "graphics card with 4 GB or more. It has to be downloaded once: 2.3 GB."
     )
     assert "GB." not in said(replace(OFFERED, total=None)).removesuffix("more.")
     assert said(replace(OFFERED, speed=11_000_000.0)).endswith(
-        "At the present speed that takes about 3 min 29 s."
+        "At the present speed that takes about 3 min 30 s."
     )
-    assert "575 MB of 2.30 GB are here already." in said(replace(OFFERED, done=575_000_000))
+    assert "580 MB of 2.3 GB are here already." in said(replace(OFFERED, done=575_000_000))
 
 
 def test_the_download_says_bytes_speed_and_time_left() -> None:
     assert said(RUNNING) == (
-        "Downloading Stable Diffusion v1.5 · 575 MB of 2.30 GB · 11.0 MB a second · about 2 min 37 s left "
+        "Downloading Stable Diffusion v1.5 · 580 MB of 2.3 GB · 11 MB a second · about 2 min 40 s left "
         "You can use the page meanwhile."
     )
     assert 'aria-valuenow="25"' in offer_text(SD_V1, RUNNING, "ann", "en")
@@ -66,6 +66,6 @@ def test_every_language_says_all_of_it(locale: str) -> None:
 def test_a_job_says_the_speed_of_the_download_it_waits_for() -> None:
     told = Downloading("It", 1_000_000, 2_000_000, 1.0, 1_000_000.0)
     message = advance(Progress(""), told, "en").message
-    assert message == "Downloading It once: 1.0 MB of 2.0 MB · 1.0 MB a second · about 1.0 s left"
+    assert message == "Downloading It once: 1 MB of 2 MB · 1 MB a second · about 1 s left"
     stalled = advance(Progress(""), Downloading("It", 1_000_000, 2_000_000, None), "en").message
-    assert stalled == "Downloading It once: 1.0 MB of 2.0 MB"
+    assert stalled == "Downloading It once: 1 MB of 2 MB"
