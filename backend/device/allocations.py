@@ -2,8 +2,8 @@
 
 torch's profiler is told of each allocation and release on the thread that started it, with its size. Here it records
 nothing else: operators are not traced, so an allocation costs a few microseconds. What other threads allocate is not
-counted, nor what a library takes behind torch's back. The profiler tells no addresses: the release of a block from before
-is left out by its size, so one of the very size of a block allocated here counts as that one's.
+counted, nor what a library takes behind torch's back. The profiler tells no addresses: the release of a block from
+before is left out by its size, so one of the very size of a block allocated here counts as that one's.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -285,12 +284,12 @@ def test_an_update_leaves_an_upload_closed_to_web_addresses(tmp_path: Path) -> N
         gr.Button().click(gr.skip, None, [picture, file])
     (listener,) = page.fns.values()
     session = SessionState(page)
-    asyncio.run(page.postprocess_data(listener, [gr.skip(), gr.update(label="Another")], session))
+    run_async(page.postprocess_data(listener, [gr.skip(), gr.update(label="Another")], session))
     for ours in (picture, file):
         theirs = session[ours._id]
         assert theirs is not ours, "Gradio leaves it as it is now: `keep_methods` can go"
         with pytest.raises(gr.Error, match="fetches nothing from the web"):
-            asyncio.run(theirs.async_move_resource_to_block_cache("http://127.0.0.1:1/a.png"))
+            run_async(theirs.async_move_resource_to_block_cache("http://127.0.0.1:1/a.png"))
     broken = tmp_path / "broken.png"
     broken.write_text("no picture")
     payload = ImageData(path=str(broken))
