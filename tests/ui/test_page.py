@@ -21,7 +21,7 @@ from backend.latents import load_latents
 from tests.browser.launching import page_of
 from tests.fakes import FakeStudio
 from tests.following import follow_page
-from tests.waiting import wait_until
+from tests.waiting import run_async, wait_until
 from ui.form import Values
 from ui.page import Page
 from ui.runs import Runs

