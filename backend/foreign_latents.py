@@ -47,17 +47,7 @@ def to_comfyui(latents: torch.Tensor, spec: LatentSpec) -> dict[str, torch.Tenso
     """The tensors of a `.latent` file for scaled latents (B, C, h, w)."""
     import torch
 
-    return {COMFYUI: unscaled(latents, spec).contiguous(), _UNSCALED: torch.tensor([])}
-
-
-def unscaled(latents: torch.Tensor, spec: LatentSpec) -> torch.Tensor:
-    """The VAE's own numbers of what the denoiser has."""
-    return latents / spec.scaling_factor + (spec.shift_factor or 0.0)
-
-
-def scaled(latents: torch.Tensor, spec: LatentSpec) -> torch.Tensor:
-    """What the denoiser has of the VAE's own numbers."""
-    return (latents - (spec.shift_factor or 0.0)) * spec.scaling_factor
+    return {COMFYUI: spec.unscale(latents).contiguous(), _UNSCALED: torch.tensor([])}
 
 
 def foreign_model(
@@ -103,7 +93,7 @@ def of_comfyui(tensor: torch.Tensor, names: list[str], model: ModelSpec) -> tupl
     numbers = tensor.float()
     if _UNSCALED not in names:
         numbers = numbers / SD_V1.latents.scaling_factor
-    return scaled(numbers, model.latents), Message(
+    return model.latents.scale(numbers), Message(
         "Read as ComfyUI’s latents of {model}.", model=model.title_message
     )
 
@@ -114,7 +104,7 @@ def of_diffusers(tensor: torch.Tensor, model: ModelSpec) -> tuple[torch.Tensor, 
         said = Message(
             "Read as latents of {model}, unscaled, as its VAE gives them.", model=model.title_message
         )
-        return scaled(tensor.float(), model.latents), said
+        return model.latents.scale(tensor.float()), said
     return tensor, Message(
         "Read as latents of {model}, scaled, as diffusers’ pipelines give them.", model=model.title_message
     )

@@ -193,7 +193,7 @@ def _ours(tensor: torch.Tensor, metadata: Mapping[str, str], models: Mapping[str
     _check_shape(tensor, model)
     check_meaning(metadata, model)
     if metadata.get("scaled") == "false":
-        tensor = foreign_latents.scaled(tensor, model.latents)
+        tensor = model.latents.scale(tensor)
     return LatentsFile(tensor, model.name, model.latents)
 
 

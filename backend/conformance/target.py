@@ -55,7 +55,7 @@ class Target:
     def unscaled(self, latents: torch.Tensor) -> torch.Tensor:
         if self.fixed_scale:
             return latents
-        return latents / self.spec.scaling_factor + (self.spec.shift_factor or 0.0)
+        return self.spec.unscale(latents)
 
     def scaled(self, raw: torch.Tensor, factor: float, shift: float) -> torch.Tensor:
         return raw if self.fixed_scale else (raw - shift) * factor

@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backend.errors import UnknownModelError
 from backend.message import Message, literal
+
+if TYPE_CHECKING:
+    import torch
 
 BUILTIN_FOLDER = Path(__file__).parent.parent / "builtin"
 
@@ -29,6 +33,14 @@ class LatentSpec:
     shift_factor: float | None = None
     packed: bool = False
     """Whether the denoiser takes 2x2 patches as tokens, (B, H/2 * W/2, 4C), as Flux does."""
+
+    def scale(self, z: torch.Tensor) -> torch.Tensor:
+        """The VAE's raw latents to the denoiser's."""
+        return (z - (self.shift_factor or 0.0)) * self.scaling_factor
+
+    def unscale(self, latents: torch.Tensor) -> torch.Tensor:
+        """The denoiser's latents to the VAE's raw ones; inverse of `scale`."""
+        return latents / self.scaling_factor + (self.shift_factor or 0.0)
 
 
 @dataclass(frozen=True)

@@ -37,17 +37,6 @@ class VAE(Protocol):
         ...
 
 
-def scale(z: torch.Tensor, spec: LatentSpec) -> torch.Tensor:
-    """The VAE's raw latents to the denoiser's."""
-    return (z - spec.shift_factor if spec.shift_factor else z) * spec.scaling_factor
-
-
-def unscale(latents: torch.Tensor, spec: LatentSpec) -> torch.Tensor:
-    """The denoiser's latents to the VAE's raw ones; inverse of `scale`."""
-    z = latents / spec.scaling_factor
-    return z + spec.shift_factor if spec.shift_factor else z
-
-
 def check_image(image: torch.Tensor, spec: LatentSpec) -> None:
     """Raise UserError unless `image` is (B, 3, H, W) and at least one latent large."""
     if image.ndim != 4 or 0 in image.shape or image.shape[1] != 3 or min(image.shape[2:]) < spec.downscale:
@@ -105,7 +94,7 @@ class LocalVAE(ABC):
         """
         check_image(image, self.spec)
         with torch.inference_mode(), map_out_of_memory(self.mode, "encode"):
-            latents = scale(self._encode(image.to(self.device, self.dtype)), self.spec)
+            latents = self.spec.scale(self._encode(image.to(self.device, self.dtype)))
             return require_finite(latents, self.mode, "encode")
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
@@ -116,7 +105,7 @@ class LocalVAE(ABC):
         """
         check_latents(latents, self.spec)
         with torch.inference_mode(), map_out_of_memory(self.mode, "decode"):
-            image = self._decode(unscale(latents.to(self.device, self.dtype), self.spec))
+            image = self._decode(self.spec.unscale(latents.to(self.device, self.dtype)))
             return require_finite(image, self.mode, "decode").float().clamp_(-1.0, 1.0)
 
     @abstractmethod

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from backend.errors import BadSettingError, NonFiniteError, OutOfMemoryError, UnsupportedVAEError, UserError
 from backend.models import LatentSpec
-from backend.vae.base import LocalVAE, is_out_of_memory, scale, unscale
+from backend.vae.base import LocalVAE, is_out_of_memory
 from backend.vae.tiled import Tiled
 from backend.vae.whole import Whole
 
@@ -70,9 +70,9 @@ def test_tiled_is_diffusers_tiling_at_the_size_asked_for(
     vae = Tiled(module, SPEC, tile_size=tile, tile_overlap=overlap)
     image = torch.rand(2, 3, height, width // 4 * 4) * 2 - 1
     latents = vae.encode(image)
-    torch.testing.assert_close(latents, scale(tiled_by_diffusers(module, tile, overlap, image), SPEC))
+    torch.testing.assert_close(latents, SPEC.scale(tiled_by_diffusers(module, tile, overlap, image)))
     codes = torch.randn(2, 4, height // 4, width // 4)
-    expected = tiled_by_diffusers(module, tile, overlap, unscale(codes, SPEC)).clamp(-1, 1)
+    expected = tiled_by_diffusers(module, tile, overlap, SPEC.unscale(codes)).clamp(-1, 1)
     torch.testing.assert_close(vae.decode(codes), expected)
     if max(size) > 2 * tile:
         assert not torch.allclose(latents, Whole(module, SPEC).encode(image), atol=1e-3)
@@ -108,7 +108,7 @@ def test_a_vae_without_tiling_is_refused() -> None:
 def test_unscale_undoes_scale(factor: float, shift: float | None) -> None:
     spec = LatentSpec(4, 8, factor, shift)
     z = torch.linspace(-3, 3, 7)
-    assert torch.allclose(unscale(scale(z, spec), spec), z, atol=1e-4)
+    assert torch.allclose(spec.unscale(spec.scale(z)), z, atol=1e-4)
 
 
 @settings(deadline=None, max_examples=15)
