@@ -14,7 +14,7 @@ from PIL import Image
 
 from backend import images, quality
 from backend.compare import Row, at_working_size, compare, conclusion, in_words, memory_share
-from backend.errors import BadImageError, LatentRelayError, UnnamedLatentsError
+from backend.errors import BadImageError, LatentRelayError
 from backend.job import MAX_SIDE, VAE_MODES, VaeOptions, vae_modes
 from backend.latents import load_latents
 from backend.message import Message, literal
@@ -23,6 +23,7 @@ from backend.report import Direction
 from backend.studio import Studio
 from backend.units import percent, seconds, size
 from ui import remote_status
+from ui.decode import recognised
 from ui.form import vae_options
 from ui.frame import Frame, Task, columns, form_column, result_column, start_and_stop, status_line
 from ui.leaving import of_tab
@@ -147,11 +148,10 @@ class CompareTab:
     def _recognise(self, path: str, request: gr.Request) -> dict[Component, Any]:
         """The model whose latents an uploaded file holds, and its modes; none where only a person can know it."""
         studio, locale = self.context.studio, locale_of(request)
-        try:
-            model = load_latents(Path(path), studio.models).model
-        except UnnamedLatentsError as error:
-            return {self.model: None, self.frame.status: status_line(say_message(error.full_message, locale))}
-        except LatentRelayError:
+        model, question = recognised(studio, path)
+        if question is not None:
+            return {self.model: None, self.frame.status: status_line(say_message(question, locale))}
+        if model is None:
             return {self.model: gr.skip()}
         return {self.model: model, self.modes: self._list_modes(model)}
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.errors import BadLatentsError
+from backend.errors import BadLatentsError, LatentRelayError, UnnamedLatentsError
 from backend.events import Event
 from backend.job import VaeOptions
 from backend.latents import LatentsFile, load_latents
-from backend.message import literal
+from backend.message import Message, literal
 from backend.report import StageReport
 from backend.studio import Studio
 from ui.runs import Run
@@ -24,6 +24,19 @@ class Decoded:
     picture: Path
     file: LatentsFile
     report: StageReport
+
+
+def recognised(studio: Studio, path: str) -> tuple[str | None, Message | None]:
+    """(model whose latents an uploaded file holds, what to ask where only a person can know it).
+
+    Both are None if something else is wrong with the file, which is said on use.
+    """
+    try:
+        return load_latents(Path(path), studio.models).model, None
+    except UnnamedLatentsError as error:
+        return None, error.full_message
+    except LatentRelayError:
+        return None, None
 
 
 def decode_file(

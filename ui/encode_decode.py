@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
-from backend.errors import LatentRelayError, UnnamedLatentsError
-from backend.latents import load_latents
+from backend.errors import LatentRelayError
 from backend.models import FLUX
 from backend.report import Stage
 from ui import remote_status
-from ui.decode import decode_file, decoded_sentence
+from ui.decode import decode_file, decoded_sentence, recognised
 from ui.encode import encode_all, encode_picture, encoded_sentence, round_trip_sentence, there_and_back
 from ui.form import Changes, vae_options
 from ui.frame import Frame, StageResult, Task, VaeFields, columns, form_column, result_column, start_and_stop
@@ -179,17 +177,13 @@ class EncodeDecodeTab:
         )
 
     def _recognise(self, data: Mapping[Component, Any], request: gr.Request) -> Changes:
-        """The model whose latents an uploaded file holds, and its modes; none where only a person can know it.
-
-        What else is wrong with a file is said on use.
-        """
+        """The model whose latents an uploaded file holds, and its modes; none where only a person can know it."""
         studio, locale = self.context.studio, locale_of(request)
-        try:
-            model = load_latents(Path(data[self.latents]), studio.models).model
-        except UnnamedLatentsError as error:
-            asked = panel(Progress(say_message(error.full_message, locale)), locale, STAGES)
+        model, question = recognised(studio, data[self.latents])
+        if question is not None:
+            asked = panel(Progress(say_message(question, locale)), locale, STAGES)
             return {self.model: None, self.result.status: asked}
-        except LatentRelayError:
+        if model is None:
             return {self.model: gr.skip()}
         (select,) = self.mode_selects
         endpoints = self.context.endpoints.of(request.session_hash)
