@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,9 @@ def studio(hub: Hub) -> Studio:
 
 
 @pytest.fixture
-def url(studio: Studio, tmp_path: Path) -> Iterator[str]:
-    with page_of(studio, tmp_path / "runs") as url:
+def url(studio: Studio, tmp_path: Path, watched: WatchedPages) -> Iterator[str]:
+    """The pages are closed before the server stops, because each follows the download to its end."""
+    with page_of(studio, tmp_path / "runs") as url, contextlib.closing(watched):
         yield url
 
 
@@ -92,6 +94,7 @@ def test_another_visitor_sees_it_and_stops_it_for_nobody_else(
     ann.locator("#lr-offer-start").click()
     text_of(bob).get_by_text("Jemand anders hier hat es angefordert").wait_for()
     assert not bob.locator("#lr-offer-stop").is_visible(), "it is not his to stop"
+    text_of(ann).get_by_text("a second").wait_for()  # else there is nothing yet that could be here already
     ann.locator("#lr-offer-stop").click()
     text_of(bob).get_by_text("sind schon hier").wait_for()
     bob.locator("#lr-offer-start").click()
