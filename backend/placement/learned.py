@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,9 +26,7 @@ from backend.placement.cards import Memory, gpu_memory
 from backend.request import StageRequest
 
 log = logging.getLogger(__name__)
-_FORMAT = 2
-_FORMAT_OTHER_PEAKS = 1
-"""Its speeds still hold; its peaks were multiples of another forecast."""
+_FORMAT = 3
 _WEIGHT = 0.3
 """How much a new run counts against what is known: others may disturb it."""
 _TRUSTED_RUNS = 2
@@ -48,28 +47,44 @@ class ExpectedCost:
     """How often the model ran here in other modes since it last ran in this one."""
 
 
+@dataclass
+class _Kind:
+    """What the runs of one kind taught: a stage of a model in a mode, or its denoising, in a dtype on a device."""
+
+    rate: float | None = None
+    """Multiply-adds a second; of denoising pixels and steps a second."""
+    peak: float | None = None
+    """Measured peak as a multiple of the forecast; of denoising in bytes a pixel."""
+    begin: float | None = None
+    """Of denoising: seconds beside its steps, such as the text encoder's."""
+    runs: int = 0
+    """How many the rate comes from."""
+    runs_since: int = 0
+    """Runs in other modes since the last in this one, in this process."""
+    sizes: set[tuple[int, int]] = field(default_factory=set)
+    """What has run in this process: a first run also warms the libraries up, on a card with each size anew."""
+
+    def learn_rate(self, rate: float) -> None:
+        """Blend in a run's rate. The first run in this process counts only until there is another: it is slow."""
+        first = not self.sizes
+        if first and self.rate is not None and self.rate >= rate:
+            return  # an earlier process knew better
+        self.rate = rate if self.runs == 0 else _blended(self.rate, rate)
+        self.runs += not first
+
+    def kept(self) -> dict[str, float]:
+        """What is worth keeping in a file."""
+        kept = {"rate": self.rate, "peak": self.peak, "begin": self.begin, "runs": self.runs}
+        return {name: value for name, value in kept.items() if value is not None}
+
+
 class LearnedCosts:
     """What past stages took. Thread-safe. `path` None keeps it in memory only."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._rates: dict[str, float] = {}
-        """Multiply-adds a second."""
-        self._peaks: dict[str, float] = {}
-        """Measured peak as a multiple of the forecast; of denoising in bytes a pixel."""
-        self._begins: dict[str, float] = {}
-        """Seconds of a denoising beside its steps, such as the text encoder's."""
-        self._runs: dict[str, int] = {}
-        """How many runs a rate comes from."""
-        self._since: dict[str, int] = {}
-        """Runs in other modes since the last in this one."""
-        self._warm: set[str] = set()
-        """What has run in this process: the first run of a kind also warms the libraries up."""
-        self._warm_sizes: set[tuple[str, int, int]] = set()
-        """The same with its size: on a card each size has its algorithms chosen anew."""
-        self._provisional: set[str] = set()
-        """Rates known only from such a first run."""
+        self._kinds: dict[str, _Kind] = {}
         self._read()
 
     def expect(self, request: StageRequest, mode: str, device: DeviceState) -> ExpectedCost:
@@ -81,16 +96,16 @@ class LearnedCosts:
         work = _work(request, mode)
         key = _key(request, mode, device)
         with self._lock:
-            measured, ratio = self._rates.get(key), self._peaks.get(key, 1.0)
-            rate = self._similar_rate(key, mode) if measured is None else measured
-            trusted = self._runs.get(key, 0) >= _TRUSTED_RUNS
-            since = self._since.get(key, 0)
+            known = self._kinds.get(key, _Kind())
+            rate = self._similar_rate(key, mode) if known.rate is None else known.rate
+            trusted = known.rate is not None and known.runs >= _TRUSTED_RUNS
+        seconds = None if rate is None else work / rate
         return ExpectedCost(
-            None if peak is None else round(peak * ratio),
-            None if rate is None else work / rate,
-            None if measured is None or not trusted else work / measured,
+            None if peak is None else round(peak * (known.peak or 1.0)),
+            seconds,
+            seconds if trusted else None,
             least,
-            since,
+            known.runs_since,
         )
 
     def learn(
@@ -109,31 +124,31 @@ class LearnedCosts:
         if seconds <= 0:
             return
         key = _key(request, mode, device)
+        size = (request.width, request.height)
         with self._lock:
             self._count_others(key)
-            size = (key, request.width, request.height)
-            if device.type != "cpu" and size not in self._warm_sizes:
-                self._warm_sizes.add(size)
+            kind = self._kinds.setdefault(key, _Kind())
+            if device.type != "cpu" and size not in kind.sizes:
+                kind.sizes.add(size)
                 return
-            self._runs[key] = self._runs.get(key, 0) + 1
-            self._learn_rate(key, _work(request, mode) / seconds)
+            kind.learn_rate(_work(request, mode) / seconds)
+            kind.sizes.add(size)
             # Strips, which tiles on a processor are made of, are planned to the byte, which costs more than a forecast.
             planned = mode == "streamed" or (mode == "tiled" and device.type == "cpu")
             expected = peak_bytes(request, mode, device) if added_bytes and not planned else None
             if added_bytes and expected:
-                _blend(self._peaks, key, added_bytes / expected)
+                kind.peak = _blended(kind.peak, added_bytes / expected)
             self._write()
 
     def expect_denoise(self, job: ResolvedJob, device: DeviceState) -> ExpectedCost:
         """What the job's denoising will take: nothing without steps, unknown before the model has denoised here."""
         if job.steps_to_run == 0:
             return ExpectedCost(0, 0.0)
-        key = _denoise_key(job, device)
         with self._lock:
-            rate, begin, peak = self._rates.get(key), self._begins.get(key, 0.0), self._peaks.get(key)
+            known = self._kinds.get(_denoise_key(job, device), _Kind())
         return ExpectedCost(
-            None if peak is None else round(peak * job.width * job.height),
-            None if rate is None else begin + _pixel_steps(job) / rate,
+            None if known.peak is None else round(known.peak * job.width * job.height),
+            None if known.rate is None else (known.begin or 0.0) + _pixel_steps(job) / known.rate,
         )
 
     def learn_denoise(
@@ -147,35 +162,24 @@ class LearnedCosts:
         """Remember a finished denoising; `step_seconds` are those of one of its steps, where known."""
         if seconds <= 0 or job.steps_to_run == 0:
             return
-        key = _denoise_key(job, device)
+        of_steps = seconds if step_seconds is None else step_seconds * job.steps_to_run
         with self._lock:
-            of_steps = seconds if step_seconds is None else step_seconds * job.steps_to_run
-            if not self._learn_rate(key, _pixel_steps(job) / of_steps):
-                _blend(self._begins, key, max(0.0, seconds - of_steps))
+            kind = self._kinds.setdefault(_denoise_key(job, device), _Kind())
+            if kind.sizes:  # what comes beside a first run's steps is warming up
+                kind.begin = _blended(kind.begin, max(0.0, seconds - of_steps))
+            kind.learn_rate(_pixel_steps(job) / of_steps)
+            kind.sizes.add((job.width, job.height))
             if added_bytes:
-                _blend(self._peaks, key, added_bytes / (job.width * job.height))
+                kind.peak = _blended(kind.peak, added_bytes / (job.width * job.height))
             self._write()
 
     def _count_others(self, key: str) -> None:
-        self._since[key] = 0
         start = key.rsplit("|", 1)[0] + "|"
-        for other in self._rates:
-            if other != key and other.startswith(start):
-                self._since[other] = self._since.get(other, 0) + 1
-
-    def _learn_rate(self, key: str, rate: float) -> bool:
-        """Whether this was the first run of its kind in this process: the second counts in its place."""
-        first = key not in self._warm
-        self._warm.add(key)
-        if first and self._rates.get(key, 0.0) >= rate:
-            return True  # an earlier process knew better
-        if key in self._provisional:
-            self._provisional.discard(key)
-            del self._rates[key]
-        elif key not in self._rates:
-            self._provisional.add(key)
-        _blend(self._rates, key, rate)
-        return first
+        for other, kind in self._kinds.items():
+            if other == key:
+                kind.runs_since = 0
+            elif other.startswith(start):
+                kind.runs_since += 1
 
     def _similar_rate(self, key: str, mode: str) -> float | None:
         """Of the same arithmetic in another mode or for another model, as a rough guess."""
@@ -183,9 +187,9 @@ class LearnedCosts:
             return None
         start = key.rsplit("|", 2)[0] + "|"
         similar = [
-            rate
-            for name, rate in self._rates.items()
-            if name.startswith(start) and not name.endswith("|tiny")
+            kind.rate
+            for name, kind in self._kinds.items()
+            if kind.rate is not None and name.startswith(start) and not name.endswith("|tiny")
         ]
         return median(similar) if similar else None
 
@@ -194,12 +198,8 @@ class LearnedCosts:
             return
         try:
             data = json.loads(self._path.read_bytes())
-            if data["format"] in (_FORMAT, _FORMAT_OTHER_PEAKS):
-                self._rates = _table(data["rates"])
-                self._runs = {key: int(n) for key, n in _table(data.get("runs", {})).items()}
-            if data["format"] == _FORMAT:
-                self._peaks = _table(data["peaks"])
-                self._begins = _table(data.get("begins", {}))
+            if data["format"] == _FORMAT:  # those of version 1 hold peaks of another forecast
+                self._kinds = {key: _kind(kept) for key, kept in data["kinds"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             # Only a memory of speeds: a damaged one is forgotten and learned again.
             log.warning("The calibration in %s cannot be read and starts anew: %s", self._path, error)
@@ -207,13 +207,7 @@ class LearnedCosts:
     def _write(self) -> None:
         if self._path is None:
             return
-        data = {
-            "format": _FORMAT,
-            "rates": self._rates,
-            "peaks": self._peaks,
-            "runs": self._runs,
-            "begins": self._begins,
-        }
+        data = {"format": _FORMAT, "kinds": {key: kind.kept() for key, kind in self._kinds.items()}}
         part = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -325,9 +319,13 @@ def _pixel_steps(job: ResolvedJob) -> float:
     return float(job.steps_to_run * job.width * job.height)
 
 
-def _blend(table: dict[str, float], key: str, value: float) -> None:
-    table[key] = value if key not in table else (1 - _WEIGHT) * table[key] + _WEIGHT * value
+def _blended(known: float | None, value: float) -> float:
+    return value if known is None else (1 - _WEIGHT) * known + _WEIGHT * value
 
 
-def _table(data: Any) -> dict[str, float]:
-    return {str(key): float(value) for key, value in data.items() if float(value) > 0}
+def _kind(kept: dict[str, Any]) -> _Kind:
+    """As `_Kind.kept` wrote it. Raises KeyError, TypeError or ValueError for anything else."""
+    numbers = {name: float(value) for name, value in kept.items()}
+    if not all(0 <= value < math.inf for value in numbers.values()) or numbers.get("rate") == 0:
+        raise ValueError("a number out of range")
+    return _Kind(numbers.get("rate"), numbers.get("peak"), numbers.get("begin"), int(numbers["runs"]))
