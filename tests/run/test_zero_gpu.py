@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import multiprocessing
@@ -85,7 +86,14 @@ class Lender:
         if worker is None or not worker.process.is_alive():
             worker = Worker(task)
         yield from worker.call(args)
+        if (before := self.workers.get(task.__name__)) is not None:
+            before.end()
         self.workers[task.__name__] = worker
+
+    def close(self) -> None:
+        """End the processes: each holds copies of what was open here, pipes to other programs among it."""
+        for worker in self.workers.values():
+            worker.end()
 
 
 class Worker:
@@ -117,8 +125,11 @@ class Worker:
                 yield pickle.loads(item[1])
         finally:
             if not ended:
-                self.process.terminate()
-                self.process.join(10)
+                self.end()
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.join(10)
 
 
 @pytest.fixture
@@ -129,6 +140,14 @@ def lender() -> Lender:
 @pytest.fixture
 def lent(lender: Lender) -> Studio:
     return Studio(Settings(device="cpu"), lender.GPU)
+
+
+@pytest.fixture
+def forking() -> Iterator[Lender]:
+    if sys.platform != "linux":
+        pytest.skip("Spaces run on Linux")
+    with contextlib.closing(Lender(fork=True)) as lender:
+        yield lender
 
 
 def executor_of(studio: Studio) -> ZeroGpuExecutor:
@@ -159,12 +178,10 @@ def test_a_job_is_one_call_with_the_same_picture(
     assert last.image.tobytes() == plain.image.tobytes()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Spaces run on Linux")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # that is what `spaces` does
-def test_the_long_lived_thread_works_in_a_forked_process(picture: Image.Image) -> None:
+def test_the_long_lived_thread_works_in_a_forked_process(forking: Lender, picture: Image.Image) -> None:
     """Nothing is computed in the parent, whose OpenMP a fork would not survive."""
-    lender = Lender(fork=True)
-    lent = Studio(Settings(device="cpu"), lender.GPU)
+    lent = Studio(Settings(device="cpu"), forking.GPU)
     torch.set_num_threads(1)
     last = list(lent.img2img(job(picture)))[-1]
     assert isinstance(last, Result) and last.image.size == (96, 64)
@@ -280,12 +297,12 @@ def test_a_long_job_asks_for_no_margin_and_one_that_is_too_long_is_not_begun(
     assert lender.calls == []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Spaces run on Linux")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-def test_the_space_s_own_endpoint_computes_on_a_lent_card_beside_the_page(picture: Image.Image) -> None:
+def test_the_space_s_own_endpoint_computes_on_a_lent_card_beside_the_page(
+    forking: Lender, picture: Image.Image
+) -> None:
     """The fork happens while the queue of the endpoint holds the request: nothing of it is waited for over there."""
-    lender = Lender(fork=True)
-    lent = Studio(Settings(device="cpu"), lender.GPU)
+    lent = Studio(Settings(device="cpu"), forking.GPU)
     torch.set_num_threads(1)
     (served,) = (one for one in lent._served() if one.name == "builtin")
     latents = torch.zeros(1, 4, 16, 16)
@@ -297,7 +314,7 @@ def test_the_space_s_own_endpoint_computes_on_a_lent_card_beside_the_page(pictur
     page.join(60)
     assert computed.tensor.shape == (1, 3, 64, 64) and torch.equal(computed.tensor, again.tensor)
     assert beside and beside[0][0].size == (64, 64)
-    assert [name for name, _ in lender.calls] == ["_stage"] * 3
+    assert [name for name, _ in forking.calls] == ["_stage"] * 3
 
 
 def test_a_remote_stage_asks_nothing_of_a_card_that_is_not_lent(
@@ -412,7 +429,6 @@ def real_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     return gpu
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Spaces run on Linux")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_with_the_package_spaces_itself(
     real_gpu: Callable[..., Any], picture: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
