@@ -146,8 +146,11 @@ def lent(lender: Lender) -> Studio:
 def forking() -> Iterator[Lender]:
     if sys.platform != "linux":
         pytest.skip("Spaces run on Linux")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # OpenMP's do not survive a fork
     with contextlib.closing(Lender(fork=True)) as lender:
         yield lender
+    torch.set_num_threads(threads)
 
 
 def executor_of(studio: Studio) -> ZeroGpuExecutor:
@@ -182,7 +185,6 @@ def test_a_job_is_one_call_with_the_same_picture(
 def test_the_long_lived_thread_works_in_a_forked_process(forking: Lender, picture: Image.Image) -> None:
     """Nothing is computed in the parent, whose OpenMP a fork would not survive."""
     lent = Studio(Settings(device="cpu"), forking.GPU)
-    torch.set_num_threads(1)
     last = list(lent.img2img(job(picture)))[-1]
     assert isinstance(last, Result) and last.image.size == (96, 64)
 
@@ -303,7 +305,6 @@ def test_the_space_s_own_endpoint_computes_on_a_lent_card_beside_the_page(
 ) -> None:
     """The fork happens while the queue of the endpoint holds the request: nothing of it is waited for over there."""
     lent = Studio(Settings(device="cpu"), forking.GPU)
-    torch.set_num_threads(1)
     (served,) = (one for one in lent._served() if one.name == "builtin")
     latents = torch.zeros(1, 4, 16, 16)
     beside: list[Any] = []
