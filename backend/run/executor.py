@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from backend.device.measure import return_freed_ram
 from backend.device.queue import DeviceQueue
 from backend.errors import BusyError, ModelUnavailableError
 from backend.events import Event, InBatch
@@ -65,10 +67,15 @@ class Executor(Protocol):
         ...
 
 
+RETURN_SECONDS = 30.0
+"""Freed memory goes back to the system that often: each time costs the next job a little."""
+
+
 class LocalExecutor:
     """Runs everything in this process."""
 
     def __init__(self, context: ExecutionContext, job_queue: JobQueue) -> None:
+        self._returned_at = time.monotonic()
         self.context = context
         self.job_queue = job_queue
         self.queue = context.loader.queue
@@ -92,7 +99,10 @@ class LocalExecutor:
         self, job: ResolvedJob, stop: threading.Event, heartbeat: float | None = None
     ) -> Iterator[Event | None]:
         def work(stop: threading.Event, notify: Notify) -> None:
-            run_job(job, self.context, self.job_queue, stop, notify)
+            try:
+                run_job(job, self.context, self.job_queue, stop, notify)
+            finally:
+                self._return_freed_ram()
 
         return stream(work, stop, heartbeat)
 
@@ -100,9 +110,17 @@ class LocalExecutor:
         self, jobs: Sequence[ResolvedJob], stop: threading.Event, heartbeat: float | None = None
     ) -> Iterator[InBatch | None]:
         def work(stop: threading.Event, notify: Callable[[InBatch], None]) -> None:
-            run_batch(jobs, self.context, self.job_queue, stop, notify)
+            try:
+                run_batch(jobs, self.context, self.job_queue, stop, notify)
+            finally:
+                self._return_freed_ram()
 
         return stream(work, stop, heartbeat)
+
+    def _return_freed_ram(self) -> None:
+        if time.monotonic() - self._returned_at > RETURN_SECONDS:
+            self._returned_at = time.monotonic()
+            return_freed_ram()
 
     def vae(self, spec: ModelSpec, *, low_memory: bool = False) -> VAE:
         from backend.vae.modes import local_vae

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import platform
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from psutil import Process
 
-from backend.device.measure import Meter, device_name, free_bytes, total_bytes
+from backend.device.measure import Meter, device_name, free_bytes, return_freed_ram, total_bytes
 from backend.events import StageDone
 from backend.job import Job, VaeOptions
 from backend.models import BUILTIN
@@ -131,6 +133,27 @@ def test_derived_figures() -> None:
     cost = Cost(2.0, "VRAM", peak_bytes=3, baseline_bytes=1, device_bytes=12)
     assert cost.peak_percent == 25 and cost.added_bytes == 2
     assert Traffic(1, 1, server_seconds=0.5).network_seconds(2.0) == 1.5
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep no freed memory")
+def test_what_threads_freed_goes_back_to_the_system() -> None:
+    """They stay small pieces below one that is in use, so that glibc would keep them."""
+    kept: list[bytearray] = []
+
+    def work() -> None:
+        pieces = [bytearray(50_000) for _ in range(1000)]
+        kept.append(pieces[-1])
+
+    before = Process().memory_info().rss
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    during = Process().memory_info().rss
+    return_freed_ram()
+    after = Process().memory_info().rss
+    assert during - before > 40e6 > 3 * (after - before), (before, during, after)
 
 
 def test_the_processor_has_a_human_name() -> None:

@@ -489,3 +489,14 @@ def test_loader_holds_one_of_each() -> None:
     assert loader.vae(BUILTIN) is loader.vae(BUILTIN) and loader.has_vae(BUILTIN)
     assert not hasattr(loader.denoiser(BUILTIN).vae, "parameters"), "the pipeline never holds a VAE"
     assert isinstance(loader.queue, DeviceQueue)
+
+
+def test_freed_memory_is_given_back_now_and_then(
+    studio: Studio, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_back: list[bool] = []
+    monkeypatch.setattr("backend.run.executor.return_freed_ram", lambda: given_back.append(True))
+    for seconds in (0.0, 3600.0):
+        monkeypatch.setattr("backend.run.executor.RETURN_SECONDS", seconds)
+        finish(studio, job(picture))
+        wait_for(lambda: given_back == [True])
