@@ -14,6 +14,7 @@ from backend.device.measure import SAFE_SHARE
 from backend.message import Message, join
 from backend.models import ModelSpec
 from backend.settings import LOW_MEMORY
+from backend.units import size
 
 _PINNED = 2
 """Group offload with streams pins a copy of all weights, each rounded up to a power of two (diffusers #11106)."""
@@ -38,7 +39,7 @@ def choose_offload(
     so nothing is gained by moving weights, and "none" is chosen unless another was asked for.
     """
     total, largest = sum(sizes.values()), max(sizes.values(), default=0)
-    values = {"total": _size(total), "largest": _size(largest), "free": _size(device_free)}
+    values = {"total": size(total), "largest": size(largest), "free": size(device_free)}
     low_ram = ram_free < _PINNED * total
     lowest = LOW_MEMORY.index(at_least)
     if device_type == "cuda" and total <= device_free * SAFE_SHARE and lowest == 0:
@@ -47,7 +48,7 @@ def choose_offload(
         return None, Message(
             "Its weights take {total}, and {free} of memory are free.",
             total=values["total"],
-            free=_size(ram_free),
+            free=size(ram_free),
         )
     if device_type != "cuda":
         return Offload(at_least, low_ram), Message("Its weights take {total}.", total=values["total"])
@@ -92,7 +93,3 @@ def denoiser_files(spec: ModelSpec, where: Path) -> list[Path]:
         return [where]
     names = [file.relative_to(where).as_posix() for file in where.glob("*/*.*")]
     return [where / name for name in hub.choose(names, spec.variant, None) if name.endswith(".safetensors")]
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"

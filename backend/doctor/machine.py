@@ -20,9 +20,9 @@ from backend.device.measure import processor_name
 from backend.doctor.finding import Finding
 from backend.message import Message
 from backend.settings import Settings
+from backend.units import card_size, size
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "huggingface-hub", "gradio", "spaces")
-_GB = 1e9
 _LITTLE_DISK = 10e9
 """A model of Stable Diffusion's kind takes 2 to 7 GB."""
 
@@ -102,11 +102,11 @@ def _convolution_seconds(dtype: str) -> float | None:
 def memory() -> Iterator[Finding]:
     """This computer's RAM."""
     ram = psutil.virtual_memory()
-    values = {"free": f"{ram.available / _GB:.1f}", "total": f"{ram.total / _GB:.1f}"}
+    values = {"free": size(ram.available), "total": size(ram.total)}
     yield Finding(
         "memory",
         "ok",
-        Message("Memory: {free} GB free of {total} GB.", **values),
+        Message("Memory: {free} free of {total}.", **values),
         {"free_bytes": ram.available, "total_bytes": ram.total},
     )
 
@@ -122,7 +122,7 @@ def disk(settings: Settings, pictures: Path) -> Iterator[Finding]:
         nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
         free = shutil.disk_usage(nearest).free
         figures = {"folder": str(folder), "free_bytes": free}
-        values = {"folder": str(folder), "free": f"{free / _GB:.1f}"}
+        values = {"folder": str(folder), "free": size(free)}
         if not os.access(nearest, os.W_OK):
             message = Message(
                 "The folder {folder} cannot be written, so nothing is kept there. Let this user write it, or choose "
@@ -132,13 +132,11 @@ def disk(settings: Settings, pictures: Path) -> Iterator[Finding]:
             # What cannot be remembered is measured again; pictures and models would be lost.
             yield Finding(f"disk: {name}", "note" if name == "measurements" else "problem", message, figures)
         elif name == "models" and free < _LITTLE_DISK:
-            message = Message(
-                "Disk: only {free} GB are free at {folder}; a model takes 2 to 34 GB.", **values
-            )
+            message = Message("Disk: only {free} are free at {folder}; a model takes 2 to 34 GB.", **values)
             yield Finding(f"disk: {name}", "note", message, figures)
         else:
             yield Finding(
-                f"disk: {name}", "ok", Message("Disk: {free} GB are free at {folder}.", **values), figures
+                f"disk: {name}", "ok", Message("Disk: {free} are free at {folder}.", **values), figures
             )
 
 
@@ -176,11 +174,11 @@ def card(settings: Settings) -> Iterator[Finding]:
     elif figures["torch_sees_it"]:
         values = {
             "name": figures["name"],
-            "free": f"{figures['free_bytes'] / _GB:.1f}",
-            "total": f"{figures['total_bytes'] / _GB:.1f}",
+            "free": card_size(figures["free_bytes"]),
+            "total": card_size(figures["total_bytes"]),
         }
         yield Finding(
-            "card", "ok", Message("Graphics card: {name}, {free} GB free of {total} GB.", **values), figures
+            "card", "ok", Message("Graphics card: {name}, {free} free of {total}.", **values), figures
         )
     elif figures["mps"]:
         yield Finding("card", "ok", Message("Graphics: this Mac’s own chip."), figures)

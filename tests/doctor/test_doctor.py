@@ -217,7 +217,7 @@ def test_a_nearly_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     usage = type("Usage", (), {"free": 2e9})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     of = {finding.check: finding for finding in machine.disk(Settings(), tmp_path)}
-    assert "only 2.0 GB" in str(of["disk: models"].message)
+    assert "only 2 GB" in str(of["disk: models"].message)
 
 
 def test_the_driver_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
