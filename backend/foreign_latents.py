@@ -10,12 +10,11 @@ unscaled.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from backend.comfyui import read_graph
 from backend.errors import BadLatentsError, UnnamedLatentsError
-from backend.families import unpack_tokens
 from backend.message import Message
 from backend.models import SD_V1, LatentSpec, ModelSpec
 
@@ -88,7 +87,9 @@ def foreign_model(
     )
 
 
-def of_comfyui(tensor: torch.Tensor, names: list[str], model: ModelSpec) -> tuple[torch.Tensor, Message]:
+def of_comfyui(
+    tensor: torch.Tensor, names: Collection[str], model: ModelSpec
+) -> tuple[torch.Tensor, Message]:
     """(scaled latents, what they were read as) of the tensor in a `.latent` file that has the tensors `names`."""
     numbers = tensor.float()
     if _UNSCALED not in names:
@@ -115,8 +116,8 @@ def is_packed(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3 and shape[0] == 1 and shape[2] == _PACKED
 
 
-def unpacked(tokens: torch.Tensor, metadata: Mapping[str, str]) -> torch.Tensor:
-    """Flux's tokens as latents (1, 16, h, w); their picture's `width` and `height` must be in the metadata.
+def unpacked_shape(shape: tuple[int, ...], metadata: Mapping[str, str]) -> tuple[int, ...]:
+    """(1, 16, h, w) of Flux's tokens of `shape`; their picture's `width` and `height` must be in the metadata.
 
     Raises:
         BadLatentsError: they are not, and a guess would turn the picture to mud.
@@ -125,9 +126,9 @@ def unpacked(tokens: torch.Tensor, metadata: Mapping[str, str]) -> torch.Tensor:
         rows, columns = (int(metadata[side]) // 16 for side in ("height", "width"))
     except (KeyError, ValueError):
         rows = columns = 0
-    if rows * columns != tokens.shape[1] or rows < 1:
+    if rows * columns != shape[1] or rows < 1:
         raise BadLatentsError(
             "These are Flux’s packed latents, and the file does not say how high and wide they are.",
             "Please save them unpacked, by FluxPipeline._unpack_latents(latents, height, width, 8).",
         )
-    return unpack_tokens(tokens, rows, columns)
+    return 1, _PACKED // 4, 2 * rows, 2 * columns

@@ -8,16 +8,18 @@ the `.latent` files that are written for ComfyUI. Files of other programs are re
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from backend import foreign_latents
 from backend.errors import BadLatentsError
+from backend.families import unpack_tokens
 from backend.images import MAX_PIXELS
 from backend.message import Message
 from backend.models import MODELS, LatentSpec, ModelSpec
@@ -49,8 +51,30 @@ class LatentsFile:
     @property
     def image_size(self) -> tuple[int, int]:
         """(width, height) in pixels of the picture they decode to."""
-        height, width = self.latents.shape[-2:]
-        return width * self.spec.downscale, height * self.spec.downscale
+        return _image_size(tuple(self.latents.shape), self.spec)
+
+
+@dataclass(frozen=True)
+class LatentsHeader:
+    """What a latents file says of itself, without its numbers."""
+
+    model: ModelSpec
+    shape: tuple[int, ...]
+    """(1, C, h, w), unpacked."""
+    names: tuple[str, ...]
+    """Of the tensors in the file."""
+    tensor: str
+    """The name of the one that holds the latents."""
+    metadata: Mapping[str, str]
+
+    @property
+    def is_ours(self) -> bool:
+        return self.metadata.get("format", "").startswith(_OURS)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(width, height) in pixels of the picture they decode to."""
+        return _image_size(self.shape, self.model.latents)
 
 
 def save_latents(path: Path, latents: torch.Tensor, model: ModelSpec) -> None:
@@ -134,8 +158,35 @@ def load_latents(
     `named`: the model that a person chose, for a file that does not say its own.
 
     Raises:
-        BadLatentsError: not such a file, too large, several pictures, from an unknown model or another VAE, or with
-            values that are not numbers.
+        BadLatentsError: as of `read_header`, or with values that are not numbers.
+    """
+    with _opened(path) as file:
+        header = _header(file, models, named)
+        tensor = file.get_tensor(header.tensor)
+    _check_numbers(tensor)
+    found = _ours(tensor, header) if header.is_ours else _foreign(tensor, header)
+    _check_numbers(found.latents)
+    return found
+
+
+def read_header(
+    path: Path, models: Mapping[str, ModelSpec] = MODELS, named: str | None = None
+) -> LatentsHeader:
+    """What `load_latents` would read, from the first bytes of the file alone.
+
+    Raises:
+        BadLatentsError: not such a file, too large, several pictures, or from an unknown model or another VAE.
+    """
+    with _opened(path) as file:
+        return _header(file, models, named)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """An open safetensors file, of which nothing but its header is read.
+
+    Raises:
+        BadLatentsError: it is too large, or no such file, even where that shows later.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -145,22 +196,24 @@ def load_latents(
         )
     try:
         with safe_open(str(path), framework="pt") as file:
-            metadata, names = file.metadata() or {}, list(file.keys())
-            name = _tensor_name(metadata, names)
-            _check_size(tuple(file.get_slice(name).get_shape()), 1)
-            tensor = file.get_tensor(name)
+            yield file
     except SafetensorError as error:
         raise BadLatentsError(
             "This is not a latents file.",
             "A .safetensors or .latent file works, from here, from ComfyUI or with a plain tensor.",
         ) from error
-    _check_numbers(tensor)
+
+
+def _header(file: Any, models: Mapping[str, ModelSpec], named: str | None) -> LatentsHeader:
+    metadata, names = file.metadata() or {}, tuple(file.keys())
+    tensor = _tensor_name(metadata, names)
+    shape = tuple(file.get_slice(tensor).get_shape())
+    _check_size(shape, 1)
     if metadata.get("format", "").startswith(_OURS):
-        found = _ours(tensor, metadata, models)
+        model, shape = _our_model(shape, metadata, models)
     else:
-        found = _foreign(tensor, metadata, names, models, named)
-    _check_numbers(found.latents)
-    return found
+        model, shape = _foreign_model(shape, metadata, models, named)
+    return LatentsHeader(model, shape, names, tensor, metadata)
 
 
 def _tensor_name(metadata: Mapping[str, str], names: Sequence[str]) -> str:
@@ -182,57 +235,73 @@ def _tensor_name(metadata: Mapping[str, str], names: Sequence[str]) -> str:
     )
 
 
-def _ours(tensor: torch.Tensor, metadata: Mapping[str, str], models: Mapping[str, ModelSpec]) -> LatentsFile:
+def _our_model(
+    shape: tuple[int, ...], metadata: Mapping[str, str], models: Mapping[str, ModelSpec]
+) -> tuple[ModelSpec, tuple[int, ...]]:
+    """(model of the latents in a file of ours, their shape with its batch)."""
     made_by, model = metadata.get("format"), models.get(metadata.get("model", ""))
     if made_by not in (_FORMAT, SHARD_FORMAT) or model is None:
         raise BadLatentsError(
             "This latents file does not say which model it belongs to.", "Please save it with Latent Relay."
         )
     if made_by == SHARD_FORMAT:
-        tensor = tensor[None]
-    _check_shape(tensor, model)
+        shape = (1, *shape)
+    _check_shape(shape, model)
     check_meaning(metadata, model)
-    if metadata.get("scaled") == "false":
-        tensor = model.latents.scale(tensor)
-    return LatentsFile(tensor, model.name, model.latents)
+    return model, shape
 
 
-def _foreign(
-    tensor: torch.Tensor,
-    metadata: Mapping[str, str],
-    names: list[str],
-    models: Mapping[str, ModelSpec],
-    named: str | None,
-) -> LatentsFile:
+def _foreign_model(
+    shape: tuple[int, ...], metadata: Mapping[str, str], models: Mapping[str, ModelSpec], named: str | None
+) -> tuple[ModelSpec, tuple[int, ...]]:
+    """(model of another program's latents, their shape once unpacked and with its batch)."""
+    if foreign_latents.is_packed(shape):
+        shape = foreign_latents.unpacked_shape(shape, metadata)
+    elif len(shape) == 3:  # one picture without its batch
+        shape = (1, *shape)
+    if len(shape) != 4:
+        raise BadLatentsError("A tensor of shape {shape} is no latents of a picture.", shape=str(shape))
+    model = foreign_latents.foreign_model(shape[1], metadata, models, named)
+    _check_shape(shape, model)
+    return model, shape
+
+
+def _ours(tensor: torch.Tensor, header: LatentsHeader) -> LatentsFile:
+    spec, tensor = header.model.latents, tensor.reshape(header.shape)
+    if header.metadata.get("scaled") == "false":
+        tensor = spec.scale(tensor)
+    return LatentsFile(tensor, header.model.name, spec)
+
+
+def _foreign(tensor: torch.Tensor, header: LatentsHeader) -> LatentsFile:
+    model = header.model
     if foreign_latents.is_packed(tuple(tensor.shape)):
-        tensor = foreign_latents.unpacked(tensor, metadata)
-    elif tensor.ndim == 3:  # one picture without its batch
-        tensor = tensor[None]
-    if tensor.ndim != 4:
-        raise BadLatentsError(
-            "A tensor of shape {shape} is no latents of a picture.", shape=str(tuple(tensor.shape))
-        )
-    model = foreign_latents.foreign_model(tensor.shape[1], metadata, models, named)
-    _check_shape(tensor, model)
-    if foreign_latents.COMFYUI in names:
-        tensor, note = foreign_latents.of_comfyui(tensor, names, model)
+        tensor = unpack_tokens(tensor, *(side // 2 for side in header.shape[-2:]))
+    tensor = tensor.reshape(header.shape)
+    if foreign_latents.COMFYUI in header.names:
+        tensor, note = foreign_latents.of_comfyui(tensor, header.names, model)
     else:
         tensor, note = foreign_latents.of_diffusers(tensor, model)
     return LatentsFile(tensor, model.name, model.latents, note)
 
 
-def _check_shape(tensor: torch.Tensor, model: ModelSpec) -> None:
+def _image_size(shape: tuple[int, ...], spec: LatentSpec) -> tuple[int, int]:
+    height, width = shape[-2:]
+    return width * spec.downscale, height * spec.downscale
+
+
+def _check_shape(shape: tuple[int, ...], model: ModelSpec) -> None:
     """Raises BadLatentsError: not one picture's latents of that model, of a size that can be decoded."""
     spec = model.latents
-    if tensor.ndim != 4 or tensor.shape[1] != spec.channels or 0 in tensor.shape:
+    if len(shape) != 4 or shape[1] != spec.channels or 0 in shape:
         raise BadLatentsError(
             "This file says it is from {model}, but its shape {shape} does not fit.",
             model=model.title_message,
-            shape=str(tuple(tensor.shape)),
+            shape=str(shape),
         )
-    _check_size(tuple(tensor.shape), spec.downscale)
-    if tensor.shape[0] != 1:
-        raise _several(tensor.shape[0])
+    _check_size(shape, spec.downscale)
+    if shape[0] != 1:
+        raise _several(shape[0])
 
 
 def _check_size(shape: tuple[int, ...], downscale: int) -> None:

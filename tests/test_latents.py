@@ -134,6 +134,14 @@ def test_bad_files_are_refused_with_a_sentence(tmp_path: Path) -> None:
             latents.load_latents(path)
 
 
+def test_the_header_says_whose_they_are_and_how_large_without_a_look_at_the_numbers(tmp_path: Path) -> None:
+    header = latents.read_header(bad_files(tmp_path)["not_numbers"])
+    assert (header.model, header.shape, header.image_size) == (BUILTIN, (1, 4, 2, 2), (8, 8))
+    for name in ("wrong_name", "no_meaning", "wrong_channels", "no_scaling", "text", "empty", "lying_header"):
+        with pytest.raises(BadLatentsError):
+            latents.read_header(tmp_path / name)
+
+
 def test_the_preview_looks_like_the_picture(studio: Studio, picture: Image.Image) -> None:
     z, _ = studio.encode(picture, "builtin", VaeOptions("whole"))
     look = latents.preview(z, BUILTIN)

@@ -16,7 +16,7 @@ from backend import images, quality
 from backend.compare import Row, at_working_size, compare, conclusion, in_words, memory_share
 from backend.errors import BadImageError, LatentRelayError
 from backend.job import MAX_SIDE, VAE_MODES, VaeOptions, vae_modes
-from backend.latents import load_latents
+from backend.latents import load_latents, read_header
 from backend.message import Message, literal
 from backend.models import ModelSpec
 from backend.report import Direction
@@ -100,7 +100,7 @@ class CompareTab:
         picture, file = data[self.picture], data[self.latents]
         try:
             if file:
-                model, directions = load_latents(Path(file), studio.models, model).model, ("decode",)
+                model, directions = read_header(Path(file), studio.models, model).model.name, ("decode",)
         except LatentRelayError as error:
             yield remote_status.shown("broken", error.full_message, locale)
             return

@@ -9,7 +9,7 @@ from pathlib import Path
 from backend.errors import BadLatentsError, LatentRelayError, UnnamedLatentsError
 from backend.events import Event
 from backend.job import VaeOptions
-from backend.latents import LatentsFile, load_latents
+from backend.latents import LatentsFile, load_latents, read_header
 from backend.message import Message, literal
 from backend.report import StageReport
 from backend.studio import Studio
@@ -32,7 +32,7 @@ def recognised(studio: Studio, path: str) -> tuple[str | None, Message | None]:
     Both are None if something else is wrong with the file, which is said on use.
     """
     try:
-        return load_latents(Path(path), studio.models).model, None
+        return read_header(Path(path), studio.models).model.name, None
     except UnnamedLatentsError as error:
         return None, error.full_message
     except LatentRelayError:

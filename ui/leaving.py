@@ -8,7 +8,7 @@ from pathlib import Path
 
 from backend.errors import LatentRelayError
 from backend.job import VaeOptions, fit_size
-from backend.latents import load_latents
+from backend.latents import read_header
 from backend.run.departure import Departure
 from backend.studio import Studio
 from backend.units import size
@@ -55,8 +55,8 @@ def of_tab(
             width, height = (int(side * scale) for side in (width, height))
             found.append(studio.departure(model, "encode", width, height, options))
         if file:
-            latents = load_latents(Path(file), studio.models, model)
-            found.append(studio.departure(latents.model, "decode", *latents.image_size, options))
+            latents = read_header(Path(file), studio.models, model)
+            found.append(studio.departure(latents.model.name, "decode", *latents.image_size, options))
         elif picture and model:  # there and back
             found.append(studio.departure(model, "decode", width, height, options))
     except LatentRelayError:  # which the button says

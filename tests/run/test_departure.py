@@ -84,3 +84,10 @@ def test_a_tab_says_it_for_its_picture_and_its_latents(tmp_path: Path) -> None:
     assert of_tab(studio, None, REMOTE, picture, None, "en") == ""
     assert of_tab(studio, "builtin", WHOLE, picture, file, "en") == ""
     assert of_tab(studio, "builtin", REMOTE, None, picture, "en") == "", "what is wrong is said on use"
+
+
+def test_what_leaves_is_said_without_reading_the_latents(tmp_path: Path) -> None:
+    """It is asked for at each change of a tab. Numbers that are none show that they are not looked at."""
+    save_latents(tmp_path / "a.safetensors", torch.full((1, 4, 16, 16), torch.nan), BUILTIN)
+    said = of_tab(Studio(CONFIGURED), "builtin", REMOTE, None, str(tmp_path / "a.safetensors"), "en")
+    assert "latents, at most 4.1 kB, to vae.example" in said
