@@ -32,6 +32,7 @@ from ui.widgets import (
     empty_viewer,
     failure,
     html,
+    local,
     mode_choices,
     quiet,
     tiles_and_transfer,
@@ -119,11 +120,18 @@ class StageResult:
     def build(cls, name: str, tab: str, stages: tuple[Stage, ...]) -> StageResult:
         """`name`: what the ids begin with; `tab`: whose sentences an empty viewer shows."""
         view = empty_viewer(f"{name}-viewer", tab)
-        status = html(panel(Progress(say("en", "state_idle")), "en", stages), elem_id=f"{name}-panel")
+
+        def idle(locale: str) -> str:
+            return panel(Progress(say(locale, "state_idle")), locale, stages)
+
+        def no_numbers(locale: str) -> str:
+            return cost_table((), locale)
+
+        status = local(html(idle("en"), elem_id=f"{name}-panel"), idle)
         with gr.Row(elem_classes="lr-downloads"):
             downloads = download_buttons(f"{name}-save", "picture", "latents", "comfyui")
         with gr.Accordion(T("numbers"), open=True):
-            table = html(cost_table((), "en"))
+            table = local(html(no_numbers("en")), no_numbers)
         return cls(view, status, *downloads, table, stages)
 
     def widgets(self) -> set[Component]:

@@ -204,7 +204,15 @@ class Img2ImgTab:
             gr.Info(escape(restored_sentence(found, locale_of(request)), quote=False))
             return self._fill_in(found.settings, model, request)
 
-        form.image.upload(restore, [form.image, form.model], self._filled_in, **quiet())
+        # Queued, since Gradio drops what an event without a queue wants to be told.
+        form.image.upload(
+            restore,
+            [form.image, form.model],
+            self._filled_in,
+            show_progress="hidden",
+            concurrency_limit=None,
+            api_visibility="private",
+        )
 
     def _wire_link(self) -> None:
         """A link has what differs from the usual values, and always the model: another page may open with another."""

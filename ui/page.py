@@ -25,7 +25,7 @@ from ui.sessions import CAPACITY, Departures
 from ui.story import story_route
 from ui.tab import PageContext
 from ui.text import I18N, T, locale_of, say
-from ui.theme import ASSETS, css, theme
+from ui.theme import ASSETS, css, script, theme
 from ui.user_endpoints import UserEndpoints
 from ui.widgets import html, keep_methods, local, locals_of
 
@@ -193,6 +193,7 @@ def launch_options(runs: Runs, studio: Studio) -> dict[str, Any]:
         "state_session_capacity": CAPACITY,
         "theme": theme(),
         "css": css(),
+        "js": script(),
         "i18n": I18N,
         "favicon_path": str(ASSETS / "icon.png"),
         "allowed_paths": [str(runs.folder)],

@@ -5,11 +5,14 @@ Nothing here is fetched from another host.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import gradio as gr
 from gradio.themes.utils import colors
 from gradio.themes.utils.fonts import LocalFont
+
+from ui.languages import LANGUAGES
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -145,3 +148,13 @@ def theme() -> gr.themes.Base:
 
 def css() -> str:
     return (ASSETS / "page.css").read_text(encoding="utf-8")
+
+
+def script() -> str:
+    """A function for Gradio to call once the page is there."""
+    own = {key: sentence for key, sentence in LANGUAGES["en"].items() if key.startswith("gradio_")}
+    words = {
+        language: {theirs: table[key] for key, theirs in own.items()} for language, table in LANGUAGES.items()
+    }
+    source = (ASSETS / "page.js").read_text(encoding="utf-8")
+    return f"() => (\n{source})({json.dumps(words, ensure_ascii=False)})"

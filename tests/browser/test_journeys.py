@@ -241,6 +241,10 @@ def test_a_phone_reaches_every_tab_without_a_hidden_menu(watched: WatchedPages, 
             assert box["height"] >= 40
             tab.click()
         assert page.locator(".overflow-menu > button:visible").count() == 0
+        bar = page.locator("#lr-tabs > .tab-wrapper .tab-container:visible")
+        assert bar.evaluate("bar => getComputedStyle(bar).backgroundImage") == "none", (
+            "no lines through words"
+        )
 
 
 def test_the_keyboard_is_enough(watched: WatchedPages, quick: str) -> None:
@@ -259,8 +263,8 @@ def test_the_keyboard_is_enough(watched: WatchedPages, quick: str) -> None:
     tab_to("#lr-prompt textarea")
     page.keyboard.press("Control+A")
     page.keyboard.type("a lake at night")
-    tab_to("#lr-mode input[value=whole]")  # each option is a stop of its own, as Gradio names them apart
-    page.keyboard.press("Space")
+    tab_to("#lr-mode input[value=auto]")  # the chosen one; the others are reached by arrow keys
+    page.keyboard.press("ArrowDown")
     page.locator("#lr-mode input[value=whole]:checked").wait_for()
     tab_to("#lr-paint")
     page.keyboard.press("Enter")
@@ -273,6 +277,29 @@ def test_the_keyboard_is_enough(watched: WatchedPages, quick: str) -> None:
         page.keyboard.press("Enter")
     with Image.open(download.value.path()) as image:
         assert "a lake at night" in image.text["parameters"]  # type: ignore[attr-defined]
+
+
+def test_arrow_keys_walk_through_every_list_of_choices(watched: WatchedPages, quick: str) -> None:
+    page = watched.open(quick)
+    page.locator("#lr-advanced button").first.click()
+    for name in reversed(tab_names(page)):
+        open_tab(page, name)
+        for options in page.locator("fieldset:has(input[type=radio]):visible").all():
+            radios = options.locator("input[type=radio]")
+            chosen = options.locator("input:checked")
+            first, last = radios.first.input_value(), radios.last.input_value()
+            radios.first.check()
+            for key, value in (("ArrowUp", last), ("ArrowDown", first)):
+                chosen.press(key)
+                expect(chosen).to_have_value(value)
+                assert page.evaluate("document.activeElement.value") == value
+    # Choices that come anew are one list, too, and the one that was chosen by a key is what a run takes.
+    page.locator("#lr-mode input:checked").press("ArrowDown")
+    page.locator("#lr-model input").click()
+    page.get_by_role("option", name="Stable Diffusion v1.5").click()
+    expect(page.locator("#lr-mode input:checked")).to_have_value("whole")
+    page.locator("#lr-mode input:checked").press("ArrowUp")
+    expect(page.locator("#lr-mode input:checked")).to_have_value("auto")
 
 
 def test_a_phone_has_one_column_with_the_result_under_the_button(watched: WatchedPages, quick: str) -> None:
