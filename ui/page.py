@@ -205,7 +205,7 @@ def launch_options(runs: Runs, studio: Studio) -> dict[str, Any]:
 
 
 def _pictures(runs: Runs, studio: Studio) -> list[Route]:
-    titles = {name: spec.title for name, spec in studio.models.items()}
+    titles = {name: spec.title_message for name, spec in studio.models.items()}
     return [picture_route(runs.folder), story_route(runs, titles), asset_route()]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from backend.device.measure import PROCESSOR, processor_name
+from backend.message import Message, literal
 from backend.report import Stage, StageReport
 from backend.units import seconds, size
 from ui.history import earlier_run
@@ -221,7 +222,7 @@ def story_url(run_id: str) -> str:
     return f"story/{run_id}"
 
 
-def story_route(runs: Runs, titles: dict[str, str]) -> Route:
+def story_route(runs: Runs, titles: Mapping[str, Message]) -> Route:
     """Draws the story of a kept run; `titles` are the models', by name."""
 
     def story(request: Request) -> Response:
@@ -233,7 +234,8 @@ def story_route(runs: Runs, titles: dict[str, str]) -> Route:
         with Image.open(folder / "before.png") as before, Image.open(picture) as after:
             model = str(metadata.recipe.get("model", ""))
             prompt = str(metadata.recipe.get("prompt", ""))
-            told = of_run(before, after, prompt, titles.get(model, model), metadata.reports, locale)
+            title = say_message(titles.get(model, literal(model)), locale)
+            told = of_run(before, after, prompt, title, metadata.reports, locale)
             drawn = draw(told, locale)
         body = io.BytesIO()
         drawn.save(body, "PNG")

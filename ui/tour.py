@@ -227,7 +227,13 @@ class TourGuide:
             say(task.locale, "tour_painted"),
             tuple((_COLOURS[way], row.seconds or 0.0) for way, row in gone),
             tour.columns(),
-            " · ".join((spec.title, tour.sizes[0], machine(painted.reports, task.locale))),
+            " · ".join(
+                (
+                    say_message(spec.title_message, task.locale),
+                    tour.sizes[0],
+                    machine(painted.reports, task.locale),
+                )
+            ),
         )
 
     def _picture(self, task: Task, spec: ModelSpec) -> tuple[Image.Image, str]:

@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from backend.device.measure import PROCESSOR, processor_name
+from backend.models import BUILTIN
 from tests.fakes import FakeStudio, report
 from tests.following import follow_page
 from ui import story
@@ -68,12 +69,24 @@ def test_the_font_has_every_letter_of_the_pages_languages() -> None:
         assert {letter for letter in letters if bytes(font.getmask(letter)) == missing} - {" "} <= {"\n"}
 
 
-def test_its_address_gives_a_kept_runs_story_in_the_visitors_language(tmp_path: Path) -> None:
+def test_its_address_gives_a_kept_runs_story_in_the_visitors_language(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    footers: list[str] = []
+    draw = story.draw
+
+    def watched(told: story.Story, locale: str) -> Image.Image:
+        footers.append(told.footer)
+        return draw(told, locale)
+
+    monkeypatch.setattr(story, "draw", watched)
     runs = Runs(tmp_path)
     changes, view = follow_page(FakeStudio(), runs, Values(str(ASSETS / "sea.png"), "a boat"))
     link = [change[view.story] for change in changes if view.story in change][-1]
     assert link["interactive"] and link["link"].startswith("story/")
-    with TestClient(Starlette(routes=[story.story_route(runs, {"builtin": "Built in"})])) as client:
+    with TestClient(
+        Starlette(routes=[story.story_route(runs, {"builtin": BUILTIN.title_message})])
+    ) as client:
         english, german = (
             client.get(f"/{link['link']}", headers={"accept-language": language})
             for language in ("en", "de-DE")
@@ -82,5 +95,6 @@ def test_its_address_gives_a_kept_runs_story_in_the_visitors_language(tmp_path: 
         with Image.open(io.BytesIO(english.content)) as picture:
             assert picture.size == story.SIZE
         assert german.content != english.content
+        assert "landscape painter" in footers[0] and "Landschaftsmaler" in footers[1]
         for guess in ("x" * 22, "..", "%2e%2e%2fsecret"):
             assert client.get(f"/story/{guess}").status_code == 404
