@@ -17,6 +17,7 @@ from starlette.routing import Route
 from backend.studio import Studio
 from ui import api, compare, download, encode_decode, endpoints, history, img2img, machine, tour
 from ui.body_limits import BodyLimits
+from ui.compressed_page import CompressedPage
 from ui.ended_sessions import EndedSessions
 from ui.form import Changes
 from ui.pictures import asset_route, picture_route
@@ -186,7 +187,11 @@ def launch_options(runs: Runs, studio: Studio) -> dict[str, Any]:
     return {
         "app_kwargs": {
             "routes": [*refusals(), *_pictures(runs, studio), *studio.routes()],
-            "middleware": [Middleware(EndedSessions), Middleware(BodyLimits, uploaded=runs.uploaded)],
+            "middleware": [
+                Middleware(EndedSessions),
+                Middleware(BodyLimits, uploaded=runs.uploaded),
+                Middleware(CompressedPage),
+            ],
         },
         "max_threads": studio.settings.queue + _SPARE_THREADS,
         "max_file_size": _LARGEST_UPLOAD,
