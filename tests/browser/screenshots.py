@@ -1,4 +1,4 @@
-"""Pictures of every tab and of the tour, as a desktop, a phone and a projector show them, light and dark.
+"""Pictures of every tab and of the tour, as a desktop or projector and a phone show them, light and dark.
 
 python -m tests.browser.screenshots [FOLDER]      default tests/screenshots; add --fake for an instant Studio
 python -m tests.browser.screenshots --readme      the README's, into docs/
@@ -93,9 +93,9 @@ def shoot_readme(chromium: Any, url: str, folder: Path) -> None:
     page.context.close()
 
 
-def _slides(page: Any) -> Iterator[int]:
+def _slides(page: Any, size: tuple[int, int] = PROJECTOR) -> Iterator[int]:
     """Take the tour: each slide's number, once it is there and all is computed."""
-    page.set_viewport_size(dict(zip(("width", "height"), PROJECTOR, strict=True)))
+    page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
     page.locator("#lr-tour-start").click()
     page.wait_for_function(ALL_WAYS, timeout=240_000)
     for number in range(6):
@@ -142,9 +142,8 @@ def shoot(chromium: Any, url: str, view: str, folder: Path, locale: str) -> None
     for index, name in enumerate(tab_names(page)[1:]):
         open_tab(page, name)
         take(f"{4 + index}-{re.sub(r'[^a-z]+', '-', name.lower()).strip('-')}")
-    if "phone" not in view:
-        for number in _slides(page):
-            page.screenshot(path=str(folder / f"{view}-tour-{number + 1}.png"))
+    for number in _slides(page, VIEWS["phone"][:2] if "phone" in view else PROJECTOR):
+        page.screenshot(path=str(folder / f"{view}-tour-{number + 1}.png"))
     page.context.close()
 
 
