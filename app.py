@@ -22,6 +22,7 @@ for name, value in {
     os.environ.setdefault(name, value)
 
 from backend.errors import LatentRelayError
+from backend.lazy_import import garbage_collection_paused
 from backend.logs import log_json_lines
 from backend.run.zero_gpu import spaces_gpu
 from backend.settings import Settings, read_command_line
@@ -63,9 +64,10 @@ def serve(settings: Settings, *, block: bool = True) -> tuple[Studio, str]:
     # the rest.
     ours = os.environ.setdefault("GRADIO_TEMP_DIR", str(temp)) == str(temp)
     gpu = spaces_gpu(os.environ)  # before anything imports torch
-    from ui.cleaning import Retention
-    from ui.page import build_page, launch_options
-    from ui.runs import Runs
+    with garbage_collection_paused():
+        from ui.cleaning import Retention
+        from ui.page import build_page, launch_options
+        from ui.runs import Runs
 
     studio = Studio(settings, gpu)
     if gpu is not None:

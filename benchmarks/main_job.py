@@ -1,14 +1,14 @@
 """The main job's figures: start to first page, first and warm picture, overhead over a plain diffusers script.
 
-    python -m benchmarks.main_job [--runs 7] [--no-save]
+    python -m benchmarks.main_job [--runs 7] [--no-save] [--against FOLDER]
 
-Overhead is measured in pairs, ours and the plain script in turn, so that a machine that drifts drifts for both.
+Overhead is measured in pairs, ours and the plain script in turn, so that a machine that drifts drifts for both. So are
+starts: the page and a bare `import gradio`, and with `--against` this checkout and another one.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import socket
 import statistics
 import subprocess
@@ -17,9 +17,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from PIL import Image
 
 from benchmarks.common import machine, publish
@@ -27,13 +29,11 @@ from benchmarks.common import machine, publish
 ROOT = Path(__file__).parent.parent
 PROMPT = "a mountain lake at sunset"
 COLD = """
-import time; begin = time.perf_counter()
 from PIL import Image
 from backend.job import Job
 from backend.settings import Settings
 from backend.studio import Studio
 for _ in Studio(Settings(device="cpu")).img2img(Job(Image.new("RGB", (256, 256), "teal"), "a lake", seed=1)): pass
-print(time.perf_counter() - begin)
 """
 
 
@@ -42,15 +42,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=int, default=7, help="measured runs of each (default 7)")
+    parser.add_argument("--starts", type=int, default=3, help="new processes of each kind (default 3)")
+    parser.add_argument(
+        "--against", type=Path, metavar="FOLDER", help="another checkout, to compare starts with"
+    )
     parser.add_argument("--no-save", action="store_true", help="print only, write no file")
     options = parser.parse_args()
-    starts = [start_to_first_page() for _ in range(3)]
-    cold = [float(run_python(COLD)) for _ in range(3)]
+    start = started(options.starts, options.against)
     ours, plain = paired(options.runs)
     result: dict[str, Any] = {
         "machine": machine(),
-        "seconds_to_first_page": statistics.median(starts),
-        "seconds_first_img2img_with_imports_and_loading": statistics.median(cold),
+        **start,
         "seconds_warm_img2img": statistics.median(ours),
         "seconds_warm_plain_diffusers": statistics.median(plain),
         "overhead": statistics.median(a / b for a, b in zip(ours, plain, strict=True)) - 1,
@@ -59,24 +61,71 @@ def main() -> None:
     publish("main_job", result, save=not options.no_save)
 
 
-def start_to_first_page() -> float:
-    """Seconds from `python app.py` to the first 200 answer."""
+@dataclass(frozen=True)
+class Took:
+    """By the clock, and of all processors: what other programs on the machine slow down, and what they hardly do."""
+
+    seconds: float
+    cpu_seconds: float
+
+
+def started(runs: int, against: Path | None) -> dict[str, Any]:
+    """Medians of new processes, one of each kind in turn: page and first picture, here and in `against`."""
+    measured: dict[str, Callable[[], Took]] = {
+        "import_gradio": lambda: run_python("import gradio", ROOT),
+        "page": lambda: start_to_first_page(ROOT),
+        "first_picture": lambda: run_python(COLD, ROOT),
+    }
+    ratios = {"page_over_import_gradio": ("page", "import_gradio")}
+    if against is not None:
+        measured["page_there"] = lambda: start_to_first_page(against)
+        measured["first_picture_there"] = lambda: run_python(COLD, against)
+        ratios["page_over_there"] = ("page", "page_there")
+        ratios["first_picture_over_there"] = ("first_picture", "first_picture_there")
+    took: dict[str, list[Took]] = {name: [] for name in measured}
+    for index in range(-1, runs):  # the first round only brings the files into memory
+        for name, run in measured.items():
+            one = run()
+            if index >= 0:
+                took[name].append(one)
+
+    def ratio(above: str, below: str) -> dict[str, float]:
+        pairs = list(zip(took[above], took[below], strict=True))
+        return {
+            "seconds": statistics.median(a.seconds / b.seconds for a, b in pairs),
+            "cpu_seconds": statistics.median(a.cpu_seconds / b.cpu_seconds for a, b in pairs),
+        }
+
+    return {
+        "seconds_to_first_page": statistics.median(one.seconds for one in took["page"]),
+        "seconds_first_img2img_with_imports_and_loading": statistics.median(
+            one.seconds for one in took["first_picture"]
+        ),
+        "start": {name: ratio(*pair) for name, pair in ratios.items()},
+        "starts": runs,
+    }
+
+
+def start_to_first_page(root: Path) -> Took:
+    """From `python app.py` to the first 200 answer."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     begin = time.perf_counter()
     app = subprocess.Popen(
         [sys.executable, "app.py", "--port", str(port)],
-        cwd=ROOT,
+        cwd=root,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+    process = psutil.Process(app.pid)
     try:
         while time.perf_counter() - begin < 120:
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as reply:
                     if reply.status == 200:
-                        return time.perf_counter() - begin
+                        used = process.cpu_times()
+                        return Took(time.perf_counter() - begin, used.user + used.system)
             except (urllib.error.URLError, ConnectionError):
                 time.sleep(0.02)
         raise TimeoutError("the page did not come up within two minutes")
@@ -85,11 +134,13 @@ def start_to_first_page() -> float:
         app.wait(30)
 
 
-def run_python(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ
-    )
-    return done.stdout.split()[-1]
+def run_python(code: str, root: Path) -> Took:
+    """A new process from its start to its end."""
+    before, begin = psutil.Process().cpu_times(), time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True)
+    seconds, after = time.perf_counter() - begin, psutil.Process().cpu_times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return Took(seconds, used)
 
 
 def paired(runs: int) -> tuple[list[float], list[float]]:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 SCRIPT = """
 import threading, time
-from backend.lazy_import import import_module_locked
+from backend.lazy_import import diffusers_class
 failures = []
 def ask(delay):
     time.sleep(delay)
     try:
-        import_module_locked("diffusers").AutoencoderKL
+        diffusers_class("AutoencoderKL").from_config
     except Exception as error:
         failures.append(error)
 threads = [threading.Thread(target=ask, args=(delay,)) for delay in (0, 0.02, 0.1, 0.3)]
@@ -23,12 +23,37 @@ assert not failures, failures
 """
 
 
-def test_several_threads_at_once() -> None:
+def run(script: str) -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", script],
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert ran.returncode == 0, ran.stderr
+
+
+def test_several_threads_at_once() -> None:
+    run(SCRIPT)
+
+
+COLLECTIONS = """
+import gc
+from backend.lazy_import import diffusers_class, garbage_collection_paused
+counted = []
+gc.callbacks.append(lambda phase, info: counted.append(info["generation"]) if phase == "start" else None)
+import torch
+before = counted.count(2)
+diffusers_class("AutoencoderKL")
+assert before and counted.count(2) == before, (before, counted.count(2))
+assert gc.isenabled()
+gc.disable()
+with garbage_collection_paused():
+    pass
+assert not gc.isenabled(), "the owner's choice"
+"""
+
+
+def test_no_garbage_is_collected_while_diffusers_is_imported() -> None:
+    run(COLLECTIONS)

@@ -23,7 +23,7 @@ from backend.device.queue import DeviceQueue
 from backend.errors import ModelUnavailableError, OutOfMemoryError
 from backend.events import Downloading
 from backend.families import VaeConfigStub, components_left_out
-from backend.lazy_import import import_module_locked
+from backend.lazy_import import diffusers_class
 from backend.message import Message, join, literal
 from backend.models import ModelSpec
 from backend.settings import LOW_MEMORY, Settings
@@ -283,20 +283,19 @@ class Loader:
         self._complete.update(wanted)
 
     def _load_vae(self, spec: ModelSpec, tiny: bool) -> Any:
-        diffusers = import_module_locked("diffusers")
-        AutoencoderKL, AutoencoderTiny = diffusers.AutoencoderKL, diffusers.AutoencoderTiny  # noqa: N806 - classes
+        kind = diffusers_class("AutoencoderTiny" if tiny else "AutoencoderKL")
         part = _vae_part(tiny)
         arguments: dict[str, Any] = {"dtype": self.dtype(spec, part), "use_safetensors": True}
         files = files_of(spec, part)
         if tiny:
-            vae = AutoencoderTiny.from_pretrained(str(folder(files)), **arguments)
+            vae = kind.from_pretrained(str(folder(files)), **arguments)
         elif spec.is_checkpoint and spec.vae_repository is None:
-            vae = AutoencoderKL.from_single_file(files.repository, **_checkpoint(arguments, spec, "vae"))
+            vae = kind.from_single_file(files.repository, **_checkpoint(arguments, spec, "vae"))
         else:
             where, subfolder = str(folder(files)), files.subfolder or None
-            config = AutoencoderKL.load_config(where, subfolder=subfolder)
+            config = kind.load_config(where, subfolder=subfolder)
             arguments["dtype"] = self._forced_upcast(spec, config) or arguments["dtype"]
-            vae = AutoencoderKL.from_pretrained(where, subfolder=subfolder, **arguments)
+            vae = kind.from_pretrained(where, subfolder=subfolder, **arguments)
         return self._moved(vae.eval().requires_grad_(False))
 
     def _forced_upcast(self, spec: ModelSpec, config: Mapping[str, Any]) -> torch.dtype | None:
@@ -313,7 +312,7 @@ class Loader:
         return wider
 
     def _load_denoiser(self, spec: ModelSpec, dtype: torch.dtype) -> Any:
-        family = getattr(import_module_locked("diffusers"), spec.pipeline)
+        family = diffusers_class(spec.pipeline)
         arguments: dict[str, Any] = {
             "vae": None,
             **components_left_out(spec),

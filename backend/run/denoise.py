@@ -19,7 +19,7 @@ from backend.errors import NonFiniteError, OutOfMemoryError
 from backend.events import StageStarted, Step, Waiting
 from backend.job import SCHEDULERS, ResolvedJob
 from backend.latents import preview
-from backend.lazy_import import import_module_locked
+from backend.lazy_import import diffusers_class
 from backend.message import Message, join
 from backend.report import Cost, StageReport
 from backend.run.context import ExecutionContext, Notify, waiting
@@ -235,9 +235,7 @@ def _step_callback(
 
 def _scheduler(original: Any, name: str) -> Any:
     """A fresh scheduler for each run: several keep state, and a run must not feel the one before."""
-    kind = (
-        type(original) if name == "default" else getattr(import_module_locked("diffusers"), SCHEDULERS[name])
-    )
+    kind = type(original) if name == "default" else diffusers_class(SCHEDULERS[name])
     # Stable Diffusion was never run with PNDM's Runge-Kutta start, which takes up to three times the steps.
     known = {"skip_prk_steps": True} if name == "PNDM" else {}
     return _with_timesteps_on_the_host(kind.from_config(original.config, **known))

@@ -9,22 +9,21 @@ from typing import Any
 
 import torch
 
-from backend.lazy_import import import_module_locked
+from backend.lazy_import import diffusers_class
 from backend.models import ModelSpec
 
 
 def random_vae(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Any:
     """An AutoencoderKL of the model's architecture with random weights: the same work, not the same pictures."""
-    AutoencoderKL = import_module_locked("diffusers").AutoencoderKL  # noqa: N806 - a class
-
+    kind = diffusers_class("AutoencoderKL")
     folder = Path(spec.repository) / "vae"
     torch.manual_seed(0)
     with torch.device("meta" if device.type == "meta" else "cpu"):
         if folder.is_dir():
-            vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder))
+            vae = kind.from_config(kind.load_config(folder))
         else:
             channels = spec.vae_block_out_channels
-            vae = AutoencoderKL(
+            vae = kind(
                 block_out_channels=channels,
                 down_block_types=("DownEncoderBlock2D",) * len(channels),
                 up_block_types=("UpDecoderBlock2D",) * len(channels),
