@@ -16,9 +16,11 @@ from backend.events import Result
 from backend.job import Job, VaeOptions, vae_modes
 from backend.models import BUILTIN, MODELS, SD_V1, SD_V2, SDXL
 from backend.models.local import local_model, parse_model_path
+from backend.run.model_downloads import PARTS
 from backend.settings import Settings, read_settings
 from backend.studio import Studio
 from tests.factories import _sd, tiny_model
+from tests.hubbing import Hub, hub_here
 from tests.original import save_checkpoint
 
 
@@ -170,3 +172,26 @@ def test_a_checkpoint_alone_without_the_hub_says_what_is_missing(tmp_path: Path)
     ) as caught:
         Loader(Settings(device="cpu")).denoiser(spec)
     assert str(tmp_path / "lonely") in caught.value.hint
+
+
+def test_a_checkpoint_s_configs_come_from_the_hub_before_the_device_waits_for_them(tmp_path: Path) -> None:
+    tiny_model("sd", tmp_path / "theirs")
+    pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(tmp_path / "theirs", dtype=torch.float32)
+    save_checkpoint(pipeline, tmp_path / "mine.safetensors")
+    spec = local_model("mine", tmp_path / "mine.safetensors")
+    files = {
+        path.relative_to(tmp_path / "theirs").as_posix(): path.read_bytes()
+        for path in (tmp_path / "theirs").rglob("*")
+        if path.is_file()
+    }
+    hub = Hub({SD_V1.repository: files})
+    loader = Loader(Settings(device="cpu"))
+    with hub_here(hub, tmp_path):
+        assert len(loader.missing(spec, PARTS)) == 1, "for VAE and denoiser together"
+        loader.fetch(spec, PARTS, lambda _: None)
+        assert not loader.missing(spec, PARTS)
+        assert not hub.sent, "no weights were taken"
+        hub.asked.clear()
+        loader.vae(spec)
+        loader.denoiser(spec)
+        assert not hub.asked, "loading holds the device's place, so it asks no network"

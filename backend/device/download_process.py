@@ -28,7 +28,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from backend.device.hub import HubFiles, choose, network_error
+from backend.device.hub import HubFiles, network_error
 from backend.device.load_errors import DamagedError, kind_of
 
 _AT_ONCE = 4
@@ -78,7 +78,7 @@ def fetch(files: HubFiles, report: Report) -> None:
     constants.DOWNLOAD_CHUNK_SIZE = _CHUNK_BYTES
     info = HfApi().model_info(files.repository, revision=files.revision, files_metadata=True)
     commit = str(info.sha)
-    wanted = set(choose([file.rfilename for file in info.siblings or ()], files.variant, files.subfolder))
+    wanted = set(files.choose(file.rfilename for file in info.siblings or ()))
     missing = [
         _File(files.repository, commit, file)
         for file in info.siblings or ()

@@ -7,6 +7,7 @@ mean. What is loaded is a folder of the hub's cache, so that loading never asks 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -45,10 +46,16 @@ class HubFiles:
     subfolder: str | None
     """"" means the top folder alone, None a whole pipeline without its VAE and what works on pixels."""
     variant: str | None
+    weights: bool = True
+    """False: configs and tokenizers alone, those of a whole pipeline with its VAE."""
 
     @property
     def is_local(self) -> bool:
         return Path(self.repository).exists()
+
+    def choose(self, names: Iterable[str]) -> list[str]:
+        """Of a repository's files those that are read: see `choose`."""
+        return choose(names, self.variant, self.subfolder) if self.weights else choose_configs(names)
 
 
 def files_of(spec: ModelSpec, part: Part) -> HubFiles:
@@ -70,6 +77,19 @@ def files_of(spec: ModelSpec, part: Part) -> HubFiles:
         repository, subfolder = spec.tiny_vae, ""
     variant = spec.variant if repository == spec.repository else None
     return HubFiles(repository, revision_of(spec, repository), subfolder, variant)
+
+
+def configs_beside(spec: ModelSpec) -> Path:
+    """The folder of a checkpoint's name next to it, which may hold its configs and tokenizer in diffusers' format."""
+    return Path(spec.repository).with_suffix("")
+
+
+def config_files(spec: ModelSpec) -> HubFiles | None:
+    """What a checkpoint, which holds weights only, needs of the hub; None if nothing, as any other model."""
+    if not spec.is_checkpoint or spec.config_repository is None or configs_beside(spec).is_dir():
+        return None
+    repository = spec.config_repository
+    return HubFiles(repository, revision_of(spec, repository), None, None, weights=False)
 
 
 def folder(files: HubFiles) -> Path:
@@ -114,6 +134,20 @@ def choose(names: Iterable[str], variant: str | None, subfolder: str | None) -> 
     return sorted(chosen)
 
 
+def choose_configs(names: Iterable[str]) -> list[str]:
+    """Of a repository's files the configs and tokenizers of a pipeline with its VAE."""
+    paths = map(PurePosixPath, names)
+    left_out = set(_LEFT_OUT) - {"vae"}
+    return sorted(
+        str(path)
+        for path in paths
+        if len(path.parts) <= 2
+        and path.parts[0] not in left_out
+        and path.suffix in _CONFIGS
+        and ".index." not in path.name
+    )
+
+
 def _stem(path: PurePosixPath) -> str:
     """`model.fp16` of `model.fp16-00001-of-00002.safetensors` and of `model.safetensors.index.fp16.json`."""
     name = path.name.removesuffix(".json").replace(".safetensors.index", "").removesuffix(".safetensors")
@@ -138,7 +172,7 @@ def is_complete(files: HubFiles) -> bool:
         place = folder(files)
     except errors.LocalEntryNotFoundError:
         return False
-    names = choose(_names(place), files.variant, files.subfolder)
+    names = files.choose(_names(place))
     try:
         return all(_has_component(place, names, *one) for one in _components(place, files))
     except (OSError, ValueError, AttributeError, TypeError):
@@ -150,14 +184,15 @@ def _names(place: Path) -> list[str]:
 
 
 def _components(place: Path, files: HubFiles) -> Iterator[tuple[str, bool]]:
-    """(folder, whether it is a network with weights)"""
+    """(folder, whether its weights are wanted)"""
     if files.subfolder is not None:
         yield files.subfolder, True
         return
     for name, made_of in json.loads((place / "model_index.json").read_bytes()).items():
-        if name in _LEFT_OUT or not isinstance(made_of, list) or not made_of[-1]:
+        is_read = name not in _LEFT_OUT or (name == "vae" and not files.weights)
+        if not is_read or not isinstance(made_of, list) or not made_of[-1]:
             continue
-        yield name, not any(word in made_of[-1] for word in ("Tokenizer", "Scheduler"))
+        yield name, files.weights and not any(word in made_of[-1] for word in ("Tokenizer", "Scheduler"))
 
 
 def _has_component(place: Path, names: Iterable[str], subfolder: str, is_network: bool) -> bool:
@@ -204,30 +239,57 @@ def hub_listing(files: HubFiles) -> Mapping[str, int] | None:
     return {file.rfilename: file.size or 0 for file in info.siblings or ()}
 
 
-def repository_bytes(spec: ModelSpec, listing: Listing = local_listing) -> Mapping[str, int] | None:
-    """Bytes of the weights that a model reads from the disk, by component ("unet", "text_encoder", …, "vae").
+def weight_bytes(
+    spec: ModelSpec,
+    parts: Iterable[Part],
+    listing: Listing = local_listing,
+    dtype_bytes: int | None = None,
+) -> Mapping[str, int] | None:
+    """Bytes of the weights of a model's parts, by component ("unet", "text_encoder", …, "vae").
 
-    As stored: a file in float32 takes half of that in memory when it is loaded in half precision. A single-file
-    checkpoint is the one component "checkpoint". None if a part of it cannot be known: with `local_listing` until it
-    is downloaded, with `hub_listing` if the hub does not answer.
+    With `dtype_bytes` as they will lie in memory with floats of so many bytes, where all of a part is on this computer,
+    else as stored. A single-file checkpoint is the one component "checkpoint". None if a part cannot be known: with
+    `local_listing` until it is downloaded, with `hub_listing` if the hub does not answer.
     """
     sizes: dict[str, int] = defaultdict(int)
-    if spec.is_checkpoint:
-        sizes["checkpoint"] = Path(spec.repository).stat().st_size
-    parts: tuple[Part, ...] = ("denoiser", "VAE")
     for part in parts:
         files = files_of(spec, part)
-        if files.is_local and Path(files.repository).is_file():
-            continue
-        listed = listing(files)
+        is_file = Path(files.repository).is_file()
+        if is_file and part != "denoiser":
+            continue  # counted with it
+        is_here = is_complete(files)
+        listed = local_listing(files) if is_here else listing(files)
         if listed is None:
             return None
-        weights = [n for n in choose(listed, files.variant, files.subfolder) if n.endswith(".safetensors")]
-        for name in weights:
-            sizes["vae" if part == "VAE" else name.partition("/")[0]] += listed[name]
+        names = list(listed) if is_file else files.choose(listed)
+        weights = [name for name in names if name.endswith(".safetensors")]
         if not weights:
             return None
+        for name in weights:
+            component = "checkpoint" if is_file else "vae" if part == "VAE" else name.partition("/")[0]
+            if dtype_bytes is None or not is_here:
+                sizes[component] += listed[name]
+            else:
+                place = Path(files.repository).parent if is_file else folder(files)
+                sizes[component] += loaded_bytes(place / name, dtype_bytes)
     return dict(sizes)
+
+
+def loaded_bytes(file: Path, dtype_bytes: int) -> int:
+    """What a safetensors file takes once loaded with floats of `dtype_bytes`.
+
+    Reads its header only (https://github.com/huggingface/safetensors#format).
+    """
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(length))
+    header.pop("__metadata__", None)
+    size = 0
+    for tensor in header.values():
+        begin, end = tensor["data_offsets"]
+        floats = str(tensor["dtype"]).startswith(("F", "BF"))
+        size += math.prod(tensor["shape"]) * dtype_bytes if floats else end - begin
+    return size
 
 
 def network_error() -> type[Exception]:

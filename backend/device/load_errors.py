@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Literal
 
-from backend.device.availability import hub_answers
+from backend.device import hub
 from backend.device.hub import network_error
 from backend.errors import ModelUnavailableError, OutOfMemoryError
 from backend.message import literal
@@ -91,6 +90,14 @@ def unavailable(spec: ModelSpec, kind: Kind) -> ModelUnavailableError:
                 "Please try again later; a proxy or a virus scanner between here and the hub may change files.",
                 model=model,
             )
+    if hub.config_files(spec) is not None:
+        return ModelUnavailableError(
+            "{model} is a single file with weights only; its configs and tokenizer come from the model hub, "
+            "which cannot be reached.",
+            "Put them into a folder {folder} in diffusers' format, or try again later.",
+            model=model,
+            folder=str(hub.configs_beside(spec)),
+        )
     return ModelUnavailableError(
         "{model} is not on this computer yet, and the model hub cannot be reached.",
         "Please choose the built-in model, or try again later.",
@@ -115,16 +122,8 @@ def map_load_errors(spec: ModelSpec, load: Callable[[], Any]) -> Any:
 
 def _local_failure(spec: ModelSpec, error: Exception) -> ModelUnavailableError:
     """Files that are missing or cannot be read."""
-    beside = Path(spec.repository).with_suffix("")
-    if spec.is_checkpoint and not beside.is_dir() and not hub_answers():
-        return ModelUnavailableError(
-            "{model} is a single file with weights only; its configs and tokenizer come from the model hub, "
-            "which cannot be reached.",
-            "Put them into a folder {folder} in diffusers' format, or try again later.",
-            model=spec.title_message,
-            folder=str(beside),
-        )
-    if spec.is_local:
+    configs = hub.config_files(spec)
+    if spec.is_local and (configs is None or hub.is_complete(configs)):
         return ModelUnavailableError(
             "The files of {model} in {folder} are missing or damaged.",
             literal(str(error)[:200]),

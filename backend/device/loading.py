@@ -12,12 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backend.device.availability import hub_answers, on_zero_gpu, pick_device
+from backend.device.availability import on_zero_gpu, pick_device
 from backend.device.downloads import DownloadError, Downloads, Progress
-from backend.device.hub import HubFiles, Part, files_of, folder, is_complete
+from backend.device.hub import (
+    HubFiles,
+    Part,
+    config_files,
+    configs_beside,
+    files_of,
+    folder,
+    is_complete,
+    weight_bytes,
+)
 from backend.device.load_errors import map_load_errors, map_out_of_memory, unavailable
 from backend.device.measure import current_device, empty_device_cache, free_bytes, free_ram
-from backend.device.offload import Offload, choose_offload, denoiser_files, weight_sizes
+from backend.device.offload import Offload, choose_offload
 from backend.device.precision import dtype_name, next_wider_dtype, pick_dtype
 from backend.device.queue import DeviceQueue
 from backend.errors import ModelUnavailableError, OutOfMemoryError
@@ -232,11 +241,16 @@ class Loader:
         Raises:
             UnsupportedVAEError: there is no tiny VAE for this model.
         """
-        wanted = []
+        wanted: list[HubFiles] = []
         for part in parts:
-            if (spec.name, part) in self._parts or (spec.is_checkpoint and part == "denoiser"):
+            if (spec.name, part) in self._parts:
                 continue
             files = files_of(spec, part)
+            if Path(files.repository).is_file():
+                configs = config_files(spec)
+                if configs is None or configs in wanted:
+                    continue
+                files = configs
             if files not in self._complete and is_complete(files):
                 self._complete.add(files)
             if files not in self._complete:
@@ -320,7 +334,7 @@ class Loader:
             "use_safetensors": True,
         }
         where = spec.repository if spec.is_checkpoint else str(folder(files_of(spec, "denoiser")))
-        chosen = self._choose_offload(spec, denoiser_files(spec, Path(where)), dtype)
+        chosen = self._choose_offload(spec, dtype)
         if spec.is_checkpoint:
             pipeline = family.from_single_file(where, **_checkpoint(arguments, spec))
         else:
@@ -330,13 +344,14 @@ class Loader:
         with current_device(self.device):
             return self._placed(pipeline, chosen)
 
-    def _choose_offload(self, spec: ModelSpec, files: list[Path], dtype: torch.dtype) -> Offload:
-        """Raises OutOfMemoryError if the weights in `files` fit neither the device nor this computer's memory."""
+    def _choose_offload(self, spec: ModelSpec, dtype: torch.dtype) -> Offload:
+        """Raises OutOfMemoryError if the denoiser fits neither the device nor this computer's memory."""
         if on_zero_gpu():
             return Offload(
                 "none"
             )  # what is free in this process says nothing about the card that will be lent
-        chosen, reason = self.plan_offload(spec, weight_sizes(files, dtype.itemsize))
+        sizes = weight_bytes(spec, ["denoiser"], dtype_bytes=dtype.itemsize)
+        chosen, reason = self.plan_offload(spec, sizes or {})
         if chosen is None:
             raise OutOfMemoryError(
                 "{model} is too large for this computer.",
@@ -374,15 +389,17 @@ def _checkpoint(arguments: dict[str, Any], spec: ModelSpec, part: str | None = N
     """`from_single_file` calls the dtype by its old name, and picks the file format itself.
 
     A checkpoint holds weights only. Configs and tokenizer come from a folder of its name next to it, in diffusers'
-    format, where there is one, else from the hub (or its cache).
+    format, where there is one, else from the hub's cache: no network is asked while the device waits.
+
+    Raises:
+        huggingface_hub.errors.LocalEntryNotFoundError: they are in neither.
     """
-    beside = Path(spec.repository).with_suffix("")
+    configs = config_files(spec)
+    place = configs_beside(spec) if configs is None else folder(configs)
     known = {name: value for name, value in arguments.items() if name not in ("dtype", "use_safetensors")}
     known["torch_dtype"] = arguments["dtype"]
-    if beside.is_dir():
-        place = {"subfolder": part} if part else {}
-        return known | place | {"config": str(beside), "local_files_only": True}
-    return known | {"local_files_only": not hub_answers()}
+    subfolder = {"subfolder": part} if part else {}
+    return known | subfolder | {"config": str(place), "local_files_only": True}
 
 
 def _weight_bytes(held: Any) -> int:

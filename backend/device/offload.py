@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from backend.device import hub
 from backend.device.measure import SAFE_SHARE
 from backend.message import Message, join
-from backend.models import ModelSpec
 from backend.settings import LOW_MEMORY
 from backend.units import size
 
@@ -67,29 +61,3 @@ def choose_offload(
             reason, Message("To spare this computer's memory, which makes it slower, none are pinned there.")
         )
     return Offload("group", low_ram), reason
-
-
-def weight_sizes(files: Iterable[Path], dtype_bytes: int) -> dict[str, int]:
-    """Bytes that safetensors files take once loaded with floats of `dtype_bytes`, by the folder that they lie in.
-
-    Reads their headers only (https://github.com/huggingface/safetensors#format).
-    """
-    sizes: dict[str, int] = defaultdict(int)
-    for file in files:
-        with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            header = json.loads(opened.read(length))
-        header.pop("__metadata__", None)
-        for tensor in header.values():
-            begin, end = tensor["data_offsets"]
-            floats = str(tensor["dtype"]).startswith(("F", "BF"))
-            sizes[file.parent.name] += math.prod(tensor["shape"]) * dtype_bytes if floats else end - begin
-    return dict(sizes)
-
-
-def denoiser_files(spec: ModelSpec, where: Path) -> list[Path]:
-    """The weights that the model's pipeline reads, without its VAE; `where` is its folder or its single file."""
-    if where.is_file():
-        return [where]
-    names = [file.relative_to(where).as_posix() for file in where.glob("*/*.*")]
-    return [where / name for name in hub.choose(names, spec.variant, None) if name.endswith(".safetensors")]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 
 from backend.device.availability import hub_answers
-from backend.device.hub import Listing, files_of, folder, hub_listing, local_listing, repository_bytes
-from backend.device.offload import denoiser_files, weight_sizes
+from backend.device.hub import hub_listing, local_listing, weight_bytes
 from backend.doctor.finding import Finding, Status
 from backend.job import VaeOptions
 from backend.message import Message, join, literal, mode_name
-from backend.models import ModelSpec
 from backend.placement.fit import DIRECTIONS
 from backend.remote.endpoints import display_host
 from backend.request import StageRequest
@@ -40,7 +37,9 @@ def models(studio: Studio) -> Iterator[Finding]:
             first = studio.planner.candidates(request)[0]
             stages[direction] = (first.mode, first.reason)
         state = studio.planner.device_state(spec)
-        sizes = _denoiser_bytes(studio, spec, listing)
+        # Of what is not here, as the hub stores it.
+        itemsize = studio.loader.dtype(spec).itemsize
+        sizes = weight_bytes(spec, ["denoiser"], listing, itemsize)
         offload, placing = (None, Message("")) if sizes is None else studio.loader.plan_offload(spec, sizes)
         figures = {
             "downloaded": here,
@@ -67,15 +66,6 @@ def models(studio: Studio) -> Iterator[Finding]:
         )
         fits = sizes is None or offload is not None
         yield Finding(f"model: {spec.name}", "ok" if fits else "note", join(message, placing), figures)
-
-
-def _denoiser_bytes(studio: Studio, spec: ModelSpec, listing: Listing) -> Mapping[str, int] | None:
-    """By component: as they will lie in memory, or, of what is not here, as the hub stores them; None if unknown."""
-    if studio.is_here(spec):
-        where = Path(spec.repository) if spec.is_checkpoint else folder(files_of(spec, "denoiser"))
-        return weight_sizes(denoiser_files(spec, where), studio.loader.dtype(spec).itemsize)
-    stored = repository_bytes(spec, listing)
-    return stored and {name: size for name, size in stored.items() if name != "vae"}
 
 
 def endpoints(studio: Studio) -> Iterator[Finding]:

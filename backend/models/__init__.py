@@ -80,6 +80,8 @@ class ModelSpec:
     extra_steps: int = 0
     """Steps that the model's own scheduler takes beyond those asked for."""
     available: bool = True
+    config_repository: str | None = None
+    """Of a checkpoint: the hub repository in diffusers' format that its configs and tokenizer come from."""
     revision: str | None = None
     """Commit, tag or branch of `repository`; None follows the lock file (see backend/device/hub.py), else main."""
 

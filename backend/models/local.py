@@ -126,7 +126,7 @@ def _from_checkpoint(name: str, file: Path) -> ModelSpec:
     )
     for prefix, family in prefixes:
         if any(tensor.startswith(prefix) for tensor in names):
-            return _local(family, name, file)
+            return replace(_local(family, name, file), config_repository=family.repository)
     raise BadSettingError(
         "{file} is not a whole Stable Diffusion checkpoint.",
         "It must hold the text encoder, the denoiser and the VAE; Flux needs a folder in diffusers' format.",

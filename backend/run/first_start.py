@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from backend.device.availability import wanted_model
-from backend.device.measure import total_bytes
-from backend.job import VaeOptions
+from backend.device.loading import Loader
 from backend.models import ModelSpec
-from backend.request import StageRequest
 from backend.run.context import ExecutionContext
 from backend.run.model_downloads import OWNER, PARTS
 
@@ -31,17 +29,16 @@ def look_for_better(context: ExecutionContext, retry: Callable[[], bool]) -> Non
         while (weights := downloads.measure(wanted)) is None:
             if not retry():
                 return
-        if _fits(wanted, weights, context):
+        if _fits(wanted, weights, context.loader):
             downloads.offered = wanted
     finally:
         downloads.looking = False
 
 
-def _fits(spec: ModelSpec, weights: int, context: ExecutionContext) -> bool:
-    """Whether a GPU here holds the weights and, beside them, the leanest exact VAE stage at the model's own size."""
-    device = context.loader.device
-    if device.type == "cpu":
+def _fits(spec: ModelSpec, sizes: Mapping[str, int], loader: Loader) -> bool:
+    """Whether weights of `sizes` bytes by component would be loaded onto a GPU here as the owner wants it, all of them
+    unless `--low-memory` was given: by the rule that loading itself goes by."""
+    if loader.device.type == "cpu":
         return False
-    stage = StageRequest("decode", spec, spec.native_size, spec.native_size, VaeOptions("streamed"))
-    expected = context.planner.expect(stage, "streamed")
-    return weights + (expected.least_bytes or expected.peak_bytes or 0) <= total_bytes(device)
+    chosen, _ = loader.plan_offload(spec, sizes)
+    return chosen is not None and chosen.low_memory == loader.settings.low_memory

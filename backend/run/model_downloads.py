@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -82,9 +83,9 @@ class ModelDownloads:
                 return replace(seen, status="running", asked_by=frozenset(run.asked_by))
         return replace(seen, speed=seen.speed or self._loader.downloads.last_speed)
 
-    def measure(self, spec: ModelSpec) -> int | None:
-        """How many bytes the model's weights are, as the hub says; None if it does not. Waits for the network."""
-        sizes = hub.repository_bytes(spec, hub.hub_listing)
+    def measure(self, spec: ModelSpec) -> Mapping[str, int] | None:
+        """Bytes of the model's weights by component, as the hub says; None if it does not. Waits for the network."""
+        sizes = hub.weight_bytes(spec, PARTS, hub.hub_listing)
         if sizes is None:
             return None
         total = sum(sizes.values())
@@ -92,7 +93,7 @@ class ModelDownloads:
             seen = self._seen[spec.name, PARTS]
             if seen.total is None:  # else a download has said it, and exactly
                 self._seen[spec.name, PARTS] = replace(seen, total=total)
-        return total
+        return sizes
 
     def start(self, spec: ModelSpec, who: str, parts: tuple[Part, ...] = PARTS) -> None:
         """Fetch a model for `who`, or let `who` join those who wait for it."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from backend.device import hub
-from backend.device.hub import HubFiles, Part, choose, files_of, is_complete, repository_bytes
+from backend.device.hub import HubFiles, Part, choose, files_of, is_complete, weight_bytes
 from backend.models import (
     BUILTIN,
     FLUX,
@@ -25,6 +25,7 @@ from backend.models import (
     ModelSpec,
     revisions,
 )
+from backend.run.model_downloads import PARTS
 from tests.hub_listings import LISTINGS
 from tests.hubbing import COMMIT, Hub, hub_here, serve
 
@@ -74,7 +75,7 @@ def test_the_variant_is_preferred_and_split_weights_are_whole() -> None:
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_the_bytes_of_a_model_s_weights(spec: ModelSpec, gigabytes: float) -> None:
-    sizes = repository_bytes(spec, listed)
+    sizes = weight_bytes(spec, PARTS, listed)
     assert sizes is not None and sum(sizes.values()) / 1e9 == pytest.approx(gigabytes, rel=0.01)
     denoiser = "transformer" if spec is FLUX else "unet"
     assert max(sizes, key=lambda name: sizes[name]) == denoiser and sizes["vae"] < sizes[denoiser]
@@ -82,10 +83,10 @@ def test_the_bytes_of_a_model_s_weights(spec: ModelSpec, gigabytes: float) -> No
 
 def test_the_bytes_are_known_here_only_of_what_is_here(tmp_path: Path) -> None:
     with hub_here(Hub({}), tmp_path):
-        assert repository_bytes(SD_V1) is None
-        assert repository_bytes(SD_V1, hub.hub_listing) is None, "not on this hub"
-    assert repository_bytes(SD_V1, hub.hub_listing) is None, "the hub is switched off"
-    sizes = repository_bytes(BUILTIN)
+        assert weight_bytes(SD_V1, PARTS) is None
+        assert weight_bytes(SD_V1, PARTS, hub.hub_listing) is None, "not on this hub"
+    assert weight_bytes(SD_V1, PARTS, hub.hub_listing) is None, "the hub is switched off"
+    sizes = weight_bytes(BUILTIN, PARTS)
     assert sizes is not None and set(sizes) == {"text_encoder", "unet", "vae"}
     assert sum(sizes.values()) == sum(
         path.stat().st_size for path in Path(BUILTIN.repository).rglob("*.safetensors")
@@ -93,7 +94,7 @@ def test_the_bytes_are_known_here_only_of_what_is_here(tmp_path: Path) -> None:
     single = tmp_path / "mine.safetensors"
     single.write_bytes(bytes(1000))
     mine = replace(SD_V1, repository=str(single), vae_repository=None)
-    assert repository_bytes(mine) == {"checkpoint": 1000}
+    assert weight_bytes(mine, PARTS) == {"checkpoint": 1000}
 
 
 def test_the_bytes_come_from_the_hub_s_listing(tmp_path: Path) -> None:
@@ -105,8 +106,8 @@ def test_the_bytes_come_from_the_hub_s_listing(tmp_path: Path) -> None:
         }
     )
     with hub_here(served, tmp_path):
-        assert repository_bytes(SD_V1, hub.hub_listing) == {"unet": 700, "vae": 300}
-        assert repository_bytes(SD_V2, hub.hub_listing) is None, "part of it is unknown"
+        assert weight_bytes(SD_V1, PARTS, hub.hub_listing) == {"unet": 700, "vae": 300}
+        assert weight_bytes(SD_V2, PARTS, hub.hub_listing) is None, "part of it is unknown"
 
 
 def in_the_cache(home: Path, repository: str, names: dict[str, str]) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from backend.device.hub import loaded_bytes, weight_bytes
 from backend.device.loading import Loader
-from backend.device.offload import choose_offload, denoiser_files, weight_sizes
+from backend.device.offload import choose_offload
 from backend.models import BUILTIN
 from backend.settings import LOW_MEMORY, Settings
 
@@ -58,14 +59,14 @@ def test_one_memory_for_all_is_either_enough_or_not(device: str) -> None:
 
 def test_sizes_are_those_of_the_loaded_weights() -> None:
     """As counted from headers, for the files that a pipeline without its VAE reads."""
-    files = denoiser_files(BUILTIN, Path(BUILTIN.repository))
-    assert {file.parent.name for file in files} == {"unet", "text_encoder"}
+    sizes = weight_bytes(BUILTIN, ["denoiser"], dtype_bytes=torch.float32.itemsize)
+    assert sizes is not None and set(sizes) == {"unet", "text_encoder"}
     pipeline = Loader(Settings(device="cpu")).denoiser(BUILTIN)
-    sizes = weight_sizes(files, torch.float32.itemsize)
     for name in ("unet", "text_encoder"):
         held = sum(p.numel() * p.element_size() for p in getattr(pipeline, name).parameters())
         assert sizes[name] == pytest.approx(held, rel=0.01)
-    assert weight_sizes(files, 2)["unet"] == sizes["unet"] // 2
+    half = weight_bytes(BUILTIN, ["denoiser"], dtype_bytes=2)
+    assert half is not None and half["unet"] == sizes["unet"] // 2
 
 
 def test_whole_numbers_keep_their_size(tmp_path: Path) -> None:
@@ -79,4 +80,4 @@ def test_whole_numbers_keep_their_size(tmp_path: Path) -> None:
     file = tmp_path / "text_encoder" / "model.safetensors"
     file.parent.mkdir()
     file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(56))
-    assert weight_sizes([file], 2) == {"text_encoder": 32 + 12}
+    assert loaded_bytes(file, 2) == 32 + 12

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import requests
@@ -16,13 +15,13 @@ import torch
 from PIL import Image
 from starlette.applications import Starlette
 
-from backend.device import availability
+from backend.device import availability, loading
+from backend.device.loading import Loader
 from backend.errors import Cancelled, ModelUnavailableError
 from backend.events import Downloading, Result
 from backend.job import Job, VaeOptions
 from backend.models import BUILTIN, SD_V1
 from backend.run import first_start
-from backend.run.context import ExecutionContext
 from backend.run.model_downloads import OWNER
 from backend.settings import Settings
 from backend.studio import Studio
@@ -201,8 +200,8 @@ def test_what_is_known_of_the_size_and_the_speed(studio: Studio, hub: Hub) -> No
     downloads = studio.downloads
     absent = downloads.state(PAINTER)
     assert (absent.total, absent.done, absent.speed, absent.seconds_left) == (None, None, None, None)
-    total = downloads.measure(PAINTER)
-    assert total is not None and downloads.state(PAINTER).total == total
+    sizes = downloads.measure(PAINTER)
+    assert sizes is not None and downloads.state(PAINTER).total == sum(sizes.values())
     assert downloads.state(PAINTER).seconds_left is None, "no speed was seen yet"
     hub.held.clear()
     hub.speed = 3_000_000
@@ -222,7 +221,7 @@ def test_what_is_known_of_the_size_and_the_speed(studio: Studio, hub: Hub) -> No
 def test_the_hub_is_asked_again_until_it_answers(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pretended card that the model fits."""
     monkeypatch.setattr(availability, "_cuda_usable", lambda _: True)
-    monkeypatch.setattr(first_start, "_fits", lambda spec, weights, context: weights == 3)
+    monkeypatch.setattr(first_start, "_fits", lambda spec, sizes, loader: sum(sizes.values()) == 3)
     studio = Studio(Settings(device="auto"))
     assert studio.default_model()[0] is BUILTIN
     hub.refuse = (500, {})
@@ -247,18 +246,24 @@ def test_nothing_is_offered_without_a_card(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "memory", "fits"),
-    [("cuda", 4.0e9, True), ("cuda", 2.2e9, False), ("cpu", 64e9, False)],
+    ("device", "free", "low_memory", "fits"),
+    [
+        ("cuda", 4.0e9, "none", True),
+        ("cuda", 2.4e9, "none", False),  # of which loading takes 85 % at most
+        ("cuda", 2.4e9, "model", True),
+        ("cpu", 64e9, "none", False),
+    ],
 )
-def test_a_model_is_offered_where_a_card_holds_it(
-    device: str, memory: float, fits: bool, monkeypatch: pytest.MonkeyPatch
+def test_a_model_is_offered_where_it_would_be_loaded_as_the_owner_wants(
+    device: str, free: float, low_memory: str, fits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(first_start, "total_bytes", lambda _: memory)
-    context = SimpleNamespace(
-        loader=SimpleNamespace(device=torch.device(device)),
-        planner=SimpleNamespace(expect=lambda *_: SimpleNamespace(least_bytes=300_000_000)),
-    )
-    assert first_start._fits(SD_V1, 2_299_913_000, cast(ExecutionContext, context)) == fits
+    """By the rule that loading itself goes by."""
+    monkeypatch.setattr(loading, "free_bytes", lambda _: free)
+    monkeypatch.setattr(loading, "free_ram", lambda: 64e9)
+    loader = Loader(Settings(device="cpu", low_memory=low_memory))
+    monkeypatch.setattr(loader, "_device", torch.device(device))
+    sizes = {"unet": 1_719_125_000, "text_encoder": 246_144_000, "vae": 334_643_000}
+    assert first_start._fits(SD_V1, sizes, loader) == fits
 
 
 def test_a_space_s_model_is_there_before_the_page(studio: Studio, hub: Hub) -> None:
