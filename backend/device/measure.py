@@ -183,7 +183,7 @@ def empty_device_cache(device: torch.device) -> None:
     if device.type == "cuda" and torch.cuda.is_initialized():
         with torch.cuda.device(device):
             torch.cuda.empty_cache()
-        torch._C._host_emptyCache()
+        empty_pinned_cache(device)
     elif device.type == "mps":
         torch.mps.empty_cache()
 
@@ -198,6 +198,14 @@ def return_freed_ram() -> None:
     except (AttributeError, OSError, TypeError):  # no such function; Windows has no such handle
         return
     malloc_trim(0)
+
+
+def empty_pinned_cache(device: torch.device) -> None:
+    """Give back what torch holds unused of this computer's memory that was pinned for a card, by default for ever."""
+    import torch
+
+    if device.type == "cuda" and torch.cuda.is_initialized():
+        torch._C._host_emptyCache()
 
 
 class _VramPeak:

@@ -12,10 +12,13 @@ from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from backend.errors import OutOfMemoryError, UnsupportedVAEError
 from backend.models import LatentSpec
 from backend.vae.streamed import Streamed, plan
+from backend.vae.streamed import arena as arena_module
+from backend.vae.streamed.arena import Arena
 from backend.vae.streamed.kernels import blocked_attention, phase_conv, upsampling_conv, winograd_conv
 from backend.vae.streamed.statistics import RunConstants, Statistics
 from backend.vae.whole import Whole
@@ -150,6 +153,28 @@ def test_every_way_of_running_gives_the_same_within_rounding(direction: str, sha
             for host in (False, True):
                 vae = Streamed(module, spec, strip_bytes=strip_bytes, recompute=recompute, host=host)
                 assert psnr(getattr(vae, direction)(given), expected) > 115, (strip_bytes, recompute, host)
+
+
+@pytest.mark.parametrize("direction", ["encode", "decode"])
+def test_host_memory_goes_back_to_the_system_when_a_run_is_over(
+    direction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then no view may hold it any more, or torch would keep what was pinned for the life of the process."""
+    module = build(**BUILTIN)
+    vae = Streamed(module, spec_of(module), host=True)
+    shape = (1, 3, 64, 64) if direction == "encode" else (1, 4, 16, 16)
+    made: list[StorageWeakRef] = []
+    begin = Arena.__init__
+
+    def watched(arena: Arena, *args: Any, **kwargs: Any) -> None:
+        begin(arena, *args, **kwargs)
+        made.append(StorageWeakRef(arena.buffer.untyped_storage()))
+
+    alive: list[bool] = []
+    monkeypatch.setattr(Arena, "__init__", watched)
+    monkeypatch.setattr(arena_module, "empty_pinned_cache", lambda _: alive.append(not made[0].expired()))
+    getattr(vae, direction)(torch.zeros(shape))
+    assert alive == [False]
 
 
 def half_formats() -> list[Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from backend.device.measure import empty_pinned_cache
 from backend.vae.streamed.statistics import RunConstants
 
 
@@ -57,6 +58,14 @@ class Arena:
         self._host = host
         self._copies = HostCopies(device) if pinned else None
         self.constants = RunConstants(device, norms)
+
+    def release(self) -> None:
+        """Give the buffer back, once nothing else holds a view of it; host memory to the system."""
+        if self._copies is not None:
+            self._copies.finish()
+        del self.buffer
+        if self._host:
+            empty_pinned_cache(self._device)
 
     def view(self, slot: Slot) -> Tensor:
         """The map (1, C, H, W) at `slot`."""
@@ -112,6 +121,11 @@ class HostCopies:
         self._to_device = torch.cuda.Stream(device)
         self._to_host = torch.cuda.Stream(device)
         self._stores: deque[torch.cuda.Event] = deque()
+
+    def finish(self) -> None:
+        """Wait for all copies."""
+        self._to_device.synchronize()
+        self._to_host.synchronize()
 
     def fetch(self, view: Tensor) -> tuple[Tensor, torch.cuda.Event]:
         """Start copying `view` to the GPU; the event is recorded when it is there."""

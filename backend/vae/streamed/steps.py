@@ -78,7 +78,8 @@ class StripPlan:
 
     @property
     def host_bytes(self) -> int:
-        """Pinned host memory."""
+        """Pinned host memory, until the run is over; torch rounds it up to a power of two, unless its setting
+        `pinned_max_round_threshold_mb` says otherwise."""
         return self.arena_bytes if self.host else 0
 
     @property

@@ -112,6 +112,12 @@ def run(chosen: StripPlan, given: Tensor, between: Callable[[], None] = lambda: 
     """
     norms = [norm for step in chosen.steps for norm in step.norms]
     arena = Arena(chosen.arena_elements, given.dtype, given.device, host=chosen.host, norms=norms)
+    result = _run_pictures(chosen, given, arena, between)
+    arena.release()
+    return result
+
+
+def _run_pictures(chosen: StripPlan, given: Tensor, arena: Arena, between: Callable[[], None]) -> Tensor:
     conv_out = chosen.steps[-1].layer.conv_out
     result = given.new_empty((len(given), conv_out.out_channels, *chosen.output_size))
     for i in range(len(given)):
