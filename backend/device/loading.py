@@ -7,7 +7,8 @@ it never takes any memory here.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,6 +187,23 @@ class Loader:
                 return None
             self._drop([denoiser])  # if it was loaded; what is left of a load that failed goes as well
             return _OFFLOADED[self._low_memory(spec)]
+
+    @contextmanager
+    def placed_as(self, spec: ModelSpec, low_memory: str) -> Iterator[None]:
+        """While inside, the model's denoiser is loaded with at least this rung of `LOW_MEMORY`."""
+        before = self._replace_low_memory(spec, low_memory)
+        try:
+            yield
+        finally:
+            self._replace_low_memory(spec, before)
+
+    def _replace_low_memory(self, spec: ModelSpec, low_memory: str | None) -> str | None:
+        with self._loading:
+            before = self._low_memory_since.pop(spec.name, None)
+            if low_memory is not None:
+                self._low_memory_since[spec.name] = low_memory
+            self._drop([(spec.name, "denoiser")])
+            return before
 
     def _save_more(self, spec: ModelSpec) -> bool:
         """Load the denoiser with the next `low_memory` from now on; False if there is none."""

@@ -77,9 +77,11 @@ def _self_test(
     large, usual = side or max(_LARGE, spec.native_size), side or spec.native_size
     checks = {
         "modes": partial(selftest.modes_agree, studio, spec, large, stop),
+        "auto": partial(selftest.auto_takes_the_faster, studio, spec, large, stop),
         "exact": partial(selftest.streamed_is_exact, studio, spec, large, stop),
         "job": partial(selftest.job_runs, studio, spec, usual, stop),
         "remote": partial(selftest.remote_agrees, studio, spec, usual, stop),
+        "low memory": partial(selftest.offloading_agrees, studio, spec, usual, stop),
     }
     for name, check in checks.items():
         raise_if_stopped(stop)

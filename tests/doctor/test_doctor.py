@@ -26,14 +26,23 @@ from backend.doctor.examine import (
 )
 from backend.doctor.finding import Finding, run_check
 from backend.doctor.places import endpoints
-from backend.doctor.selftest import job_runs, modes_agree, streamed_is_exact
+from backend.doctor.selftest import (
+    auto_takes_the_faster,
+    job_runs,
+    modes_agree,
+    offloading_agrees,
+    streamed_is_exact,
+)
 from backend.errors import BadSettingError, Cancelled
 from backend.message import Message
 from backend.models import BUILTIN
-from backend.settings import EndpointPair, Settings
+from backend.placement.choose import Candidate
+from backend.placement.learned import ExpectedCost
+from backend.settings import LOW_MEMORY, EndpointPair, Settings
 from backend.studio import Studio
 from backend.vae.modes import LOCAL_MODES
 from backend.vae.whole import Whole
+from tests.card_figures import CardFigures, CardLoader
 from tests.serving import scripted
 from ui.doctor import export, listed
 from ui.page import build_page
@@ -86,6 +95,8 @@ def test_everything_that_a_bug_report_needs_is_there(findings: list[Finding]) ->
         "builtin: whole",
         "builtin: streamed",
         "builtin: tiled",
+        "builtin: auto, encode",
+        "builtin: auto, decode",
         "builtin: exact",
         "builtin: job",
         "builtin: remote",
@@ -186,6 +197,38 @@ def test_a_job_that_ends_without_a_picture_is_a_problem(
 ) -> None:
     monkeypatch.setattr(studio, "img2img", lambda *_: iter(()))
     assert [finding.status for finding in job_runs(studio, BUILTIN, 64)] == ["problem"]
+
+
+def test_each_way_of_placing_the_denoiser_on_a_card_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    CardFigures().pretend(monkeypatch)
+    settings = Settings()
+    loader = CardLoader(settings)
+    studio = Studio(settings, loader=loader)
+    found = list(offloading_agrees(studio, BUILTIN, 64))
+    assert [finding.check.rpartition(" ")[2] for finding in found] == list(LOW_MEMORY)
+    assert {finding.status for finding in found} == {"ok"}
+    assert [chosen.low_memory for chosen in loader.placed] == list(LOW_MEMORY)
+    loader.denoiser(BUILTIN)
+    assert loader.placed[-1].low_memory == "none", "as before"
+
+
+def test_there_is_nothing_to_place_without_a_card(studio: Studio) -> None:
+    assert list(offloading_agrees(studio, BUILTIN, 64)) == []
+
+
+@pytest.mark.parametrize(
+    ("whole", "streamed", "status"), [(1.0, 1.2, "ok"), (2.0, 1.0, "note"), (None, None, "ok")]
+)
+def test_auto_that_takes_the_slower_one_is_noted(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch, whole: float, streamed: float, status: str
+) -> None:
+    measured = {
+        "whole": ExpectedCost(None, whole, whole),
+        "streamed": ExpectedCost(None, streamed, streamed),
+    }
+    monkeypatch.setattr(studio, "forecast", lambda *_: measured)
+    monkeypatch.setattr(studio.planner, "candidates", lambda _: [Candidate("whole", Message("It fits."))])
+    assert {finding.status for finding in auto_takes_the_faster(studio, BUILTIN, 64)} == {status}
 
 
 def test_a_check_that_fails_is_a_problem_of_its_own(caplog: pytest.LogCaptureFixture) -> None:

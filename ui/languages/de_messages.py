@@ -521,6 +521,10 @@ DE_MESSAGES: dict[str, str] = {
     "Difference from whole: {distance}.": "Unterschied zu „ganz“: {distance}.",
     "{model}, streamed in float32: {distance} dB from whole; {least} dB or more is rounding only.": "{model}, gestreift in float32: {distance} dB von „ganz“ entfernt; ab {least} dB ist es nur Rundung.",
     "{model}: a job ran from start to end, {done} steps in {seconds} s.": "{model}: Ein Auftrag lief von Anfang bis Ende, {done} Schritte in {seconds} s.",
+    "{model}: auto encodes {mode}. {reason}": "{model}: auto kodiert {mode}. {reason}",
+    "{model}: auto decodes {mode}. {reason}": "{model}: auto dekodiert {mode}. {reason}",
+    "{model}, --low-memory {how}: {seconds} s with loading. Difference from the first: {distance}.": "{model}, --low-memory {how}: {seconds} s mit Laden. Unterschied zum ersten: {distance}.",
+    "A stage beside it disturbed the measurement of memory.": "Eine Stufe daneben hat die Messung des Speichers gestört.",
     "{model}, decoded by this app’s own endpoint in {seconds} s. Difference from whole: {distance}.": "{model}, vom eigenen Endpunkt dieser App dekodiert in {seconds} s. Unterschied zu „ganz“: {distance}.",
     "{model}: a job ended without a picture.": "{model}: Ein Auftrag endete ohne Bild.",
     # -- fitting a model, cards, ZeroGPU

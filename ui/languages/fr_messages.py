@@ -521,6 +521,10 @@ FR_MESSAGES: dict[str, str] = {
     "Difference from whole: {distance}.": "Différence avec « entier » : {distance}.",
     "{model}, streamed in float32: {distance} dB from whole; {least} dB or more is rounding only.": "{model}, en bandes en float32 : à {distance} dB de « entier » ; à partir de {least} dB, ce n’est que l’arrondi.",
     "{model}: a job ran from start to end, {done} steps in {seconds} s.": "{model} : une tâche a tourné du début à la fin, {done} pas en {seconds} s.",
+    "{model}: auto encodes {mode}. {reason}": "{model} : auto encode {mode}. {reason}",
+    "{model}: auto decodes {mode}. {reason}": "{model} : auto décode {mode}. {reason}",
+    "{model}, --low-memory {how}: {seconds} s with loading. Difference from the first: {distance}.": "{model}, --low-memory {how} : {seconds} s avec le chargement. Différence avec le premier : {distance}.",
+    "A stage beside it disturbed the measurement of memory.": "Une étape en parallèle a perturbé la mesure de la mémoire.",
     "{model}, decoded by this app’s own endpoint in {seconds} s. Difference from whole: {distance}.": "{model}, décodé par le point d’accès de cette application en {seconds} s. Différence avec « entier » : {distance}.",
     "{model}: a job ended without a picture.": "{model} : une tâche s’est terminée sans image.",
     # -- fitting a model, cards, ZeroGPU
