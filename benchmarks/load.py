@@ -21,6 +21,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import socket
 import statistics
@@ -263,11 +264,16 @@ def run(plan: LoadPlan, folder: Path, report: Callable[[str], None] = lambda _: 
             "leavers": deeds.as_dict(),
             "kept": kept,
             "ended_by_themselves": ended,
-            "tracebacks_in_logs": sum(log.read_text().count("Traceback") for log in folder.glob("*.log")),
+            "tracebacks": [text for log in folder.glob("*.log") for text in tracebacks(log.read_text())],
         }
     finally:
         app.stop()
         endpoint.stop()
+
+
+def tracebacks(log: str) -> list[str]:
+    """Each traceback in a log: its first line, what is indented under it, and the error itself."""
+    return re.findall(r"^.*Traceback \(most recent call last\):\n(?:[ +|].*\n|\n)*.*", log, re.MULTILINE)
 
 
 class Watched:

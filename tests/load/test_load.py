@@ -27,7 +27,7 @@ def test_nobody_gets_anothers_picture_or_none(result: dict[str, Any]) -> None:
             result[crowd]["messages"],
         )
         assert outcomes["ok"] > 0 and result[crowd]["rss_mb"]["most"] > 100
-    assert result["tracebacks_in_logs"] == 0
+    assert result["tracebacks"] == []
 
 
 @pytest.mark.slow
@@ -89,3 +89,9 @@ def test_nothing_but_the_servers_death_excuses_a_broken_answer(tmp_path: Path) -
     server.killed_at.append(11.0)
     assert load.outcome_of(ConnectionError("reset"), server, begin=10.0) == "interrupted"
     assert load.outcome_of(ConnectionError("reset"), server, begin=12.0) == "failed"
+
+
+def test_tracebacks_are_kept_with_their_error() -> None:
+    log = 'INFO one\nTraceback (most recent call last):\n  File "a.py", line 3, in f\n    g()\nValueError: no\nINFO z\n'
+    assert load.tracebacks(log) == [log[9:-8]]
+    assert load.tracebacks("INFO one\n") == []
