@@ -81,6 +81,7 @@ def test_a_finished_run_is_saved_as_one_picture(watched: WatchedPages, quick: st
     assert page.locator("#lr-save-story").is_disabled()
     upload(page)
     paint(page)
+    page.locator("a#lr-save-story[download]").wait_for()  # else Gradio hangs up, as at any other link
     with Image.open(saved(page, "#lr-save-story")) as picture:
         assert picture.size == story.SIZE
     page.locator("#lr-viewer .lr-frame[data-state=done]").wait_for()  # the page is still there

@@ -34,12 +34,14 @@
       const [first, ...rest] = node.parentElement.parentElement.querySelectorAll("input[type=radio]");
       for (const other of rest) set(other, "name", first.name);
     }
+    // A link that the page would leave for, did its answer not turn out to be a file: Gradio hangs up beforehand.
+    if (node.matches("a#lr-save-story")) set(node, "download", "");
     if (node.matches(".toast-title")) {
       const text = translated(node.textContent.trim());
       if (node.textContent.trim() !== text) node.textContent = text;
     }
   };
-  const WATCHED = "[aria-label], [title], img, input[type=radio], .toast-title";
+  const WATCHED = "[aria-label], [title], img, input[type=radio], .toast-title, a#lr-save-story";
   const mend_all = (root) => { if (root.matches(WATCHED)) mend(root); root.querySelectorAll(WATCHED).forEach(mend); };
   new MutationObserver((changes) => {
     for (const { type, target, addedNodes } of changes) {
