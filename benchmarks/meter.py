@@ -32,11 +32,14 @@ def main() -> None:
     rows = []
     for name, work in (*denoisings(), *vae_stages()):
         rows.append(pairs(name, work, options.seconds))
-        print(f"{name}: {rows[-1]['cost_percent']:+.2f} % of {rows[-1]['thread_seconds']:.3f} s", flush=True)
+        row = rows[-1]
+        cost, error, seconds = row["cost_percent"], row["standard_error_percent"], row["thread_seconds"]
+        print(f"{name}: {cost:+.2f} ± {error:.2f} % of {seconds:.3f} s", flush=True)
     result = {
         "machine": machine(),
         "stages": rows,
         "within_bound": sum(row["cost_percent"] <= 100 * BOUND for row in rows),
+        "median_cost_percent": statistics.median(row["cost_percent"] for row in rows),
     }
     publish("meter", result, save=not options.no_save)
 
@@ -44,8 +47,8 @@ def main() -> None:
 def pairs(name: str, work: Callable[[Any], object], budget: float) -> dict[str, Any]:
     """`work(meter)` with the memory counted and without, each first in every other pair, for `budget` seconds.
 
-    Compared by the measuring thread's own CPU time, in the fastest of each: other work on the machine disturbs it
-    little, and only slows it down.
+    Compared by the measuring thread's own CPU time within each pair, since a processor's speed drifts: the median of
+    all pairs, with its standard error.
     """
     import torch
 
@@ -71,12 +74,15 @@ def pairs(name: str, work: Callable[[Any], object], budget: float) -> dict[str, 
         run(first)
         run(not first)
         first = not first
-    with_memory, without = min(seconds[True]), min(seconds[False])
+    costs = [
+        100 * (counted / plain - 1) for counted, plain in zip(seconds[True], seconds[False], strict=True)
+    ]
     return {
         "stage": name,
-        "pairs": len(peaks),
-        "thread_seconds": round(without, 4),
-        "cost_percent": round(100 * (with_memory / without - 1), 2),
+        "pairs": len(costs),
+        "thread_seconds": round(statistics.median(seconds[False]), 4),
+        "cost_percent": round(statistics.median(costs), 2),
+        "standard_error_percent": round(statistics.stdev(costs) / len(costs) ** 0.5, 2),
         "peak_bytes": statistics.median(peaks),
         "peak_spread_percent": 100 * (max(peaks) / min(peaks) - 1),
     }
@@ -118,7 +124,7 @@ def denoisings() -> Iterator[tuple[str, Callable[[Any], object]]]:
 
     def work(meter: Any) -> None:
         meter.begin_steps()
-        _run_pipeline(pipeline, job, latents, threading.Event(), ignore, meter)
+        _run_pipeline(pipeline, job, latents, torch.device("cpu"), threading.Event(), ignore, meter)
 
     yield f"builtin 256 denoise, {job.steps_to_run} steps", work
 

@@ -78,5 +78,6 @@ class Visitor:
         """The page is open while the block lasts: by this connection Gradio notices that it is closed."""
         route = f"{self.url}gradio_api/heartbeat/{self.session}"
         with requests.get(route, timeout=PATIENCE, stream=True) as alive:
-            next(alive.iter_content(8))
+            beats = alive.iter_content(8)  # let go of, it would hang up
+            next(beats)
             yield

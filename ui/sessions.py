@@ -14,7 +14,10 @@ LEFT = 32
 
 
 class Departures:
-    """Thread-safe. Forgets those who left, but for the last."""
+    """Thread-safe. Forgets those who left, but for the last and for those whose events still run.
+
+    A page that lost its connection for a moment has left, too, and nobody says that it is back.
+    """
 
     def __init__(self, page: gr.Blocks, keep: int = LEFT) -> None:
         self._page = page
@@ -27,9 +30,19 @@ class Departures:
         with self._lock:
             self._left[session] = None
             self._left.move_to_end(session)
-            gone = [self._left.popitem(last=False)[0] for _ in range(len(self._left) - self._keep)]
+            idle = [one for one in self._left if not self._has_events(one)]
+            gone = idle[: max(0, len(self._left) - self._keep)]
+            for one in gone:
+                del self._left[one]
         for one in gone:
             self._forget(one)
+
+    def _has_events(self, session: str) -> bool:
+        queue = self._page._queue
+        events = tuple(
+            queue.pending_event_ids_session.get(session, ())
+        )  # the event loop may change them meanwhile
+        return any(event in queue.event_ids_to_events for event in events)
 
     def _forget(self, session: str) -> None:
         states, queue = self._page.state_holder, self._page._queue

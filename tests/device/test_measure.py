@@ -17,6 +17,7 @@ from backend.models import BUILTIN
 from backend.report import Cost, StageReport, Traffic
 from backend.settings import Settings
 from backend.studio import Studio
+from benchmarks.meter import denoisings, pairs
 
 CPU = torch.device("cpu")
 MODES = ("whole", "streamed", "tiled")
@@ -167,3 +168,11 @@ def test_vram_counts_what_torch_allocated() -> None:
     with Meter(device) as meter:
         torch.ones(2**26, device=device)
     assert meter.cost.memory_kind == "VRAM" and meter.cost.added_bytes == 2**28
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_the_meter_runs_and_its_peaks_repeat() -> None:
+    name, work = next(denoisings())
+    row = pairs(name, work, 0.0)
+    assert row["pairs"] >= 5 and row["peak_bytes"] > 0
+    assert row["peak_spread_percent"] <= 1

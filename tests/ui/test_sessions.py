@@ -14,16 +14,22 @@ from tests.browser.launching import page_of
 from tests.fakes import FakeStudio
 from tests.waiting import wait_until
 from ui import page, sessions
+from ui.theme import ASSETS
 
 
-def test_of_those_who_left_only_the_last_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[gr.Blocks]:
+    """The pages that `page_of` builds; they keep two of the visitors who left."""
     built: list[gr.Blocks] = []
-    monkeypatch.setattr(sessions, "LEFT", 2)
     monkeypatch.setattr(sessions.Departures.__init__, "__defaults__", (2,))
     make = page.build_page
     monkeypatch.setattr(
         "tests.browser.launching.build_page", lambda *given: built.append(make(*given)) or built[-1]
     )
+    return built
+
+
+def test_of_those_who_left_only_the_last_are_kept(tmp_path: Path, built: list[gr.Blocks]) -> None:
     with page_of(FakeStudio(), tmp_path) as url:
         config = Visitor.open(url).config
         visitors = [Visitor(url, config) for _ in range(5)]
@@ -37,6 +43,30 @@ def test_of_those_who_left_only_the_last_are_kept(tmp_path: Path, monkeypatch: p
         assert all(one.session in kept for one in visitors[3:])
         assert not any(one.session in blocks._queue.pending_event_ids_session for one in visitors[:3])
         assert not any(one.session in blocks._queue.pending_messages_per_session for one in visitors[:3])
+
+
+def test_who_lost_the_connection_for_a_moment_still_gets_the_answer(
+    tmp_path: Path, built: list[gr.Blocks]
+) -> None:
+    """However many leave meanwhile. It had left, and was forgotten in the middle of its run."""
+    with page_of(FakeStudio(pause=0.3), tmp_path) as url:
+        config = Visitor.open(url).config
+        back = Visitor(url, config)
+        with back.present():
+            uploaded = back.upload("a.png", (ASSETS / "castle.png").read_bytes())
+        with back.present():
+            back.start(back.dependency("lr-paint"), lr_picture=uploaded)
+            others = [Visitor(url, config) for _ in range(6)]
+            for other in others:
+                with other.present():
+                    other.start(other.dependency("lr-encode"))
+            (blocks,) = built
+            wait_until(
+                lambda: (
+                    not any(one.session in blocks._queue.pending_messages_per_session for one in others[:2])
+                )
+            )
+            assert any(message["msg"] == "process_completed" for message in back.messages())
 
 
 def test_a_session_costs_little() -> None:
