@@ -39,9 +39,8 @@ class Departures:
 
     def _has_events(self, session: str) -> bool:
         queue = self._page._queue
-        events = tuple(
-            queue.pending_event_ids_session.get(session, ())
-        )  # the event loop may change them meanwhile
+        # A copy, since the event loop may change them meanwhile.
+        events = tuple(queue.pending_event_ids_session.get(session, ()))
         return any(event in queue.event_ids_to_events for event in events)
 
     def _forget(self, session: str) -> None:

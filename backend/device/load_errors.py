@@ -6,8 +6,7 @@ import errno
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-from backend.device import hub
-from backend.device.hub import network_error
+from backend.device.hub import config_files, configs_beside, is_complete, network_error
 from backend.errors import ModelUnavailableError, OutOfMemoryError
 from backend.message import literal
 from backend.models import ModelSpec
@@ -90,13 +89,13 @@ def unavailable(spec: ModelSpec, kind: Kind) -> ModelUnavailableError:
                 "Please try again later; a proxy or a virus scanner between here and the hub may change files.",
                 model=model,
             )
-    if hub.config_files(spec) is not None:
+    if config_files(spec) is not None:
         return ModelUnavailableError(
             "{model} is a single file with weights only; its configs and tokenizer come from the model hub, "
             "which cannot be reached.",
             "Put them into a folder {folder} in diffusers' format, or try again later.",
             model=model,
-            folder=str(hub.configs_beside(spec)),
+            folder=str(configs_beside(spec)),
         )
     return ModelUnavailableError(
         "{model} is not on this computer yet, and the model hub cannot be reached.",
@@ -122,8 +121,8 @@ def map_load_errors(spec: ModelSpec, load: Callable[[], Any]) -> Any:
 
 def _local_failure(spec: ModelSpec, error: Exception) -> ModelUnavailableError:
     """Files that are missing or cannot be read."""
-    configs = hub.config_files(spec)
-    if spec.is_local and (configs is None or hub.is_complete(configs)):
+    configs = config_files(spec)
+    if spec.is_local and (configs is None or is_complete(configs)):
         return ModelUnavailableError(
             "The files of {model} in {folder} are missing or damaged.",
             literal(str(error)[:200]),

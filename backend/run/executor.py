@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from backend.device.measure import return_freed_ram
 from backend.device.queue import DeviceQueue
@@ -67,6 +67,9 @@ class Executor(Protocol):
         ...
 
 
+T = TypeVar("T")
+Asked = TypeVar("Asked")
+
 RETURN_SECONDS = 30.0
 """Freed memory goes back to the system that often: each time costs the next job a little."""
 
@@ -98,20 +101,23 @@ class LocalExecutor:
     def job(
         self, job: ResolvedJob, stop: threading.Event, heartbeat: float | None = None
     ) -> Iterator[Event | None]:
-        def work(stop: threading.Event, notify: Notify) -> None:
-            try:
-                run_job(job, self.context, self.job_queue, stop, notify)
-            finally:
-                self._return_freed_ram()
-
-        return stream(work, stop, heartbeat)
+        return self._stream(run_job, job, stop, heartbeat)
 
     def batch(
         self, jobs: Sequence[ResolvedJob], stop: threading.Event, heartbeat: float | None = None
     ) -> Iterator[InBatch | None]:
-        def work(stop: threading.Event, notify: Callable[[InBatch], None]) -> None:
+        return self._stream(run_batch, jobs, stop, heartbeat)
+
+    def _stream(
+        self,
+        run: Callable[[Asked, ExecutionContext, JobQueue, threading.Event, Callable[[T], None]], None],
+        asked: Asked,
+        stop: threading.Event,
+        heartbeat: float | None,
+    ) -> Iterator[T | None]:
+        def work(stop: threading.Event, notify: Callable[[T], None]) -> None:
             try:
-                run_batch(jobs, self.context, self.job_queue, stop, notify)
+                run(asked, self.context, self.job_queue, stop, notify)
             finally:
                 self._return_freed_ram()
 
