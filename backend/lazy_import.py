@@ -32,7 +32,15 @@ def diffusers_class(name: str) -> Any:
 
     Several threads may ask at once. diffusers puts another object in its own place at the end of its import; a thread
     that waited for that import with a plain `import` or `from … import` is handed the old, empty one.
+
+    What is there after the first import is left out of all later garbage collections: half a million objects that stay,
+    for which every full collection held up all threads, the page's event loop too, by 0.4 s, and came so seldom that
+    garbage piled up meanwhile. No model can have been loaded by then, so none is kept from being freed.
     """
     with _lock, garbage_collection_paused():
+        first = "diffusers" not in sys.modules
         importlib.import_module("diffusers")
-        return getattr(sys.modules["diffusers"], name)
+        found = getattr(sys.modules["diffusers"], name)
+        if first:
+            gc.freeze()
+        return found

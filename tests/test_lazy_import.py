@@ -57,3 +57,24 @@ assert not gc.isenabled(), "the owner's choice"
 
 def test_no_garbage_is_collected_while_diffusers_is_imported() -> None:
     run(COLLECTIONS)
+
+
+FROZEN = """
+import gc, weakref
+from backend.lazy_import import diffusers_class
+vae_class = diffusers_class("AutoencoderKL")
+kept, watched = gc.get_freeze_count(), len(gc.get_objects())
+assert kept > 10 * watched, (kept, watched)
+vae = vae_class(block_out_channels=(8,), norm_num_groups=2)
+vae.itself = [vae]  # a cycle: only the collector frees it
+gone = weakref.ref(vae)
+diffusers_class("UNet2DConditionModel")
+assert gc.get_freeze_count() <= kept, "later imports would keep the models of their time"
+del vae
+gc.collect()
+assert gone() is None
+"""
+
+
+def test_what_was_imported_is_left_out_of_collections_and_no_model_is() -> None:
+    run(FROZEN)
