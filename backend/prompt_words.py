@@ -26,7 +26,7 @@ _ENDINGS: dict[str, tuple[str, ...]] = {
 }
 _SHORTEST_PART = 3
 """Letters of a part of a German compound."""
-_KINDS = ("scene", "season", "hour", "weather", "style", "praise")
+_KINDS = ("place", "scene", "season", "hour", "weather", "style", "praise")
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,9 @@ def _read(
 
 
 def _caption(found: Sequence[tuple[str, str]]) -> str:
-    """As the model's captions go: "mountains with a lake and a castle in winter at sunset, oil painting"."""
+    """As the model's captions go, the place first: "mountains with a lake and a castle in winter, oil painting"."""
     said = {kind: list(dict.fromkeys(text for of, text in found if of == kind)) for kind in _KINDS}
-    first, *others = said["scene"] or [""]
+    first, *others = [*said["place"], *said["scene"]] or [""]
     scene = f"{first} with {' and '.join(others)}" if others else first
     when = [*said["season"], *said["hour"], *said["weather"]]
     parts = [" ".join(filter(None, (scene, *when))), *said["style"], *said["praise"]]
