@@ -116,20 +116,28 @@ def table(
     """`pings`: one for each endpoint, or None before they were asked."""
     if not endpoints:
         return f'<p class="lr-quiet">{escape(say(locale, "endpoints_none"))}</p>'
+    columns = ("state", "model", "job", "url") if with_state else ("model", "job", "url")
+    names = {name: escape(say(locale, f"endpoint_{name}")) for name in columns}
     rows = []
     for endpoint, answer in zip(endpoints, pings or [None] * len(endpoints), strict=True):
+        cells = {
+            "state": _state(answer, locale),
+            "job": escape(say(locale, f"stage_{endpoint.direction}")),
+            "url": f"<code>{escape(net.redact_url(endpoint.url))}</code>",
+        }
+        title = f'<th scope="row">{escape(_said(endpoint.models, locale))}</th>'
         rows.append(
-            f"<tr>{_state(answer, locale) if with_state else ''}"
-            f'<th scope="row">{escape(_said(endpoint.models, locale))}</th>'
-            f"<td>{escape(say(locale, f'stage_{endpoint.direction}'))}</td>"
-            f"<td><code>{escape(net.redact_url(endpoint.url))}</code></td></tr>"
+            "".join(
+                title if name == "model" else f'<td data-label="{label}"><span>{cells[name]}</span></td>'
+                for name, label in names.items()
+            )
         )
-    columns = ("state", "model", "job", "url") if with_state else ("model", "job", "url")
-    head = "".join(f'<th scope="col">{escape(say(locale, f"endpoint_{name}"))}</th>' for name in columns)
+    head = "".join(f'<th scope="col">{name}</th>' for name in names.values())
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
     return (
         f'<div class="lr-scroll" tabindex="0" role="group" aria-label="{escape(say(locale, "tab_endpoints"))}">'
-        f'<table class="lr-table lr-endpoints"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
+        f'<table class="lr-table lr-figures lr-endpoints"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 
@@ -140,7 +148,7 @@ def _state(answer: Ping | None, locale: str) -> str:
         words += f" · {seconds(answer.latency)}"
     elif answer and answer.status:
         words += f" · HTTP {answer.status}"
-    return f'<td><i class="lr-light" data-state="{state}"></i>{escape(words)}</td>'
+    return f'<i class="lr-light" data-state="{state}"></i>{escape(words)}'
 
 
 def user_table(studio: Studio, endpoints: Mapping[str, UserEndpoint], locale: str) -> str:

@@ -307,6 +307,8 @@ def test_a_phone_has_one_column_with_the_result_under_the_button(watched: Watche
     for name in reversed(tab_names(page)):
         open_tab(page, name)
         assert page.evaluate("document.documentElement.scrollWidth") == 390, name
+        for table in page.locator(".lr-scroll:visible").all():
+            assert table.evaluate("box => box.scrollWidth <= box.clientWidth"), f"{name}: a table is cut off"
     upload(page)
     paint(page)
     button, result, model = (
