@@ -22,18 +22,20 @@ from backend.placement.cards import CARDS
 from tests.browser.doing import open_tab, paint, saved, tab_names, upload
 from tests.browser.launching import WatchedPages, page_of
 from tests.fakes import FakeStudio
+from ui.benchmark import RESULTS
 from ui.first_sight import metadata
 from ui.languages import LANGUAGES, MESSAGES
 
 PROMPT = "zzz"
 """What the test paints; the page repeats it."""
-UNITS = {"s", "ms", "min", "h", "B", "kB", "MB", "GB", "RAM", "VRAM", "dB", "x", "PSNR", "SSIM"}
+UNITS = {"s", "ms", "min", "h", "B", "kB", "MB", "GB", "RAM", "VRAM", "dB", "x", "PSNR", "SSIM", "px"}
 NAMES = {
     *(spec.title for spec in MODELS.values() if spec.name != "builtin"),
     *(name for spec in MODELS.values() for name in spec.schedulers),
     *("AMD EPYC", "Gradio", "Python", "curl", "vae.example.org", PROMPT),
     *(part for name in CARDS for part in (name, name.removeprefix("NVIDIA GeForce "))),
     *("float32", "float16", "bfloat16", "uint8"),
+    *(path.stem for path in RESULTS.glob("*.json")),
 }
 SEPARATORS = re.compile(r" · | / |, |: |(?<=[.!?…]) | × | (?=\d)")
 
@@ -112,7 +114,7 @@ CRAWL = """() => {
     for (const name of ['placeholder', 'title', 'aria-label', 'alt', 'aria-valuetext', 'data-label'])
       add(name, node.getAttribute(name), node);
     for (const child of node.childNodes) if (child.nodeType === Node.TEXT_NODE) add('text', child.textContent, node);
-    if (node.matches('input[role=listbox]')) add('value', node.value, node);
+    if (node.matches('input[role=combobox]')) add('value', node.value, node);
   }
   return found;
 }"""
@@ -141,10 +143,29 @@ def everywhere(page: Any) -> Iterator[tuple[str, list[list[str]]]]:
     open_tab(page, names[0])
 
 
+def options(page: Any) -> list[list[str]]:
+    """What can be chosen from the lists of the open tab."""
+    said = []
+    for box in page.locator("input[role=combobox]:visible").all():
+        box.click()
+        listed = page.locator("ul[role=listbox]")
+        listed.wait_for(state="attached")
+        texts = listed.locator("li").all_inner_texts()  # none where nothing is kept to choose from
+        said += [["option", text.strip(" \n✓"), "li"] for text in texts]
+        box.press("Escape")
+        listed.wait_for(state="detached")
+    return said
+
+
 def journey(page: Any, studio: FakeStudio, kept: Path) -> Iterator[tuple[str, list[list[str]]]]:
     """(where and when, what the page says) all along."""
+    listed = 0
     for tab, said in everywhere(page):
         yield f"{tab}, at the start", said
+        choices = options(page)
+        listed += len(choices)
+        yield f"{tab}, its lists", choices
+    assert listed > 50
     upload(page)
     page.locator("#lr-prompt textarea").fill(PROMPT)
     paint(page)
