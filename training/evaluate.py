@@ -24,11 +24,20 @@ from training.evaluate_img2img import (
     STRENGTH,
     labels_of,
     layout_rows,
+    photograph_row,
     prompt_for,
     things_row,
     words_rows,
 )
-from training.judge import JUDGE_LESSONS, Judge, agreement, to_view, train_judge
+from training.judge import (
+    JUDGE_LESSONS,
+    PHOTO_LESSONS,
+    Judge,
+    agreement,
+    to_view,
+    train_judge,
+    train_photo_judge,
+)
 from training.measures import NEAR_IDENTICAL, closest_pair, colour_drift, kernel_distance, psnr
 from training.painter.attributes import CHOICES, Attributes
 from training.painter.scenes import choose, paint
@@ -195,7 +204,7 @@ def measure_speed(painter: Painter, amounts: Amounts, threads: int = 2) -> list[
     ]
 
 
-ROWS = ("words", "layout", "things", "vae", "prompts", "distance", "variety", "speed")
+ROWS = ("words", "photographs", "layout", "things", "vae", "prompts", "distance", "variety", "speed")
 
 
 @dataclass(frozen=True)
@@ -222,6 +231,8 @@ class Measured:
         match name:
             case "words":
                 return words_rows(painter, self.judge, amounts.words)
+            case "photographs":
+                return [photograph_row(painter, train_photo_judge(self.work, self.taught(PHOTO_LESSONS)))]
             case "layout":
                 reader = train_reader(self.work, self.taught(READER_LESSONS))
                 return layout_rows(painter, reader, amounts.layout_scenes, amounts.reader_scenes)

@@ -1,9 +1,11 @@
 """A judge of pictures: a small network that reads the painter's attributes off a picture.
 
 It learns from scenes painted for it and their labels, looks at 128 x 128 pixels, and is blurred at random
-while it learns, so that it goes by what is shown and not by how sharp it is.
+while it learns, so that it goes by what is shown and not by how sharp it is. A second one learns the style alone, from
+photographs and generic pictures: one that has seen landscapes only can't tell it on a face.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,10 +14,12 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
-from training.painter.attributes import CHOICES, Attributes
+from training.painter.attributes import CHOICES, STYLES, Attributes
 from training.painter.scenes import paint
+from training.photos import training_photos
 from training.progress import Progress
 from training.teaching import Lessons, blurred, teach
+from training.twins import original, stylised
 
 SIDE = 128
 WIDTHS = (48, 96, 128)
@@ -45,6 +49,7 @@ class Judge(nn.Module):
 
 
 JUDGE_LESSONS = Lessons(6_000, epochs=6, batch=32, learning_rate=2e-3, weight_decay=0.05, seed=11)
+PHOTO_LESSONS = Lessons(2_400, epochs=8, batch=32, learning_rate=2e-3, weight_decay=0.05, seed=12)
 
 
 def to_view(pictures: np.ndarray) -> torch.Tensor:
@@ -63,6 +68,8 @@ def targets_of(attributes: list[Attributes]) -> dict[str, torch.Tensor]:
 
 
 def judged(attributes: Attributes, name: str) -> bool:
+    if not getattr(attributes, name):
+        return False
     if name == "season":
         return attributes.shows_season and attributes.style != "pencil"
     return attributes.shows_time if name == "time" else True
@@ -80,17 +87,44 @@ def softened(views: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 def train_judge(work: Path, lessons: Lessons) -> Judge:
     """Read from work, or trained on freshly painted scenes and kept."""
+
+    def scene(rng: np.random.Generator) -> tuple[np.ndarray, Attributes]:
+        painting = paint(rng)
+        return painting.pixels, painting.attributes
+
+    return _trained("judge", scene, work, lessons)
+
+
+def train_photo_judge(work: Path, lessons: Lessons) -> Judge:
+    """The same for the style of photographs and generic pictures; it knows nothing else."""
+    photos = training_photos()
+
+    def picture(rng: np.random.Generator) -> tuple[np.ndarray, Attributes]:
+        style, pixels = str(rng.choice(STYLES)), original(rng, photos)
+        if style != "photo":
+            pixels = stylised(rng, pixels, style)
+        return pixels, Attributes("", "", "", "", style)
+
+    return _trained("photo-judge", picture, work, lessons)
+
+
+def _trained(
+    name: str,
+    picture: Callable[[np.random.Generator], tuple[np.ndarray, Attributes]],
+    work: Path,
+    lessons: Lessons,
+) -> Judge:
     torch.manual_seed(lessons.seed)
-    judge, kept = Judge(), work / f"judge-{lessons.pictures}.pt"
+    judge, kept = Judge(), work / f"{name}-{lessons.pictures}.pt"
     if kept.exists():
         judge.load_state_dict(torch.load(kept, weights_only=True))
         return judge.eval()
     count, attributes, seen = lessons.pictures, [], []
-    progress = Progress("painting for the judge")
+    progress = Progress(f"painting for the {name}")
     for number in range(count):
-        painting = paint(np.random.default_rng([lessons.seed, 9, number]))
-        attributes.append(painting.attributes)
-        seen.append(to_view(painting.pixels[None]).half())
+        pixels, labels = picture(np.random.default_rng([lessons.seed, 9, number]))
+        attributes.append(labels)
+        seen.append(to_view(pixels[None]).half())
         progress.show((number + 1) / count)
     targets, views = targets_of(attributes), torch.cat(seen)
 
@@ -102,7 +136,7 @@ def train_judge(work: Path, lessons: Lessons) -> Judge:
             if (targets[name][chosen] >= 0).any()
         )
 
-    teach("judge", judge, loss_of, count, lessons)
+    teach(name, judge, loss_of, count, lessons)
     work.mkdir(parents=True, exist_ok=True)
     torch.save(judge.state_dict(), kept)
     return judge.eval()

@@ -10,6 +10,7 @@ from PIL import Image
 from training.compare import guided_rows, sketches, text_rows
 from training.evaluate import Amounts, Measured
 from training.evaluate_img2img import Contradiction, contradiction, layout_cases, prompt_for, seen
+from training.judge import PHOTO_LESSONS, agreement, train_photo_judge
 from training.painter.attributes import CHOICES, Attributes
 from training.progress import Progress
 from training.recogniser import (
@@ -101,6 +102,26 @@ def test_the_recogniser_learns_and_is_kept(tmp_path, monkeypatch):
     assert train_recogniser(tmp_path, lessons).names(pictures, boxes) == labels
 
 
+def test_the_judge_of_photographs_learns_style_alone(tmp_path, monkeypatch):
+    shades = {style: 30 * place + 20 for place, style in enumerate(CHOICES["style"])}
+
+    def shaded(rng, picture, style):
+        return np.full_like(picture, shades[style])
+
+    monkeypatch.setattr(
+        "training.judge.original", lambda rng, photos: np.full((256, 256, 3), shades["photo"], np.uint8)
+    )
+    monkeypatch.setattr("training.judge.stylised", shaded)
+    monkeypatch.setattr("training.judge.training_photos", list)
+    lessons = replace(PHOTO_LESSONS, pictures=56, epochs=30, batch=28)
+    judge = train_photo_judge(tmp_path, lessons)
+    styles = ("photo", CHOICES["style"][-1])
+    wanted = [Attributes("", "", "", "", style) for style in styles]
+    pictures = np.stack([np.full((256, 256, 3), shades[style], np.uint8) for style in styles])
+    assert agreement(judge, pictures, wanted) == {"style": 1.0, "all": 1.0}
+    assert agreement(train_photo_judge(tmp_path, lessons), pictures, wanted)["style"] == 1.0
+
+
 def test_two_models_are_compared_row_by_row():
     class Still:
         """Returns its own colour."""
@@ -125,5 +146,5 @@ def test_two_models_are_compared_row_by_row():
 def test_rows_are_measured_by_name(tmp_path):
     measured = Measured(None, tmp_path, Amounts(), share=0.01)
     assert measured.taught(RECOGNISER_LESSONS).pictures == 30
-    with pytest.raises(ValueError, match="no such rows: beauty; there are words, layout"):
+    with pytest.raises(ValueError, match="no such rows: beauty; there are words, photographs"):
         measured.part("beauty")
