@@ -1,11 +1,12 @@
 """Real-size architectures with random weights on a CUDA card: VAE by size and mode, and img2img of SD v1.5 and SDXL.
 
-    python -m benchmarks.cuda [--sizes 256 512 1024 2048] [--runs 5] [--no-save]
+    python -m benchmarks.cuda [--sizes 256 512 1024 2048] [--runs 5] [--no-save] [--traces FOLDER]
 
 Random weights do the same work and take the same memory as trained ones; nothing is downloaded. Each VAE cell also has
 the forecast of its memory and the kernels that really started, to be held against `benchmarks.launches`. The whole mode
 and the denoiser are timed in pairs with channels_last, the denoiser also with torch.compile: neither is switched on in
-the app as long as no such pair has shown that it pays.
+the app as long as no such pair has shown that it pays. `--traces` keeps a timeline of each cell for a trace viewer
+(Perfetto, chrome://tracing): gaps between kernels show where the card waits for Python.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from benchmarks.common import machine, publish
@@ -29,6 +31,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024, 2048])
     parser.add_argument("--runs", type=int, default=5, help="measured runs of each (default 5)")
     parser.add_argument("--no-save", action="store_true", help="print only, write no file")
+    parser.add_argument("--traces", type=Path, help="also keep a timeline of each VAE cell in this folder")
     options = parser.parse_args()
     import torch
 
@@ -39,7 +42,7 @@ def main() -> None:
         "machine": machine(),
         "cuda": torch.version.cuda,
         "weights": "random",
-        "vae": list(vae_cells(device, options.sizes, options.runs)),
+        "vae": list(vae_cells(device, options.sizes, options.runs, options.traces)),
         "channels_last": list(channels_last_pairs(device, options.runs)),
         "denoiser": list(denoiser_steps(device, options.runs)),
         "denoiser_variants": list(denoiser_variants(device, options.runs)),
@@ -47,7 +50,9 @@ def main() -> None:
     publish("cuda", result, save=not options.no_save)
 
 
-def vae_cells(device: Any, sizes: list[int], runs: int) -> Iterator[dict[str, Any]]:
+def vae_cells(
+    device: Any, sizes: list[int], runs: int, traces: Path | None = None
+) -> Iterator[dict[str, Any]]:
     """Both directions of the SD v1 and SDXL VAE at each size in each mode: median seconds, peak, forecast."""
     import torch
 
@@ -75,8 +80,9 @@ def vae_cells(device: Any, sizes: list[int], runs: int) -> Iterator[dict[str, An
                 for direction, run in work.items():
                     request = StageRequest(direction, spec, size, size, VaeOptions(mode))  # type: ignore[arg-type]
                     cell = {"model": spec.name, "stage": direction, "size": size, "mode": mode}
+                    trace = traces and traces / f"{spec.name}-{direction}-{size}-{mode}.json"
                     try:
-                        cell |= measured(run, device, runs) | {"kernels": kernels(run)}
+                        cell |= measured(run, device, runs) | {"kernels": kernels(run, trace)}
                     except OutOfMemoryError:
                         empty_device_cache(device)
                         cell["error"] = "OOM"
@@ -207,13 +213,18 @@ def measured(work: Callable[[], object], device: Any, runs: int) -> dict[str, An
     }
 
 
-def kernels(work: Callable[[], object]) -> int:
-    """How many kernels, copies and fills start on the card, by torch's profiler."""
+def kernels(work: Callable[[], object], trace: Path | None = None) -> int:
+    """How many kernels, copies and fills start on the card, by torch's profiler; its timeline goes to `trace`."""
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+    # What Python does makes each launch slower, so it is recorded for a timeline only.
+    seen = [ProfilerActivity.CUDA, *([ProfilerActivity.CPU] if trace else [])]
+    with profile(activities=seen) as profiler:
         work()
+    if trace:
+        trace.parent.mkdir(parents=True, exist_ok=True)
+        profiler.export_chrome_trace(str(trace))
     return sum(event.device_type == DeviceType.CUDA for event in profiler.events() or ())
 
 

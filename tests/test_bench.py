@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from backend.placement.cards import CARDS, cells
 from backend.settings import Settings
 from backend.vae.architecture import random_vae
 from backend.vae.whole import Whole
+from benchmarks.cuda import kernels
 from tests.waiting import occupied
 
 
@@ -104,6 +107,14 @@ def test_the_table_has_the_published_layout_byte_for_byte() -> None:
         "| Card | 512x512 | 0.093 | 17.15 |  |  |  |  |\n"
         "| Card | 2048x2048 | OOM | OOM | 2.674 | 55.84 | – | – |"
     )
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # there is no card to look at
+def test_a_timeline_is_kept_for_a_trace_viewer(tmp_path: Path) -> None:
+    trace = tmp_path / "new" / "decode.json"
+    assert kernels(lambda: torch.ones(3) + 1, trace) == 0, "nothing starts on a card here"
+    names = {event.get("name") for event in json.loads(trace.read_text())["traceEvents"]}
+    assert "aten::add" in names
 
 
 def test_the_published_cells_are_all_there() -> None:
