@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -213,15 +214,27 @@ def run(name: str, server: Server, options: argparse.Namespace) -> tuple[dict[st
                 figures = campaign(server, page_rounds(server.url, tally, read), tally, options)
     finally:
         server.stop()
-    traces = [line for line in server.log.read_text().splitlines() if "Traceback" in line]
+    traces = tracebacks(server.log.read_text())
     for finding in dict.fromkeys(tally.findings):
         print("FOUND", finding)
-    if traces:
-        print("TRACES", server.log.read_text()[-20_000:])
+    for error, found in traces.items():
+        print(f"TRACEBACK {len(found)} times {error}\n{found[0]}")
     for seconds, what in sorted(tally.slow, reverse=True)[:5]:
         print(f"SLOW {seconds:.1f} s {what}")
-    figures |= {"findings": len(tally.findings), "tracebacks_in_the_log": len(traces)}
-    return figures, len(tally.findings) + len(traces)
+    count = sum(map(len, traces.values()))
+    figures |= {"findings": len(tally.findings), "tracebacks_in_the_log": count}
+    return figures, len(tally.findings) + count
+
+
+def tracebacks(log: str) -> dict[str, list[str]]:
+    """The tracebacks of a log by the error that ends them, in which ids count as one."""
+    found: dict[str, list[str]] = {}
+    for rest in log.split("Traceback (most recent call last):\n")[1:]:
+        lines = rest.splitlines()
+        end = next((place for place, line in enumerate(lines) if line[:1].strip()), len(lines) - 1)
+        error = re.sub(r"[0-9a-f]{8,}", "…", lines[end])[:200]
+        found.setdefault(error, []).append("\n".join(lines[: end + 1]))
+    return found
 
 
 def summary(tally: Tally, memory: list[tuple[int, int]], seconds: float) -> dict[str, Any]:
