@@ -21,7 +21,7 @@ from training.recogniser import Recogniser, ceiling, scene_with
 from training.report import Painter
 from training.rows import Row
 from training.sketches import DRAWN, sketch
-from training.skyline import LEVEL, SkylineReader, check, correlation
+from training.skyline import LEVEL, SkylineReader, check, correlation, rows_of
 from training.twins import PAINTED, stylised
 
 SEED = 77
@@ -143,14 +143,24 @@ def labels_of(attributes: Attributes) -> dict[str, str]:
     return {name: getattr(attributes, name) for name in ("terrain", "time", "weather", "season", "style")}
 
 
-def layout_cases(scenes: int) -> list[tuple[Image.Image, str]]:
-    """The drawn sketches, and flat painter pictures as sketches, each with words that fit."""
-    cases = [(sketch(name), SUBJECTS[name]) for name in DRAWN]
+@dataclass(frozen=True)
+class LayoutCase:
+    """A picture to start from, words that fit it, and its true skyline, (64,) rows of 64, where that is known."""
+
+    image: Image.Image
+    words: str
+    skyline: np.ndarray | None = None
+
+
+def layout_cases(scenes: int) -> list[LayoutCase]:
+    """The drawn sketches, and flat painter pictures as sketches."""
+    cases = [LayoutCase(sketch(name), SUBJECTS[name]) for name in DRAWN]
     for number in range(scenes):
         rng = np.random.default_rng([SEED, 2, number])
         terrain = str(rng.choice(SEASONAL_TERRAINS[:2]))
-        pixels = paint(rng, style="flat", terrain=terrain, weather="clear", time="day").pixels
-        cases.append((Image.fromarray(pixels), TERRAIN[terrain][0]))
+        painting = paint(rng, style="flat", terrain=terrain, weather="clear", time="day")
+        skyline = rows_of(painting.skyline[None])[0]
+        cases.append(LayoutCase(Image.fromarray(painting.pixels), TERRAIN[terrain][0], skyline))
     return cases
 
 
@@ -158,11 +168,11 @@ def layout_rows(painter: Painter, reader: SkylineReader, scenes: int, read: int)
     """Skylines before and after img2img at three strengths, and the blotches in the skies of strength 0.6."""
     kept: dict[float, list[float]] = {strength: [] for strength in STRENGTHS}
     spots: list[float] = []
-    for number, (image, subject) in enumerate(layout_cases(scenes)):
-        theirs = reader.read(np.asarray(image)[None])[0]
-        prompt = f"{LAYOUT_STYLES[number % len(LAYOUT_STYLES)]} of {subject}"
+    for number, case in enumerate(layout_cases(scenes)):
+        theirs = reader.read(np.asarray(case.image)[None])[0] if case.skyline is None else case.skyline
+        prompt = f"{LAYOUT_STYLES[number % len(LAYOUT_STYLES)]} of {case.words}"
         for strength in STRENGTHS:
-            made = painter.from_image(image, [prompt] * 2, [number, number + 100], strength)
+            made = painter.from_image(case.image, [prompt] * 2, [number, number + 100], strength)
             pictures = np.stack([np.asarray(picture) for picture in made])
             if theirs.std() >= LEVEL:
                 kept[strength] += [correlation(ours, theirs) or 0.0 for ours in reader.read(pictures)]

@@ -1,7 +1,8 @@
 """Where the sky ends: a small network that reads the skyline off a picture in any of the painter's styles.
 
 Edges alone cannot tell a ridge from a cloud, a reflection or a brush stroke. The painter knows which pixels its land
-covers, so the reader learns from painted scenes and their true skylines; `check` says how well it reads unseen ones.
+covers, so the reader learns from scenes, painted and drawn by hand, and their true skylines; `check` says how well it
+reads unseen ones.
 """
 
 from pathlib import Path
@@ -12,7 +13,8 @@ import torch.nn.functional as functional
 from torch import nn
 
 from training.painter.noise import SIZE
-from training.painter.scenes import paint
+from training.painter.scenes import choose, compose, paint, paint_composition
+from training.painter.sketched import draw
 from training.teaching import Lessons, blurred, teach
 
 SIDE = 64
@@ -21,7 +23,7 @@ LEVEL = 1.5
 """Rows of 64 by which a skyline must vary for a correlation with it to mean anything."""
 
 
-READER_LESSONS = Lessons(1_200, epochs=8, batch=24, learning_rate=5e-3, weight_decay=0.02, seed=23)
+READER_LESSONS = Lessons(3_000, epochs=8, batch=24, learning_rate=5e-3, weight_decay=0.02, seed=23)
 
 
 class SkylineReader(nn.Module):
@@ -83,6 +85,28 @@ def painted(count: int, seed: int, **requested: str) -> tuple[np.ndarray, np.nda
     return np.stack([p.pixels for p in paintings]), np.stack([p.skyline for p in paintings])
 
 
+def rows_of(skylines: np.ndarray) -> np.ndarray:
+    """(B, 256) rows of 256 -> (B, 64) rows of 64, as the reader gives them."""
+    return skylines.reshape(len(skylines), SIDE, -1).mean(2) * SIDE / SIZE
+
+
+def shown(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """What the reader learns from, as `painted` gives it: each third is a sketch, which is what img2img starts at."""
+    pictures, skylines = [], []
+    for number in range(count):
+        rng = np.random.default_rng([seed, 8, number])
+        look = choose(rng)
+        composition = compose(rng, look)
+        if number % 3 == 0:
+            pixels, skyline = draw(composition, look, rng)
+        else:
+            painting = paint_composition(composition, look, rng)
+            pixels, skyline = painting.pixels, painting.skyline
+        pictures.append(pixels)
+        skylines.append(skyline)
+    return np.stack(pictures), np.stack(skylines)
+
+
 def blotched(views: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Mirrored images stay the caller's business; this blurs, tints and adds the blotches of a weak model."""
     if rng.random() < 0.5:
@@ -102,7 +126,7 @@ def train_reader(work: Path, lessons: Lessons) -> SkylineReader:
     if kept.exists():
         reader.load_state_dict(torch.load(kept, weights_only=True))
         return reader.eval()
-    pictures, skylines = painted(lessons.pictures, lessons.seed)
+    pictures, skylines = shown(lessons.pictures, lessons.seed)
     views, land = to_view(pictures), land_of(skylines)
 
     def loss_of(chosen: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -127,6 +151,5 @@ def correlation(ours: np.ndarray, theirs: np.ndarray) -> float | None:
 def check(reader: SkylineReader, count: int, seed: int, **requested: str) -> float:
     """Mean correlation of what is read off unseen painted scenes with their true skylines."""
     pictures, skylines = painted(count, seed, **requested)
-    true = skylines.reshape(count, SIDE, -1).mean(2) * SIDE / SIZE
-    found = [correlation(a, b) for a, b in zip(reader.read(pictures), true, strict=True)]
+    found = [correlation(a, b) for a, b in zip(reader.read(pictures), rows_of(skylines), strict=True)]
     return float(np.mean([value for value in found if value is not None]))

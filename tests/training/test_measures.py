@@ -56,7 +56,7 @@ class TestMeasures:
             pixels = np.where(under[..., None], (90, 80, 70), (150, 200, 235)).astype(np.uint8)
             return pixels, lines
 
-        monkeypatch.setattr("training.skyline.painted", plain)
+        monkeypatch.setattr("training.skyline.shown", plain)
         settings = replace(READER_LESSONS, pictures=16, epochs=15, batch=4)
         reader = train_reader(tmp_path, settings)
         pictures, lines = plain(4, 99)
