@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
 
 SCRIPT = """
 import threading, time
@@ -26,7 +29,7 @@ assert not failures, failures
 def run(script: str) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", script],
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,
@@ -78,3 +81,18 @@ assert gone() is None
 
 def test_what_was_imported_is_left_out_of_collections_and_no_model_is() -> None:
     run(FROZEN)
+
+
+def test_the_app_and_the_endpoint_import_diffusers_no_other_way() -> None:
+    """A plain import may be handed the half of it, and leaves half a million objects to every collection."""
+    imported = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "backend").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names])
+        if name and name.partition(".")[0] == "diffusers"
+    }
+    assert {path for path in imported if not path.startswith("backend/conformance/")} == {
+        "backend/doctor/examine.py"  # silences its progress bars
+    }

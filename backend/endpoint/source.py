@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from backend.device.queue import DeviceQueue
 from backend.endpoint.compute import Served
 from backend.errors import BadSettingError, ModelUnavailableError, UnsupportedVAEError
+from backend.lazy_import import diffusers_class
 from backend.message import literal
 from backend.models import MODELS, LatentSpec
 from backend.models.local import is_name
@@ -114,14 +115,12 @@ class Source:
             return self._module
 
     def _load(self) -> Any:
-        import diffusers
-
         from backend.device.availability import pick_device
 
         device = pick_device(self.device)
         options = {"subfolder": self.subfolder} if self.subfolder else {}
         try:
-            module = getattr(diffusers, self.kind).from_pretrained(
+            module = diffusers_class(self.kind).from_pretrained(
                 self.source,
                 dtype=self._pick_dtype(device),
                 use_safetensors=True,
