@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,6 +44,7 @@ from backend.studio import Studio
 from backend.vae.modes import LOCAL_MODES
 from backend.vae.whole import Whole
 from tests.card_figures import CardFigures, CardLoader
+from tests.hubbing import Hub, builtin_as, hub_here
 from tests.serving import scripted
 from ui.doctor import export, listed
 from ui.page import build_page
@@ -269,6 +271,28 @@ def test_the_driver_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     command.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert machine.card_figures()["driver"] == {"card": "NVIDIA GeForce RTX 4090", "version": "550.54.14"}
+
+
+@pytest.mark.parametrize(
+    ("speed", "status", "said"),
+    [
+        (300_000, "ok", "A download began, and stopping it took"),
+        (0, "problem", "nothing of Big slow arrived"),
+    ],
+)
+def test_a_download_is_begun_and_stopped(tmp_path: Path, speed: float, status: str, said: str) -> None:
+    spec, files = builtin_as("slow")
+    studio = Studio(Settings(device="cpu"))
+    only = SimpleNamespace(models={"slow": spec}, loader=studio.loader)
+    with hub_here(Hub({spec.repository: files}, speed=speed), tmp_path):
+        (found,) = places.a_download_stops(only, patience=30 if speed else 3)  # type: ignore[arg-type]
+    assert (found.status, said in str(found.message)) == (status, True), found
+    took = found.figures["seconds_to_stop"]
+    assert took < 2 if speed else took is None
+
+
+def test_no_download_is_tried_without_a_hub(studio: Studio) -> None:
+    assert list(places.a_download_stops(studio)) == []
 
 
 def test_where_a_models_weights_would_lie(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
