@@ -360,7 +360,7 @@ DE: dict[str, str] = {
     "bench_axis_seconds": "Sekunden",
     "bench_axis_memory": "GB",
     "tab_doctor": "Geht hier alles?",
-    "doctor_intro": "Untersucht diesen Computer und probiert jede Art zu kodieren und zu dekodieren, ein Bild von Anfang bis Ende und Ihre Endpunkte. Es lädt nichts herunter.",
+    "doctor_intro": "Untersucht diesen Computer und probiert jede Art zu kodieren und zu dekodieren, ein Bild von Anfang bis Ende und Ihre Endpunkte. Ein Download wird begonnen und angehalten, um zu sehen, dass er anhält.",
     "doctor_button": "Untersuchen",
     "doctor_idle": "Bereit. Es dauert ein bis zwei Minuten.",
     "doctor_working": "Wird untersucht …",

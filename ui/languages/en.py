@@ -281,7 +281,7 @@ EN: dict[str, str] = {
     "bench_axis_seconds": "seconds",
     "bench_axis_memory": "GB",
     "tab_doctor": "Does all work here?",
-    "doctor_intro": "Examines this computer and tries every way of encoding and decoding, a picture from start to end, and your endpoints. It downloads nothing.",
+    "doctor_intro": "Examines this computer and tries every way of encoding and decoding, a picture from start to end, and your endpoints. One download is begun and stopped, to see that it stops.",
     "doctor_button": "Examine",
     "doctor_idle": "Ready. It takes a minute or two.",
     "doctor_working": "Examining …",

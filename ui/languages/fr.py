@@ -357,7 +357,7 @@ FR: dict[str, str] = {
     "bench_axis_seconds": "secondes",
     "bench_axis_memory": "Go",
     "tab_doctor": "Tout marche-t-il ici ?",
-    "doctor_intro": "Examine cet ordinateur et essaie chaque façon d’encoder et de décoder, une image du début à la fin, et vos points d’accès. Rien n’est téléchargé.",
+    "doctor_intro": "Examine cet ordinateur et essaie chaque façon d’encoder et de décoder, une image du début à la fin, et vos points d’accès. Un téléchargement est commencé et arrêté, pour voir s’il s’arrête.",
     "doctor_button": "Examiner",
     "doctor_idle": "Prêt. Cela prend une ou deux minutes.",
     "doctor_working": "Examen en cours …",
