@@ -28,7 +28,7 @@ def recipe(**more: object) -> dict[str, object]:
 def test_the_parameters_text_is_the_one_others_read() -> None:
     text = parameters_text(recipe(negative_prompt="people"))
     assert text.splitlines()[:2] == ["a lake, “quiet”", "Negative prompt: people"]
-    assert "Steps: 20, Sampler: default, CFG scale: 4.0, Seed: 7, Size: 256x256" in text
+    assert "Steps: 20, Sampler: default, CFG scale: 2.0, Seed: 7, Size: 256x256" in text
     assert "Denoising strength: 0.6" in text
 
 
