@@ -291,6 +291,18 @@ def test_a_download_is_begun_and_stopped(tmp_path: Path, speed: float, status: s
     assert took < 2 if speed else took is None
 
 
+def test_stop_ends_the_doctors_own_download(tmp_path: Path) -> None:
+    spec, files = builtin_as("slow")
+    only = SimpleNamespace(models={"slow": spec}, loader=Studio(Settings(device="cpu")).loader)
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    with (
+        hub_here(Hub({spec.repository: files}, speed=0), tmp_path),
+        pytest.raises(Cancelled),
+    ):
+        list(places.a_download_stops(only, stop, patience=60))  # type: ignore[arg-type]
+
+
 def test_no_download_is_tried_without_a_hub(studio: Studio) -> None:
     assert list(places.a_download_stops(studio)) == []
 
