@@ -141,12 +141,14 @@ def test_the_tiny_vae_on_a_processor(dtype: torch.dtype) -> None:
         assert expected == pytest.approx(peak_of(work), rel=TOLERANCE)
 
 
-def test_the_streamed_plan_on_a_processor() -> None:
-    module = blank_vae(SMALL, torch.float32)
-    vae = Streamed(module, SD_V1.latents)
-    _, latents = tensors(256, 256, torch.float32)
-    planned = streamed_plan(module, 256, 256, direction="decode").peak_bytes
-    assert planned == pytest.approx(peak_of(lambda: vae.decode(latents)), rel=TOLERANCE)
+@pytest.mark.parametrize("channels", [SMALL, BUILTIN.vae_block_out_channels])
+def test_the_streamed_plan_on_a_processor(channels: tuple[int, ...]) -> None:
+    module = blank_vae(channels, torch.float32)
+    vae = Streamed(module, replace(SD_V1.latents, downscale=2 ** (len(channels) - 1)))
+    image, latents = tensors(256, 256, torch.float32, vae.spec.downscale)
+    for direction, work in (("encode", lambda: vae.encode(image)), ("decode", lambda: vae.decode(latents))):
+        planned = streamed_plan(module, 256, 256, direction=direction).peak_bytes  # type: ignore[arg-type]
+        assert planned == pytest.approx(peak_of(work), rel=TOLERANCE), direction
 
 
 def test_arithmetic_is_counted_as_torch_counts_it() -> None:

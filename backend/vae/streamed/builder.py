@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,8 @@ CPU_QUERIES = 1 << 10
 GPU_QUERIES = 8 << 10
 """Queries of one attention call: enough for a kernel that gives each block of some 64 queries to one multiprocessor.
 Where torch has no fused kernel for a device, the call also takes this many rows of attention weights."""
+_SMALL_INPUT = 20_480
+"""Values; torch's own limit."""
 
 
 @dataclass(frozen=True)
@@ -320,9 +323,18 @@ class PlanBuilder:
         """The same for a map that is one strip: it is activated, then convolved, with no window between."""
         given, out = self.height * self._row(conv.in_channels), self.height * self._row(conv.out_channels)
         made = given * (int(normed) + int(not x.dense))
-        scratch = 2 * conv.weight.numel() * self.dtype.itemsize  # rearranged, and once more for the library
+        # Weights rearranged, and once more for the library; or neighbourhoods.
+        scratch = self._neighbourhoods(conv) or 2 * conv.weight.numel() * self.dtype.itemsize
         peak = max(x.peak, x.held + x.strip + made, (given if made else x.strip) + out + scratch)
         return MemoryUse(out, 0, peak)
+
+    def _neighbourhoods(self, conv: nn.Conv2d) -> int:
+        """Bytes of each pixel's neighbourhood, which torch writes out for small float32 inputs on a CPU instead of
+        calling its library (`use_mkldnn` in ATen/native/Convolution.cpp).
+        """
+        values = conv.in_channels * self.height * self.width
+        small = self.device_type == "cpu" and self.dtype == torch.float32 and values <= _SMALL_INPUT
+        return values * math.prod(conv.kernel_size) * self.dtype.itemsize if small else 0
 
     def _attention_bytes(self, queries: int, heads: int) -> int:
         """What the attention allocates on a CPU beside query and result: the float32 scores and sums of one block of
@@ -343,7 +355,9 @@ class PlanBuilder:
     def _add(self, y: MemoryUse, x: MemoryUse, rows: int, shortcut_channels: int) -> MemoryUse:
         """What `strips.add` takes: a strip of y is there while the same rows of x are read and perhaps convolved."""
         short = (rows + 1) * self._row(shortcut_channels)
-        following = x.peak + x.strip  # strips of a stream are joined to fit
+        following = (
+            x.peak if rows >= self.height else x.peak + x.strip
+        )  # strips of a stream are joined to fit
         dense = 0 if x.dense or not shortcut_channels else (rows + 1) * self._row(self.channels)
         beside = max(following, x.held + x.strip + dense + short)
         return MemoryUse(y.strip, y.held + x.held, max(y.peak + x.held, y.held + y.strip + beside))
