@@ -21,7 +21,7 @@ from training.recogniser import Recogniser, ceiling, scene_with
 from training.report import Painter
 from training.rows import Row
 from training.sketches import DRAWN, sketch
-from training.skyline import LEVEL, SkylineReader, check, correlation, rows_of
+from training.skyline import LEVEL, SkylineReader, check, correlation, painted, rows_of
 from training.twins import PAINTED, stylised
 
 SEED = 77
@@ -200,9 +200,8 @@ def painter_blotches(count: int, labels: dict[str, str]) -> float:
     """The same measure on the painter's own pictures in these styles: what a faultless model would have."""
     found = []
     for style in LAYOUT_READ:
-        for number in range(count):
-            painting = paint(np.random.default_rng([SEED, 10, number]), style=style, **labels)
-            found.append(blotches(painting.pixels, rows_of(painting.skyline[None])[0]))
+        pictures, skylines = painted(count, SEED, style=style, **labels)
+        found += [blotches(*pair) for pair in zip(pictures, rows_of(skylines), strict=True)]
     return float(np.mean([value for value in found if value is not None]))
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as functional
 from torch import nn
 
 from training.painter.noise import SIZE
-from training.painter.scenes import choose, compose, paint, paint_composition
+from training.painter.scenes import choose, compose, paint
 from training.painter.sketched import draw
 from training.teaching import Lessons, blurred, teach
 
@@ -95,12 +95,11 @@ def shown(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     pictures, skylines = [], []
     for number in range(count):
         rng = np.random.default_rng([seed, 8, number])
-        look = choose(rng)
-        composition = compose(rng, look)
         if number % 3 == 0:
-            pixels, skyline = draw(composition, look, rng)
+            look = choose(rng)
+            pixels, skyline = draw(compose(rng, look), look, rng)
         else:
-            painting = paint_composition(composition, look, rng)
+            painting = paint(rng)
             pixels, skyline = painting.pixels, painting.skyline
         pictures.append(pixels)
         skylines.append(skyline)

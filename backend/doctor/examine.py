@@ -54,7 +54,7 @@ def examine(
     yield from run_check("hub", machine.hub)
     yield from run_check("default model", partial(places.default_model, studio))
     yield from run_check("models", partial(places.models, studio))
-    yield from run_check("download", partial(places.a_download_stops, studio, stop))
+    yield from run_check("download", partial(selftest.download_stops, studio, stop))
     yield from run_check("endpoints", partial(places.endpoints, studio))
     for spec in _tested(studio):
         yield from _self_test(studio, spec, side, stop)

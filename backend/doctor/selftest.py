@@ -1,4 +1,4 @@
-"""The self-test: the VAE modes against each other, one job from start to end, and this app as its own remote."""
+"""The self-test: the VAE modes against each other, a job from start to end, this app as its own remote, a download."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from backend import quality
+from backend import quality, units
 from backend.compare import SAME_DB, Row, compare
+from backend.device.availability import hub_answers
 from backend.device.interrupt import raise_if_stopped
 from backend.doctor.finding import Finding, Status
-from backend.errors import UnsupportedVAEError
-from backend.events import Result, StageStarted, Step
+from backend.errors import Cancelled, LatentRelayError, UnsupportedVAEError
+from backend.events import Downloading, Result, StageStarted, Step
 from backend.job import Job, UserEndpoint, VaeOptions
 from backend.message import Message, join, literal, mode_name
 from backend.models import ModelSpec
@@ -36,6 +37,12 @@ FORECAST_TOLERANCE = 0.15
 """Of the forecast; what the tests hold on a processor."""
 _CLEARLY_SLOWER = 1.5
 _SEED = 1
+_SLOWEST_STOP = 2.0
+"""Seconds in which a stopped download must have ended."""
+_PATIENCE = 20.0
+"""Seconds for a download's first bytes."""
+_POLL = 0.05
+"""Seconds between two looks whether a download has ended."""
 
 
 def test_picture(side: int) -> Image.Image:
@@ -317,3 +324,61 @@ def _served(studio: Studio) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+def download_stops(
+    studio: Studio, stop: threading.Event | None = None, patience: float = _PATIENCE
+) -> Iterator[Finding]:
+    """A VAE that is not here is fetched until its first bytes have come, and stopped. They stay for the next time.
+
+    Nothing is found where the hub does not answer, or everything is here.
+
+    Raises:
+        Cancelled: the person's `stop` was set.
+    """
+    missing = (
+        spec for spec in studio.models.values() if spec.available and studio.loader.missing(spec, ["VAE"])
+    )
+    spec = next(missing, None)
+    if spec is None or not hub_answers():
+        return
+    end, seen, failures = threading.Event(), list[Downloading](), list[Message]()
+
+    def fetch() -> None:
+        try:
+            studio.loader.fetch(spec, ["VAE"], seen.append, end)
+        except Cancelled:
+            pass  # by `end`
+        except LatentRelayError as error:
+            failures.append(error.full_message)
+
+    thread = threading.Thread(target=fetch, name="doctor-download", daemon=True)
+    begun, arrived, ending = time.monotonic(), False, 0.0
+    thread.start()
+    while thread.is_alive():
+        thread.join(_POLL)
+        arrived = bool(seen) and seen[-1].done > seen[0].done
+        given_up = time.monotonic() - begun > patience or (stop is not None and stop.is_set())
+        if (arrived or given_up) and not end.is_set():
+            ending = time.monotonic()
+            end.set()
+    took = time.monotonic() - ending if arrived else None
+    raise_if_stopped(stop)
+    if failures:
+        yield Finding("download", "note", failures[0], {"model": spec.name})
+        return
+    if not end.is_set():  # it was small, and all of it is here
+        return
+    speed = seen[-1].bytes_per_second if seen else None
+    figures = {"model": spec.name, "bytes_per_second": speed, "seconds_to_stop": took}
+    if took is None:
+        message = Message("The hub answers, but nothing of {model} arrived.", model=spec.title_message)
+        yield Finding("download", "problem", message, figures)
+    elif took > _SLOWEST_STOP:
+        message = Message(
+            "Stopping a download took {seconds}, which is too long.", seconds=units.seconds(took)
+        )
+        yield Finding("download", "problem", message, figures)
+    else:
+        message = Message("A download began, and stopping it took {seconds}.", seconds=units.seconds(took))
+        yield Finding("download", "ok", message, figures)

@@ -29,6 +29,7 @@ from backend.doctor.finding import Finding, run_check
 from backend.doctor.places import endpoints
 from backend.doctor.selftest import (
     auto_takes_the_faster,
+    download_stops,
     job_runs,
     modes_agree,
     offloading_agrees,
@@ -285,7 +286,7 @@ def test_a_download_is_begun_and_stopped(tmp_path: Path, speed: float, status: s
     studio = Studio(Settings(device="cpu"))
     only = SimpleNamespace(models={"slow": spec}, loader=studio.loader)
     with hub_here(Hub({spec.repository: files}, speed=speed), tmp_path):
-        (found,) = places.a_download_stops(only, patience=30 if speed else 3)  # type: ignore[arg-type]
+        (found,) = download_stops(only, patience=30 if speed else 3)  # type: ignore[arg-type]
     assert (found.status, said in str(found.message)) == (status, True), found
     took = found.figures["seconds_to_stop"]
     assert took < 2 if speed else took is None
@@ -300,11 +301,11 @@ def test_stop_ends_the_doctors_own_download(tmp_path: Path) -> None:
         hub_here(Hub({spec.repository: files}, speed=0), tmp_path),
         pytest.raises(Cancelled),
     ):
-        list(places.a_download_stops(only, stop, patience=60))  # type: ignore[arg-type]
+        list(download_stops(only, stop, patience=60))  # type: ignore[arg-type]
 
 
 def test_no_download_is_tried_without_a_hub(studio: Studio) -> None:
-    assert list(places.a_download_stops(studio)) == []
+    assert list(download_stops(studio)) == []
 
 
 def test_where_a_models_weights_would_lie(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,8 +39,10 @@ def test_what_goes_elsewhere_needs_no_memory_here() -> None:
 
 def test_a_picture_that_cannot_fit_is_known_before() -> None:
     huge = replace(JOB, model="sd-v1", width=4096, height=4096, decode=VaeOptions("whole"))
-    estimate = Studio(Settings(device="cpu")).estimate(huge)
-    assert estimate.peak_bytes is not None and estimate.peak_bytes > 30e9  # bfloat16 where that is fast
+    studio = Studio(Settings(device="cpu"))
+    estimate, values = studio.estimate(huge), 10e9  # that whole holds at once; bfloat16 where that is fast
+    assert estimate.peak_bytes is not None
+    assert estimate.peak_bytes > values * studio.loader.dtype(SD_V1, "VAE").itemsize
     assert estimate.fits is (estimate.peak_bytes <= estimate.free_bytes)
 
 

@@ -355,9 +355,8 @@ class PlanBuilder:
     def _add(self, y: MemoryUse, x: MemoryUse, rows: int, shortcut_channels: int) -> MemoryUse:
         """What `strips.add` takes: a strip of y is there while the same rows of x are read and perhaps convolved."""
         short = (rows + 1) * self._row(shortcut_channels)
-        following = (
-            x.peak if rows >= self.height else x.peak + x.strip
-        )  # strips of a stream are joined to fit
+        # Strips of a stream are joined to fit, unless it is one.
+        following = x.peak if rows >= self.height else x.peak + x.strip
         dense = 0 if x.dense or not shortcut_channels else (rows + 1) * self._row(self.channels)
         beside = max(following, x.held + x.strip + dense + short)
         return MemoryUse(y.strip, y.held + x.held, max(y.peak + x.held, y.held + y.strip + beside))
