@@ -31,6 +31,10 @@ _WEIGHT = 0.3
 """How much a new run counts against what is known: others may disturb it."""
 _TRUSTED_RUNS = 2
 """Of a mode, before it is compared with another."""
+_SIZES = 16
+"""Of pictures, whose times are kept for each model."""
+_ANOTHER_SIZE = math.log(1.5)
+"""How many pixels more, as a logarithm, before two times are compared."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class _Kind:
     """Measured peak as a multiple of the forecast; of denoising in bytes a pixel."""
     begin: float | None = None
     """Of denoising: seconds beside its steps, such as the text encoder's."""
+    seconds_of: dict[int, float] = field(default_factory=dict)
+    """Of denoising: seconds a pixel and step, by the pixels of the picture."""
     runs: int = 0
     """How many the rate comes from."""
     runs_since: int = 0
@@ -64,18 +70,42 @@ class _Kind:
     sizes: set[tuple[int, int]] = field(default_factory=set)
     """What has run in this process: a first run also warms the libraries up, on a card with each size anew."""
 
-    def learn_rate(self, rate: float) -> None:
+    def learn_rate(self, rate: float, pixels: int | None = None) -> None:
         """Blend in a run's rate. The first run in this process counts only until there is another: it is slow."""
         first = not self.sizes
+        if pixels and not first:
+            self.seconds_of[pixels] = _blended(self.seconds_of.pop(pixels, None), 1 / rate)
+            if len(self.seconds_of) > _SIZES:  # the one that was least lately run
+                del self.seconds_of[next(iter(self.seconds_of))]
         if first and self.rate is not None and self.rate >= rate:
             return  # an earlier process knew better
         self.rate = rate if self.runs == 0 else _blended(self.rate, rate)
         self.runs += not first
 
-    def kept(self) -> dict[str, float]:
+    def seconds_a_pixel(self, pixels: int) -> float | None:
+        """Of a denoising step: as it was at that size; else by the power of the pixels that leads from one of the two
+        nearest sizes to the other, from 0.5 (most of a small picture's step is the same for any size) to 2 (attention).
+        """
+        if pixels in self.seconds_of or self.rate is None:
+            return self.seconds_of.get(pixels)
+        distances = {known: abs(math.log(known / pixels)) for known in self.seconds_of}
+        if not distances:
+            return 1 / self.rate
+        nearest = min(distances, key=distances.__getitem__)
+        # From one that is hardly another size a power is not to be had: the runs' own scatter would make it.
+        far = {known for known in distances if abs(math.log(known / nearest)) >= _ANOTHER_SIZE}
+        if not far:
+            return self.seconds_of[nearest]
+        other = min(far, key=distances.__getitem__)
+        growth = self.seconds_of[other] / self.seconds_of[nearest]
+        power = min(max(math.log(growth) / math.log(other / nearest), -0.5), 1.0)
+        return self.seconds_of[nearest] * (pixels / nearest) ** power
+
+    def kept(self) -> dict[str, Any]:
         """What is worth keeping in a file."""
         kept = {"rate": self.rate, "peak": self.peak, "begin": self.begin, "runs": self.runs}
-        return {name: value for name, value in kept.items() if value is not None}
+        sizes = {"seconds_of": self.seconds_of} if self.seconds_of else {}
+        return {name: value for name, value in kept.items() if value is not None} | sizes
 
 
 class LearnedCosts:
@@ -146,9 +176,10 @@ class LearnedCosts:
             return ExpectedCost(0, 0.0)
         with self._lock:
             known = self._kinds.get(_denoise_key(job, device), _Kind())
+            seconds = known.seconds_a_pixel(job.width * job.height)
         return ExpectedCost(
             None if known.peak is None else round(known.peak * job.width * job.height),
-            None if known.rate is None else (known.begin or 0.0) + _pixel_steps(job) / known.rate,
+            None if seconds is None else (known.begin or 0.0) + _pixel_steps(job) * seconds,
         )
 
     def learn_denoise(
@@ -167,7 +198,7 @@ class LearnedCosts:
             kind = self._kinds.setdefault(_denoise_key(job, device), _Kind())
             if kind.sizes:  # what comes beside a first run's steps is warming up
                 kind.begin = _blended(kind.begin, max(0.0, seconds - of_steps))
-            kind.learn_rate(_pixel_steps(job) / of_steps)
+            kind.learn_rate(_pixel_steps(job) / of_steps, job.width * job.height)
             kind.sizes.add((job.width, job.height))
             if added_bytes:
                 kind.peak = _blended(kind.peak, added_bytes / (job.width * job.height))
@@ -325,7 +356,11 @@ def _blended(known: float | None, value: float) -> float:
 
 def _kind(kept: dict[str, Any]) -> _Kind:
     """As `_Kind.kept` wrote it. Raises KeyError, TypeError or ValueError for anything else."""
-    numbers = {name: float(value) for name, value in kept.items()}
-    if not all(0 <= value < math.inf for value in numbers.values()) or numbers.get("rate") == 0:
+    sizes = {int(pixels): float(value) for pixels, value in kept.get("seconds_of", {}).items()}
+    numbers = {name: float(value) for name, value in kept.items() if name != "seconds_of"}
+    positive = [*sizes, *sizes.values(), numbers.get("rate", 1.0)]
+    if not all(0 <= value < math.inf for value in numbers.values()) or not all(
+        0 < v < math.inf for v in positive
+    ):
         raise ValueError("a number out of range")
-    return _Kind(numbers.get("rate"), numbers.get("peak"), numbers.get("begin"), int(numbers["runs"]))
+    return _Kind(numbers.get("rate"), numbers.get("peak"), numbers.get("begin"), sizes, int(numbers["runs"]))

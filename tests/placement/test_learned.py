@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from PIL import Image
 
 from backend.device.convolution import convolution_probe
 from backend.device.measure import DeviceState
-from backend.job import Job, VaeOptions
+from backend.job import Job, ResolvedJob, VaeOptions
 from backend.models import BUILTIN, SD_V1, SDXL
 from backend.placement.learned import ExpectedCost, LearnedCosts, peak_bytes
 from backend.placement.shapes import cpu_peak_bytes
@@ -100,6 +101,55 @@ def test_a_denoising_is_learned_from_its_steps() -> None:
     assert known.expect_denoise(wide, CPU).peak_bytes == 10_000
 
 
+def denoising(side: int) -> ResolvedJob:
+    job = Job(Image.new("RGB", (64, 64)), "", strength=1.0, num_inference_steps=10, width=side, height=side)
+    return job.resolve(BUILTIN)
+
+
+@pytest.mark.parametrize("power", [0.6, 1.0, 1.7])
+def test_two_sizes_tell_how_a_denoising_grows(tmp_path: Path, power: float) -> None:
+    """With its attention by more than the pixels, where a step costs much at any size by less; also in the next
+    process."""
+
+    def step(side: int) -> float:
+        return (side / 100) ** (2 * power)
+
+    path = tmp_path / "calibration.json"
+    known = LearnedCosts(path)
+    for side in (128, 128, 256):  # the first one warms up
+        known.learn_denoise(denoising(side), CPU, 10 * step(side), step(side))
+    for process in (known, LearnedCosts(path)):
+        for side in (64, 128, 192, 256, 512):
+            assert process.expect_denoise(denoising(side), CPU).seconds == pytest.approx(10 * step(side))
+
+
+@pytest.mark.parametrize(("large", "power"), [(0.2, 0.5), (40.0, 2.0)])
+def test_a_disturbed_run_makes_no_denoising_free_nor_dearer_than_attention_can(
+    large: float, power: float
+) -> None:
+    known = LearnedCosts()
+    for side, second in ((128, 1.0), (128, 1.0), (256, 4 * large)):
+        known.learn_denoise(denoising(side), CPU, 10 * second, second)
+    assert known.expect_denoise(denoising(256), CPU).seconds == pytest.approx(40 * large)
+    assert known.expect_denoise(denoising(512), CPU).seconds == pytest.approx(40 * large * 4**power)
+
+
+def test_two_sizes_that_are_nearly_the_same_tell_nothing() -> None:
+    known = LearnedCosts()
+    for side, second in ((128, 1.0), (128, 1.0), (136, 1.0)):
+        known.learn_denoise(denoising(side), CPU, 10 * second, second)
+    assert known.expect_denoise(denoising(272), CPU).seconds == pytest.approx(40.0)
+
+
+def test_the_times_of_few_sizes_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    known = LearnedCosts(path)
+    for side in range(64, 64 + 8 * 40, 8):
+        known.learn_denoise(denoising(side), CPU, 10.0, 1.0)
+    (kind,) = json.loads(path.read_text())["kinds"].values()
+    assert len(kind["seconds_of"]) == 16 and str(376**2) in kind["seconds_of"]
+
+
 def test_the_first_run_of_a_size_on_a_card_teaches_nothing(tmp_path: Path) -> None:
     """It takes seconds to load libraries and to try algorithms out: once learned, it kept "whole" from running."""
     card = DeviceState("cuda", "a card", "float16", 8 * 2**30)
@@ -157,6 +207,8 @@ def test_it_is_kept_and_read_again(tmp_path: Path) -> None:
         '{"format": 3, "kinds": {"a": {"rate": 0, "runs": 1}}}',
         '{"format": 3, "kinds": {"a": {"rate": NaN, "runs": 1}}}',
         '{"format": 3, "kinds": {"a": {"rate": 1}}}',
+        '{"format": 3, "kinds": {"a": {"rate": 1, "runs": 1, "seconds_of": {"4096": 0}}}}',
+        '{"format": 3, "kinds": {"a": {"rate": 1, "runs": 1, "seconds_of": [1]}}}',
     ],
 )
 def test_a_damaged_file_is_forgotten(tmp_path: Path, content: str) -> None:
