@@ -1,6 +1,7 @@
 """The main job's figures: start to first page, first and warm picture, overhead over a plain diffusers script.
 
     python -m benchmarks.main_job [--runs 7] [--no-save] [--against FOLDER]
+    python -m benchmarks.main_job --cold    starts alone, each from the disk, as in a new container
 
 Overhead is measured in pairs, ours and the plain script in turn, so that a machine that drifts drifts for both. So are
 starts: the page and a bare `import gradio`, and with `--against` this checkout and another one.
@@ -9,6 +10,7 @@ starts: the page and a bare `import gradio`, and with `--against` this checkout 
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import statistics
 import subprocess
@@ -46,9 +48,15 @@ def main() -> None:
     parser.add_argument(
         "--against", type=Path, metavar="FOLDER", help="another checkout, to compare starts with"
     )
+    parser.add_argument(
+        "--cold", action="store_true", help="starts alone, from the disk (Linux, nothing else running there)"
+    )
     parser.add_argument("--no-save", action="store_true", help="print only, write no file")
     options = parser.parse_args()
-    start = started(options.starts, options.against)
+    start = started(options.starts, options.against, options.cold)
+    if options.cold:
+        publish("main_job-cold", {"machine": machine(), **start}, save=not options.no_save)
+        return
     ours, plain = paired(options.runs)
     result: dict[str, Any] = {
         "machine": machine(),
@@ -69,8 +77,9 @@ class Took:
     cpu_seconds: float
 
 
-def started(runs: int, against: Path | None) -> dict[str, Any]:
+def started(runs: int, against: Path | None, cold: bool) -> dict[str, Any]:
     """Medians of new processes, one of each kind in turn: page and first picture, here and in `against`."""
+    folders = [Path(sys.prefix), Path(os.__file__).parent, ROOT, *([against] if against else [])]
     measured: dict[str, Callable[[], Took]] = {
         "import_gradio": lambda: run_python("import gradio", ROOT),
         "page": lambda: start_to_first_page(ROOT),
@@ -85,6 +94,8 @@ def started(runs: int, against: Path | None) -> dict[str, Any]:
     took: dict[str, list[Took]] = {name: [] for name in measured}
     for index in range(-1, runs):  # the first round only brings the files into memory
         for name, run in measured.items():
+            if cold:
+                put_out_of_memory(folders)
             one = run()
             if index >= 0:
                 took[name].append(one)
@@ -104,6 +115,21 @@ def started(runs: int, against: Path | None) -> dict[str, Any]:
         "start": {name: ratio(*pair) for name, pair in ratios.items()},
         "starts": runs,
     }
+
+
+def put_out_of_memory(folders: list[Path]) -> None:
+    """Ask the system to forget what it keeps of the files in `folders`; what a process has mapped stays."""
+    for folder in folders:
+        for place, _, names in os.walk(folder):
+            for name in names:
+                try:
+                    file = os.open(Path(place) / name, os.O_RDONLY)
+                except OSError:  # a socket, a broken link
+                    continue
+                try:
+                    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+                finally:
+                    os.close(file)
 
 
 def start_to_first_page(root: Path) -> Took:

@@ -2,6 +2,7 @@
 and Ho 2022).
 """
 
+import itertools
 import json
 import re
 from dataclasses import dataclass
@@ -87,17 +88,17 @@ def start_unet(unet: UNet2DConditionModel) -> None:
 @torch.no_grad()
 def start_from(unet: UNet2DConditionModel, finished: UNet2DConditionModel) -> None:
     """Take over a finished UNet's weights. One that lacks the finest level becomes the levels below it: the new level
-    first hands down half the sum of four neighbours, in which noise stays as strong as it was.
+    first hands down half the sum of four neighbours, in which noise stays as strong as it was. One with narrower levels
+    in between is widened.
 
     Raises RuntimeError where the shapes do not fit.
     """
-    weights = finished.state_dict()
     if len(finished.config.block_out_channels) == len(unet.config.block_out_channels):
-        unet.load_state_dict(weights)
+        unet.load_state_dict(widened(finished, unet))
         return
     inner = {
         re.sub(r"^down_blocks\.(\d+)", lambda level: f"down_blocks.{int(level[1]) + 1}", name): value
-        for name, value in weights.items()
+        for name, value in finished.state_dict().items()
         if not name.startswith("conv_out")
     }
     unknown = unet.load_state_dict(inner, strict=False).unexpected_keys
@@ -106,6 +107,81 @@ def start_from(unet: UNet2DConditionModel, finished: UNet2DConditionModel) -> No
     (downsampler,) = unet.down_blocks[0].downsamplers
     nn.init.zeros_(downsampler.conv.weight)
     downsampler.conv.weight[:, :, 1:, 1:] = torch.eye(downsampler.channels)[..., None, None] / 2
+
+
+def widened(narrow: UNet2DConditionModel, wide: UNet2DConditionModel) -> dict[str, torch.Tensor]:
+    """The weights of `narrow` in the shapes of `wide`, which then computes nearly the same: a channel is copied beside
+    itself, and what reads it takes a part of each copy (Chen et al. 2016, "Net2Net"). The parts differ, or the copies
+    would learn the same for ever. "Nearly", where a normalisation's groups span two levels that grow unequally.
+
+    Raises RuntimeError where the first or the last level has another width: the time's embedding and the attention's
+    heads hang on those.
+    """
+    before, after = (unet.config.block_out_channels for unet in (narrow, wide))
+    if before[0] != after[0] or before[-1] != after[-1]:
+        raise RuntimeError(
+            f"Of {tuple(before)} channels, {tuple(after)} can't be made: only levels between grow"
+        )
+    shapes = {name: value.shape for name, value in wide.state_dict().items()}
+    inputs_before, inputs_after = joined_inputs(narrow), joined_inputs(wide)
+    generator = torch.Generator().manual_seed(0)
+    weights = narrow.state_dict()
+    if lost := weights.keys() - shapes.keys():
+        raise RuntimeError(
+            f"Of {tuple(before)} channels, {tuple(after)} can't be made: {min(lost)} would be lost"
+        )
+    # Where the narrow one has the same width before and after a block, its shortcut is the identity and has no weights.
+    for name in sorted(shapes.keys() - weights.keys()):
+        width = len(weights[name.replace("conv_shortcut", "conv2")])
+        weights[name] = torch.zeros(width) if name.endswith("bias") else torch.eye(width)[..., None, None]
+    for name, value in weights.items():
+        if value.ndim > 1:
+            value = value[sources((len(value),), shapes[name][:1])]
+        axis = min(1, value.ndim - 1)
+        source = sources(
+            inputs_before.get(name, (value.shape[axis],)), inputs_after.get(name, (shapes[name][axis],))
+        )
+        if value.ndim > 1:
+            parts = parts_of_copies(source, len(value), generator)
+            value = value[:, source] * parts.view(*parts.shape, *[1] * (value.ndim - 2))
+        else:
+            value = value[source]
+        weights[name] = value
+    return weights
+
+
+def joined_inputs(unet: UNet2DConditionModel) -> dict[str, tuple[int, int]]:
+    """The parameters that read what came up beside what was kept on the way down: how many channels of either."""
+    inputs = {}
+    widths = list(unet.config.block_out_channels)
+    came = widths[-1]
+    for block, (width, below) in enumerate(zip(widths[::-1], [*widths[-2::-1], widths[0]], strict=True)):
+        count = len(unet.up_blocks[block].resnets)
+        for place in range(count):
+            kept = below if place == count - 1 else width
+            for reader in ("norm1.weight", "norm1.bias", "conv1.weight", "conv_shortcut.weight"):
+                inputs[f"up_blocks.{block}.resnets.{place}.{reader}"] = (came, kept)
+            came = width
+    return inputs
+
+
+def sources(before: tuple[int, ...], after: tuple[int, ...]) -> torch.Tensor:
+    """For each channel of the wide parts, the one of the narrow parts that it copies."""
+    starts = itertools.accumulate(before, initial=0)
+    return torch.cat(
+        [
+            start + torch.arange(wide) * narrow // wide
+            for start, narrow, wide in zip(starts, before, after, strict=False)
+        ]
+    )
+
+
+def parts_of_copies(source: torch.Tensor, readers: int, generator: torch.Generator) -> torch.Tensor:
+    """(readers, channels): how much of each copy is read; the copies of one channel add up to 1."""
+    copies = torch.bincount(source)
+    uneven = 0.25 * torch.randn(readers, len(source), generator=generator)
+    mean = torch.zeros(readers, len(copies)).index_add_(1, source, uneven) / copies
+    return 1 / copies[source] + uneven - mean[:, source]
 
 
 def pipeline_of(
