@@ -181,7 +181,7 @@ def parts_of_copies(source: torch.Tensor, readers: int, generator: torch.Generat
     copies = torch.bincount(source)
     uneven = 0.25 * torch.randn(readers, len(source), generator=generator)
     mean = torch.zeros(readers, len(copies)).index_add_(1, source, uneven) / copies
-    return 1 / copies[source] + uneven - mean[:, source]
+    return 1 / copies[source] + (uneven - mean[:, source])  # exactly 1 where there is one copy
 
 
 def pipeline_of(
