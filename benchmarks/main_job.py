@@ -92,7 +92,7 @@ def started(runs: int, against: Path | None, cold: bool) -> dict[str, Any]:
         ratios["page_over_there"] = ("page", "page_there")
         ratios["first_picture_over_there"] = ("first_picture", "first_picture_there")
     took: dict[str, list[Took]] = {name: [] for name in measured}
-    for index in range(-1, runs):  # the first round only brings the files into memory
+    for index in range(-1, runs):  # the first round compiles the files and brings them into memory
         for name, run in measured.items():
             if cold:
                 put_out_of_memory(folders)

@@ -135,18 +135,16 @@ def widened(narrow: UNet2DConditionModel, wide: UNet2DConditionModel) -> dict[st
         width = len(weights[name.replace("conv_shortcut", "conv2")])
         weights[name] = torch.zeros(width) if name.endswith("bias") else torch.eye(width)[..., None, None]
     for name, value in weights.items():
-        if value.ndim > 1:
-            value = value[sources((len(value),), shapes[name][:1])]
         axis = min(1, value.ndim - 1)
         source = sources(
             inputs_before.get(name, (value.shape[axis],)), inputs_after.get(name, (shapes[name][axis],))
         )
-        if value.ndim > 1:
-            parts = parts_of_copies(source, len(value), generator)
-            value = value[:, source] * parts.view(*parts.shape, *[1] * (value.ndim - 2))
-        else:
-            value = value[source]
-        weights[name] = value
+        if value.ndim == 1:
+            weights[name] = value[source]
+            continue
+        value = value[sources((len(value),), shapes[name][:1])][:, source]
+        parts = parts_of_copies(source, len(value), generator)
+        weights[name] = value * parts.view(*parts.shape, *[1] * (value.ndim - 2))
     return weights
 
 

@@ -31,7 +31,7 @@ _WEIGHT = 0.3
 """How much a new run counts against what is known: others may disturb it."""
 _TRUSTED_RUNS = 2
 """Of a mode, before it is compared with another."""
-_SIZES = 16
+_KEPT_SIZES = 16
 """Of pictures, whose times are kept for each model."""
 _ANOTHER_SIZE = math.log(1.5)
 """How many pixels more, as a logarithm, before two times are compared."""
@@ -61,7 +61,7 @@ class _Kind:
     """Measured peak as a multiple of the forecast; of denoising in bytes a pixel."""
     begin: float | None = None
     """Of denoising: seconds beside its steps, such as the text encoder's."""
-    seconds_of: dict[int, float] = field(default_factory=dict)
+    seconds_by_size: dict[int, float] = field(default_factory=dict)
     """Of denoising: seconds a pixel and step, by the pixels of the picture."""
     runs: int = 0
     """How many the rate comes from."""
@@ -74,37 +74,37 @@ class _Kind:
         """Blend in a run's rate. The first run in this process counts only until there is another: it is slow."""
         first = not self.sizes
         if pixels and not first:
-            self.seconds_of[pixels] = _blended(self.seconds_of.pop(pixels, None), 1 / rate)
-            if len(self.seconds_of) > _SIZES:  # the one that was least lately run
-                del self.seconds_of[next(iter(self.seconds_of))]
+            self.seconds_by_size[pixels] = _blended(self.seconds_by_size.pop(pixels, None), 1 / rate)
+            if len(self.seconds_by_size) > _KEPT_SIZES:  # the one that was least lately run
+                del self.seconds_by_size[next(iter(self.seconds_by_size))]
         if first and self.rate is not None and self.rate >= rate:
             return  # an earlier process knew better
         self.rate = rate if self.runs == 0 else _blended(self.rate, rate)
         self.runs += not first
 
     def seconds_a_pixel(self, pixels: int) -> float | None:
-        """Of a denoising step: as it was at that size; else by the power of the pixels that leads from one of the two
-        nearest sizes to the other, from 0.5 (most of a small picture's step is the same for any size) to 2 (attention).
+        """Of a denoising step: as it was at that size; else as the two nearest sizes let a step's seconds grow with the
+        pixels, to a power from 0.5 (most of a small picture's step is the same for any size) to 2 (attention).
         """
-        if pixels in self.seconds_of or self.rate is None:
-            return self.seconds_of.get(pixels)
-        distances = {known: abs(math.log(known / pixels)) for known in self.seconds_of}
+        if pixels in self.seconds_by_size or self.rate is None:
+            return self.seconds_by_size.get(pixels)
+        distances = {known: abs(math.log(known / pixels)) for known in self.seconds_by_size}
         if not distances:
             return 1 / self.rate
         nearest = min(distances, key=distances.__getitem__)
         # From one that is hardly another size a power is not to be had: the runs' own scatter would make it.
         far = {known for known in distances if abs(math.log(known / nearest)) >= _ANOTHER_SIZE}
         if not far:
-            return self.seconds_of[nearest]
+            return self.seconds_by_size[nearest]
         other = min(far, key=distances.__getitem__)
-        growth = self.seconds_of[other] / self.seconds_of[nearest]
-        power = min(max(math.log(growth) / math.log(other / nearest), -0.5), 1.0)
-        return self.seconds_of[nearest] * (pixels / nearest) ** power
+        growth = self.seconds_by_size[other] / self.seconds_by_size[nearest]
+        power = min(max(1 + math.log(growth) / math.log(other / nearest), 0.5), 2.0)
+        return self.seconds_by_size[nearest] * (pixels / nearest) ** (power - 1)
 
     def kept(self) -> dict[str, Any]:
         """What is worth keeping in a file."""
         kept = {"rate": self.rate, "peak": self.peak, "begin": self.begin, "runs": self.runs}
-        sizes = {"seconds_of": self.seconds_of} if self.seconds_of else {}
+        sizes = {"seconds_by_size": self.seconds_by_size} if self.seconds_by_size else {}
         return {name: value for name, value in kept.items() if value is not None} | sizes
 
 
@@ -356,11 +356,13 @@ def _blended(known: float | None, value: float) -> float:
 
 def _kind(kept: dict[str, Any]) -> _Kind:
     """As `_Kind.kept` wrote it. Raises KeyError, TypeError or ValueError for anything else."""
-    sizes = {int(pixels): float(value) for pixels, value in kept.get("seconds_of", {}).items()}
-    numbers = {name: float(value) for name, value in kept.items() if name != "seconds_of"}
-    positive = [*sizes, *sizes.values(), numbers.get("rate", 1.0)]
-    if not all(0 <= value < math.inf for value in numbers.values()) or not all(
-        0 < v < math.inf for v in positive
+    sizes = {int(pixels): float(value) for pixels, value in kept.get("seconds_by_size", {}).items()}
+    numbers = {name: float(value) for name, value in kept.items() if name != "seconds_by_size"}
+    values = [*numbers.values(), *sizes, *sizes.values()]
+    if not all(0 <= value < math.inf for value in values) or 0 in (
+        numbers.get("rate"),
+        *sizes,
+        *sizes.values(),
     ):
         raise ValueError("a number out of range")
     return _Kind(numbers.get("rate"), numbers.get("peak"), numbers.get("begin"), sizes, int(numbers["runs"]))

@@ -147,7 +147,7 @@ def test_the_times_of_few_sizes_are_kept(tmp_path: Path) -> None:
     for side in range(64, 64 + 8 * 40, 8):
         known.learn_denoise(denoising(side), CPU, 10.0, 1.0)
     (kind,) = json.loads(path.read_text())["kinds"].values()
-    assert len(kind["seconds_of"]) == 16 and str(376**2) in kind["seconds_of"]
+    assert len(kind["seconds_by_size"]) == 16 and str(376**2) in kind["seconds_by_size"]
 
 
 def test_the_first_run_of_a_size_on_a_card_teaches_nothing(tmp_path: Path) -> None:
@@ -207,8 +207,8 @@ def test_it_is_kept_and_read_again(tmp_path: Path) -> None:
         '{"format": 3, "kinds": {"a": {"rate": 0, "runs": 1}}}',
         '{"format": 3, "kinds": {"a": {"rate": NaN, "runs": 1}}}',
         '{"format": 3, "kinds": {"a": {"rate": 1}}}',
-        '{"format": 3, "kinds": {"a": {"rate": 1, "runs": 1, "seconds_of": {"4096": 0}}}}',
-        '{"format": 3, "kinds": {"a": {"rate": 1, "runs": 1, "seconds_of": [1]}}}',
+        '{"format": 3, "kinds": {"a": {"rate": 1, "runs": 1, "seconds_by_size": {"4096": 0}}}}',
+        '{"format": 3, "kinds": {"a": {"rate": 1, "runs": 1, "seconds_by_size": [1]}}}',
     ],
 )
 def test_a_damaged_file_is_forgotten(tmp_path: Path, content: str) -> None:
