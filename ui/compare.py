@@ -81,7 +81,7 @@ class CompareTab:
         self.frame.wire_stop()
         shown = [self.frame.run_id, self.left, self.right]
         gr.on([self.left.input, self.right.input], self._switch, shown, [self.viewer, self.heat], **quiet())
-        self.model.input(self._list_modes, self.model, self.modes, **quiet())
+        self.model.change(self._list_modes, self.model, self.modes, **quiet())
         self.latents.upload(
             self._recognise, self.latents, [self.model, self.modes, self.frame.status], **quiet()
         )

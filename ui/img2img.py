@@ -95,6 +95,8 @@ class Img2ImgTab:
         endpoints = self.context.endpoints.of(request.session_hash)
         changes = self.form.update(settings, studio, endpoints, locale, model=model)
         name = settings.get("model", model)
+        if "model" in settings:
+            changes[self.helpers.filled_for] = name
         if name != model:
             changes[self.helpers.model_note] = model_note(studio.find_model(name).plain, locale)
         return changes
@@ -111,7 +113,7 @@ class Img2ImgTab:
     @property
     def _filled_in(self) -> list[Component]:
         """What `_fill_in` changes."""
-        return [*self.form.settings(), self.helpers.model_note]
+        return [*self.form.settings(), self.helpers.model_note, self.helpers.filled_for]
 
     # -- events ----------------------------------------------------------------------------------------------
 
@@ -169,13 +171,18 @@ class Img2ImgTab:
         """What fills the form in: another model, an example, a look, a picture that says how it was made."""
         form, helpers, studio = self.form, self.helpers, self.context.studio
 
-        def take_defaults(model: str, mode: str, request: gr.Request) -> Changes:
+        def take_defaults(model: str, filled_for: str, mode: str, request: gr.Request) -> Changes:
             """Another model brings its own settings; the mode stays, if it has that."""
-            changes = self._fill_in({"model": model, "mode": mode}, "", request)
+            if model == filled_for:
+                return {form.model: gr.skip()}
+            changes = self._fill_in({"model": model}, filled_for, request)
             del changes[form.model]  # which the visitor has just chosen
-            return changes
+            select, endpoints = self.mode_selects[0], self.context.endpoints.of(request.session_hash)
+            chosen = {form.model: model, form.mode: mode}
+            return changes | select.update(studio, chosen, endpoints, locale_of(request))
 
-        form.model.input(take_defaults, [form.model, form.mode], self._filled_in, **quiet())
+        # Gradio tells of an input whenever a list is left, also by who walks past it with the Tab key.
+        form.model.input(take_defaults, [form.model, helpers.filled_for, form.mode], self._filled_in, **quiet())
 
         def show_example(name: str) -> Callable[[str, gr.Request], Changes]:
             def show(model: str, request: gr.Request) -> Changes:

@@ -45,6 +45,8 @@ class FormHelpers:
     strength_words: gr.HTML
     estimate: gr.HTML
     model_note: gr.HTML
+    filled_for: gr.State
+    """The name of the model whose settings the form was last filled with."""
     remote_status: gr.HTML
     crop_preview: gr.HTML
     make_link: gr.Button
@@ -94,7 +96,20 @@ def form_column(studio: Studio, spec: ModelSpec, why: Message) -> tuple[Form, Fo
         transfer=transfer,
     )
     helpers = FormHelpers(
-        examples, pad, looks, understood, words, estimated, note, status, crop, make_link, link, start, stop
+        examples=examples,
+        pad=pad,
+        looks=looks,
+        understood=understood,
+        strength_words=words,
+        estimate=estimated,
+        model_note=note,
+        filled_for=gr.State(spec.name),
+        remote_status=status,
+        crop_preview=crop,
+        make_link=make_link,
+        link=link,
+        start=start,
+        stop=stop,
     )
     return form, helpers
 

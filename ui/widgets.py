@@ -156,6 +156,9 @@ class VaeModeSelect:
     ) -> dict[Component, Any]:
         """The choices anew; the chosen one stays, if it is still there. `data` holds both widgets' values."""
         choices = self.choices(studio.find_model(data[self.model]), endpoints, locale)
+        if data[self.widget] in (value for _, value in choices):
+            # No value: by the time this arrives, the visitor may have chosen another.
+            return {self.widget: gr.update(choices=choices)}
         return {self.widget: choose_from(choices, data[self.widget])}
 
 

@@ -279,6 +279,20 @@ def test_the_keyboard_is_enough(watched: WatchedPages, quick: str) -> None:
         assert "a lake at night" in image.text["parameters"]  # type: ignore[attr-defined]
 
 
+def test_walking_past_the_list_of_models_changes_nothing(watched: WatchedPages, quick: str) -> None:
+    page = watched.open(quick)
+    upload(page)
+    page.locator("#lr-mode input[value=tiled]").check()
+    page.locator("#lr-advanced button").first.click()
+    page.locator("#lr-steps input[type=number]").fill("13")
+    page.locator("#lr-model input").focus()
+    with page.expect_response(lambda response: "queue/join" in response.url or "/run/" in response.url):
+        page.keyboard.press("Tab")  # Gradio takes this for an input
+    paint(page)
+    assert page.locator("#lr-steps input[type=number]").input_value() == "13"
+    assert page.locator("#lr-mode input[value=tiled]").is_checked()
+
+
 def test_arrow_keys_walk_through_every_list_of_choices(watched: WatchedPages, quick: str) -> None:
     page = watched.open(quick)
     page.locator("#lr-advanced button").first.click()

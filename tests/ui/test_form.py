@@ -119,10 +119,28 @@ def test_a_link_always_names_its_model(tmp_path: Path, opens_with: str) -> None:
 def test_another_model_brings_its_defaults_and_keeps_the_mode_it_has(tmp_path: Path) -> None:
     page = Page("builtin", tmp_path)
     form, spec = page.tab.form, MODELS["sd-v1-lcm"]
-    changes = page.event("take_defaults", spec.name, "tiled", VISITOR)
-    assert choice(changes[form.mode])[1] == "tiled" and choice(changes[form.scheduler])[1] == "default"
+    changes = page.event("take_defaults", spec.name, "builtin", "tiled", VISITOR)
+    assert "tiled" in dict(changes[form.mode]["choices"]).values()
+    assert "value" not in changes[form.mode], "what is chosen while this is on its way stays chosen"
+    assert choice(changes[form.scheduler])[1] == "default"
     assert (changes[form.steps], changes[form.guidance]) == (spec.num_inference_steps, spec.guidance_scale)
     assert form.model not in changes and form.prompt not in changes
+
+
+def test_another_model_without_the_chosen_mode_brings_its_first(tmp_path: Path) -> None:
+    page = Page("builtin", tmp_path)
+    changes = page.event("take_defaults", "sd-v1", "builtin", "a mode that it does not have", VISITOR)
+    assert choice(changes[page.tab.form.mode])[1] == "auto"
+
+
+def test_leaving_the_list_of_models_without_a_choice_changes_nothing(tmp_path: Path) -> None:
+    """Gradio tells of an input then, and the defaults took the visitor's strength, steps and mode away."""
+    page = Page("builtin", tmp_path)
+    form = page.tab.form
+    changes = page.event("take_defaults", "sd-v1", "builtin", "tiled", VISITOR)
+    assert changes[page.tab.helpers.filled_for] == "sd-v1"
+    changes = page.event("take_defaults", "sd-v1", "sd-v1", "tiled", VISITOR)
+    assert changes == {form.model: gr.skip()}
 
 
 @pytest.mark.parametrize("fit", ["x", "", None])
