@@ -1,8 +1,10 @@
 """While one client does its worst to the real app, another is answered: each attack goes on until the other is done.
 
-The rule: `GET /` of another within a second, and a job whose model is loaded within twice its time. What the event loop
-itself computes in one go is bounded on any machine. The clock is asked only where nothing else wants the processor, and
-what takes too long is looked at again while the attack goes on: other processes lengthen it now and then.
+The rule: `GET /` of another within a second, and a job whose model is loaded within twice the time that it takes while
+an ordinary visitor loads the page again and again: threads share one interpreter, so anybody's requests slow a small
+job, and an attack may do no worse. What the event loop itself computes in one go is bounded on any machine. The clock is
+asked only where nothing else wants the processor, and what takes too long is looked at again while the attack goes on:
+other processes lengthen it now and then.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ LONGEST = 1.0
 """Seconds that `GET /` of another may take, and that the event loop may be away."""
 PARAMETERS = tuple(inspect.signature(Api.img2img).parameters)[1:]
 SLOWER = 2.0
-"""How many times as long a job may take."""
+"""How many times as long a job may take as beside an ordinary visitor."""
 BUSY = 1.5
 """How many times as long computing takes on a machine where the clock says nothing of this app."""
 LOOKS = 4
@@ -208,25 +210,28 @@ ATTACKS: tuple[Callable[[str, threading.Event], None], ...] = (
 )
 
 
-class Attack:
-    """One attack, repeated in a thread while the block lasts."""
+def reloads(url: str, _: threading.Event) -> None:
+    """No attack: what an ordinary visitor may do."""
+    assert requests.get(url, timeout=60).status_code == 200
 
-    def __init__(self, url: str, attack: Callable[[str, threading.Event], None]) -> None:
-        self.rounds = 0
+
+class Repeated:
+    """What a client does, an attack for instance, repeated in a thread while the block lasts."""
+
+    def __init__(self, url: str, round_: Callable[[str, threading.Event], None]) -> None:
         self.error: BaseException | None = None
         self._over = threading.Event()
 
         def repeat() -> None:
             try:
                 while not self._over.is_set():
-                    attack(url, self._over)
-                    self.rounds += 1
+                    round_(url, self._over)
             except BaseException as error:  # noqa: BLE001 - for the test, which is in another thread
                 self.error = error
 
         self._thread = threading.Thread(target=repeat, daemon=True)
 
-    def __enter__(self) -> Attack:
+    def __enter__(self) -> Repeated:
         self._thread.start()
         return self
 
@@ -237,7 +242,7 @@ class Attack:
     def __exit__(self, *_: Any) -> None:
         self._over.set()
         self._thread.join(90)
-        assert not self._thread.is_alive(), "the attack's own requests were not answered"
+        assert not self._thread.is_alive(), "the client's own requests were not answered"
         if self.error is not None:
             raise self.error
 
@@ -271,11 +276,12 @@ class Other:
         self.measure()
 
     def measure(self) -> None:
-        """How long a job takes without an attack, and whether the clock means anything here and now."""
+        """How long a job takes beside an ordinary visitor, and whether the clock means anything here and now."""
         with Contention() as contention:
-            looks, times = zip(*(contention.during(self.look) for _ in range(3)), strict=True)
-        self.usual = statistics.median(seen.job for seen in looks)
+            times = [contention.during(self.look)[1] for _ in range(3)]
         self.has_the_machine = statistics.median(times) < BUSY
+        with Repeated(self.url, reloads):
+            self.usual = statistics.median(self.look().job for _ in range(3))
 
     def is_held_up(self, seen: Seen) -> bool:
         return max(seen.page, seen.loop.pause) > LONGEST or seen.job > SLOWER * self.usual
@@ -320,7 +326,7 @@ def test_another_visitor_is_answered_meanwhile(
     other: Other, attack: Callable[[str, threading.Event], None]
 ) -> None:
     looks: list[Seen] = []
-    with Attack(other.url, attack) as attacking:
+    with Repeated(other.url, attack) as attacking:
         while len(looks) < LOOKS:
             looks.append(seen := other.look())
             assert attacking.goes_on or attacking.error, "it was over before anybody else was answered"
