@@ -39,11 +39,11 @@ SKETCH_PROMPTS = (
 STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 # The README's picture: sketch, prompt, strength, seed; the best of a few.
 SHOWN = (
-    ("peaks", "an oil painting of mountains with a river", 0.65, 2),
+    ("peaks", "an oil painting of mountains with a river", 0.65, 8),
     ("boat", "an oil painting of the sea with a boat at sunset", 0.6, 4),
-    ("castle", "a fantasy painting of a castle", 0.6, 4),
-    ("night", "a photo of mountains and a lake on a sunny day", 0.6, 3),
-    ("house", "a house with trees in summer, oil painting", 0.6, 6),
+    ("castle", "a fantasy painting of a castle", 0.6, 1),
+    ("night", "a photo of mountains and a lake on a sunny day", 0.6, 8),
+    ("house", "a house with trees in summer, oil painting", 0.6, 8),
 )
 
 

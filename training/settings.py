@@ -93,7 +93,7 @@ class DenoiserSettings:
     learning_rate: float = 6e-4
     matrix_learning_rate: float = 2e-3
     # Both times this where training begins with a finished model.
-    started_rate: float = 0.4
+    started_rate: float = 0.2
     ema: float = 0.998
     caption_dropout: float = 0.1
 

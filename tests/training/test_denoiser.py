@@ -1,14 +1,18 @@
-"""Starting a wider denoiser with a finished, narrower one's weights."""
+"""Starting a denoiser with a finished one's weights, which may be narrower or know another noise schedule."""
+
+import copy
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import nn
 
-from training.denoiser import new_unet, start_from
+from backend.models import BUILTIN_FOLDER
+from training.denoiser import new_scheduler, new_unet, retime, start_from
 from training.settings import DenoiserSettings
 
 NARROW = (8, 8, 16, 48)
+TIMES = torch.tensor([100, 900])
 
 
 def small_unet(channels: tuple[int, ...], seed: int) -> UNet2DConditionModel:
@@ -20,10 +24,10 @@ def small_unet(channels: tuple[int, ...], seed: int) -> UNet2DConditionModel:
 
 
 @torch.no_grad()
-def predicted(unet: UNet2DConditionModel) -> torch.Tensor:
+def predicted(unet: UNet2DConditionModel, times: torch.Tensor = TIMES, width: int = 32) -> torch.Tensor:
     generator = torch.Generator().manual_seed(5)
-    latents, said = (torch.randn(shape, generator=generator) for shape in ((2, 4, 32, 32), (2, 6, 32)))
-    return unet(latents, torch.tensor([100, 900]), encoder_hidden_states=said).sample
+    latents, said = (torch.randn(len(times), *shape, generator=generator) for shape in ((4, 32, 32), (6, width)))
+    return unet(latents, times, encoder_hidden_states=said).sample
 
 
 def without_norms(unet: UNet2DConditionModel) -> None:
@@ -56,3 +60,25 @@ def test_what_can_not_be_widened_is_refused(channels: tuple[int, ...]) -> None:
     """The first and the last level keep their width, and a level that grew stays narrower than the next."""
     with pytest.raises(RuntimeError, match="can't be made"):
         start_from(small_unet(channels, seed=2), small_unet(NARROW, seed=1))
+
+
+@torch.no_grad()
+def test_a_denoiser_takes_over_another_noise_schedule() -> None:
+    """Where the noise is as strong as it was at another time, it predicts what it predicted there."""
+    unet = UNet2DConditionModel.from_pretrained(BUILTIN_FOLDER / "unet").float().eval()
+    before = new_scheduler().alphas_cumprod
+    after = DDIMScheduler(beta_schedule="scaled_linear", rescale_betas_zero_snr=True).alphas_cumprod
+    times = torch.tensor([150, 400, 650, 850])
+    same_noise = (before[None] - after[times, None]).abs().argmin(1)
+    expected = predicted(unet, same_noise, width=192)
+    mistaken = (predicted(unet, times, width=192) - expected).norm()
+    with torch.enable_grad():
+        retime(unet, before, after)
+    assert (predicted(unet, times, width=192) - expected).norm() < 0.1 * mistaken
+
+
+def test_the_same_noise_schedule_changes_nothing() -> None:
+    unet, kept = small_unet(NARROW, seed=1), new_scheduler().alphas_cumprod
+    before = copy.deepcopy(unet.time_embedding.state_dict())
+    retime(unet, kept, kept.clone())
+    assert all(torch.equal(value, before[name]) for name, value in unet.time_embedding.state_dict().items())

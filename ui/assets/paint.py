@@ -22,7 +22,7 @@ from ui.looks import example_of
 from ui.recipe import save_png
 from ui.theme import ASSETS
 
-SEED = 15
+SEED = 18
 SIDE = 256
 
 
