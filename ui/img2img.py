@@ -182,7 +182,9 @@ class Img2ImgTab:
             return changes | select.update(studio, chosen, endpoints, locale_of(request))
 
         # Gradio tells of an input whenever a list is left, also by who walks past it with the Tab key.
-        form.model.input(take_defaults, [form.model, helpers.filled_for, form.mode], self._filled_in, **quiet())
+        form.model.input(
+            take_defaults, [form.model, helpers.filled_for, form.mode], self._filled_in, **quiet()
+        )
 
         def show_example(name: str) -> Callable[[str, gr.Request], Changes]:
             def show(model: str, request: gr.Request) -> Changes:

@@ -26,7 +26,9 @@ def small_unet(channels: tuple[int, ...], seed: int) -> UNet2DConditionModel:
 @torch.no_grad()
 def predicted(unet: UNet2DConditionModel, times: torch.Tensor = TIMES, width: int = 32) -> torch.Tensor:
     generator = torch.Generator().manual_seed(5)
-    latents, said = (torch.randn(len(times), *shape, generator=generator) for shape in ((4, 32, 32), (6, width)))
+    latents, said = (
+        torch.randn(len(times), *shape, generator=generator) for shape in ((4, 32, 32), (6, width))
+    )
     return unet(latents, times, encoder_hidden_states=said).sample
 
 

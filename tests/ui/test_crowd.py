@@ -2,9 +2,9 @@
 
 The rule: `GET /` of another within a second, and a job whose model is loaded within twice the time that it takes while
 an ordinary visitor loads the page again and again: threads share one interpreter, so anybody's requests slow a small
-job, and an attack may do no worse. What the event loop itself computes in one go is bounded on any machine. The clock is
-asked only where nothing else wants the processor, and what takes too long is looked at again while the attack goes on:
-other processes lengthen it now and then.
+job, and an attack may do no worse. What the event loop itself computes in one go is bounded on any machine. The clock
+is asked only where nothing else wants the processor, and what takes too long is looked at again while the attack goes
+on: other processes lengthen it now and then.
 """
 
 from __future__ import annotations
