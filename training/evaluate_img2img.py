@@ -188,7 +188,7 @@ def layout_rows(painter: Painter, reader: SkylineReader, scenes: int, read: int)
             f" (the reader against the painter's true skylines: {reads:.2f})" if strength == STRENGTH else ""
         )
         rows.append(
-            Row(f"layout kept, strength {strength}", f"{value:.2f}{note}", f"≥ {aim:.2f}", value >= aim)
+            Row(f"layout kept, strength {strength}", f"{value:.3f}{note}", f"≥ {aim:.2f}", value >= aim)
         )
     figure = (
         f"{np.mean(spots):.1f} (clouds, suns and all; the painter's own {painter_blotches(read, clear):.1f})"
