@@ -176,7 +176,9 @@ def _wire_loading(
         departures.left(request.session_hash or "")
 
     places = [tabs, *main.helpers.pad.shown, *here.folds.values()]
-    outputs = [gallery, *in_locale, *served.greeted, *main.form.settings(), *places]
+    # What `from_link` changes; the note on the model is among what is in a language.
+    filled = [*main.form.settings(), main.helpers.filled_for]
+    outputs = [gallery, *in_locale, *served.greeted, *filled, *places]
     page.load(greet, main.result.ids, outputs, show_progress="hidden", api_visibility="private")
     page.unload(leave)
 
