@@ -176,9 +176,8 @@ def _wire_loading(
         departures.left(request.session_hash or "")
 
     places = [tabs, *main.helpers.pad.shown, *here.folds.values()]
-    # What `from_link` changes; the note on the model is among what is in a language.
-    filled = [*main.form.settings(), main.helpers.filled_for]
-    outputs = [gallery, *in_locale, *served.greeted, *filled, *places]
+    # Some of what a link fills in is also in a language: each is named once.
+    outputs = list(dict.fromkeys([gallery, *in_locale, *served.greeted, *main.filled_in, *places]))
     page.load(greet, main.result.ids, outputs, show_progress="hidden", api_visibility="private")
     page.unload(leave)
 
